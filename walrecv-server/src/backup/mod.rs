@@ -1,0 +1,1 @@
+//! One base backup: receive, verify in flight, compress, store, record.

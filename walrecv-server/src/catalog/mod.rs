@@ -1,0 +1,1 @@
+//! What is stored: identity, WAL, coverage, base backups.

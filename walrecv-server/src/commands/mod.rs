@@ -1,0 +1,1 @@
+//! One file per command: what each does, as a value.

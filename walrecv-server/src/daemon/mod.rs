@@ -1,0 +1,1 @@
+//! Many servers in one process, and the control socket.

@@ -1,0 +1,47 @@
+//! How a command fails: with which exit code, and with what advice.
+
+use std::error::Error;
+
+/// The kind of a failure, which is the exit code of the program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Something did not work: exit code 1.
+    Failed,
+    /// Wrong usage or configuration: exit code 2.
+    Usage,
+    /// Refused, because it would lose or mix data: exit code 3.
+    Refused,
+    /// Interrupted by the user: exit code 130.
+    Interrupted,
+}
+
+impl Class {
+    /// The exit code of the program.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::Refused => 3,
+            Self::Interrupted => 130,
+        }
+    }
+}
+
+/// An error that a command can end with. `Display` is one clear sentence, `source` the cause.
+pub trait Failure: Error + Send + Sync + 'static {
+    /// The kind of failure.
+    fn class(&self) -> Class {
+        Class::Failed
+    }
+
+    /// What the operator can do about it.
+    fn hint(&self) -> Option<String> {
+        None
+    }
+}
+
+impl<F: Failure> From<F> for Box<dyn Failure> {
+    fn from(failure: F) -> Self {
+        Box::new(failure)
+    }
+}

@@ -1,0 +1,28 @@
+//! The backup server's parts, as a library so that tests and benches can link them; not an API.
+//!
+//! Each module may use those above it in this list, and none below.
+#![doc(hidden)]
+#![forbid(unsafe_code)]
+
+pub mod failure;
+pub mod progress;
+
+pub mod settings;
+
+pub mod storage;
+
+pub mod catalog;
+
+pub mod receiver;
+
+pub mod backup;
+
+pub mod restore;
+
+pub mod daemon;
+
+pub mod commands;
+
+pub mod output;
+
+pub mod cli;

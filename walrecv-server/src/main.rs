@@ -1,0 +1,2 @@
+//! Keeps base backups and continuous WAL of many PostgreSQL servers.
+fn main() {}

@@ -1,0 +1,1 @@
+//! From a plan to a data directory that recovers to its target.

@@ -1,0 +1,1 @@
+//! What the operator wants: file, environment and arguments become validated settings.

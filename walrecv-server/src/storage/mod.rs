@@ -1,0 +1,1 @@
+//! Bytes that last: paths, durable writes, locks and compression.
