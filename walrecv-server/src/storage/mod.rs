@@ -1,1 +1,3 @@
 //! Bytes that last: paths, durable writes, locks and compression.
+
+pub mod tar;
