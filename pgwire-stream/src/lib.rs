@@ -4,6 +4,8 @@
 mod config;
 mod error;
 mod lsn;
+#[cfg(feature = "manifest")]
+pub mod manifest;
 mod segment;
 mod serde_text;
 mod system;
