@@ -1,1 +1,4 @@
-//! From a plan to a data directory that recovers to its target.
+//! From a stored backup and WAL to a data directory that a server starts from.
+
+pub mod recovery;
+pub mod target;

@@ -299,10 +299,12 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    type Contents = Vec<(Member, Vec<u8>)>;
+
     /// What a reader says about `archive`, fed in pieces of `step` bytes.
-    fn read(archive: &[u8], step: usize) -> Result<(Vec<(Member, Vec<u8>)>, bool), TarError> {
+    fn read(archive: &[u8], step: usize) -> Result<(Contents, bool), TarError> {
         let mut reader = TarReader::new();
-        let mut members: Vec<(Member, Vec<u8>)> = Vec::new();
+        let mut members = Contents::new();
         let mut open = false;
         for mut piece in archive.chunks(step) {
             while let Some(event) = reader.feed(&mut piece)? {

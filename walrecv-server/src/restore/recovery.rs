@@ -1,0 +1,438 @@
+//! What a restored server is told about its recovery, in the file that its version reads.
+//!
+//! Up to PostgreSQL 11 that is `recovery.conf`; from 12 on it is `postgresql.auto.conf` with an
+//! empty `recovery.signal` beside it. `postgresql.auto.conf` is read last by all versions, so what
+//! stands at its end wins over all that came with the backup.
+
+use pgwire_stream::{ServerVersion, TimelineId};
+use serde::Serialize;
+
+use super::target::{RecoveryTarget, TargetAction};
+
+/// PostgreSQL 12 moved the recovery settings into the ordinary configuration.
+const NO_RECOVERY_CONF: ServerVersion = ServerVersion::from_num(120_000);
+
+/// Settings that made sense on the machine that was backed up, and could do harm from a copy:
+/// write into its archive, wait for its standbys, follow its primary, or stop at its target.
+const OF_THE_ORIGIN: &[&str] = &[
+    "archive_cleanup_command",
+    "archive_command",
+    "archive_library",
+    "archive_mode",
+    "primary_conninfo",
+    "primary_slot_name",
+    "promote_trigger_file",
+    "recovery_end_command",
+    "recovery_min_apply_delay",
+    "recovery_target",
+    "recovery_target_action",
+    "recovery_target_inclusive",
+    "recovery_target_lsn",
+    "recovery_target_name",
+    "recovery_target_time",
+    "recovery_target_timeline",
+    "recovery_target_xid",
+    "restore_command",
+    "standby_mode",
+    "synchronous_standby_names",
+    "trigger_file",
+];
+
+/// Settings of recovery that a `postgresql.conf` may carry, and what they are before ours.
+///
+/// A server refuses two targets at once, and counts every target that is set *after* another, be
+/// it to nothing: therefore these come before the target that is wanted.
+const RESETS: &[(&str, &str)] = &[
+    ("recovery_target", ""),
+    ("recovery_target_lsn", ""),
+    ("recovery_target_name", ""),
+    ("recovery_target_time", ""),
+    ("recovery_target_xid", ""),
+    ("recovery_min_apply_delay", "0"),
+    ("recovery_end_command", ""),
+    ("archive_cleanup_command", ""),
+    ("primary_conninfo", ""),
+    ("primary_slot_name", ""),
+];
+
+/// What the copy shall not do to the archive and the standbys of its origin.
+const DETACHED: &[(&str, &str)] = &[("archive_mode", "off"), ("synchronous_standby_names", "")];
+
+/// One line of a configuration file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Setting {
+    /// Its name.
+    pub name: &'static str,
+    /// Its value, not yet quoted.
+    pub value: String,
+}
+
+/// Everything that is written to make a server recover.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RecoverySettings {
+    /// `recovery.conf`, where the server's version has one.
+    pub recovery_conf: Option<Vec<Setting>>,
+    /// What is appended to `postgresql.auto.conf`.
+    pub auto_conf: Vec<Setting>,
+    /// Whether an empty `recovery.signal` starts the recovery.
+    pub recovery_signal: bool,
+}
+
+/// Where recovery is to go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recovery<'a> {
+    /// How far.
+    pub target: &'a RecoveryTarget,
+    /// Whether the target itself is replayed.
+    pub inclusive: bool,
+    /// What happens there.
+    pub action: TargetAction,
+    /// Along which timeline; `None` for that of the backup, whose history nobody knows.
+    pub timeline: Option<TimelineId>,
+    /// How the server gets at WAL.
+    pub restore_command: &'a str,
+}
+
+impl RecoverySettings {
+    /// The settings for a server of this version.
+    pub fn new(version: ServerVersion, recovery: &Recovery<'_>) -> Self {
+        let detached = DETACHED.iter().map(setting);
+        let wanted = recovery.settings(version);
+        if version < NO_RECOVERY_CONF {
+            return Self {
+                recovery_conf: Some(wanted),
+                auto_conf: detached.collect(),
+                recovery_signal: false,
+            };
+        }
+        let resets = RESETS.iter().map(setting);
+        Self {
+            recovery_conf: None,
+            auto_conf: detached.chain(resets).chain(wanted).collect(),
+            recovery_signal: true,
+        }
+    }
+}
+
+impl Recovery<'_> {
+    fn settings(&self, version: ServerVersion) -> Vec<Setting> {
+        let mut settings = Vec::new();
+        let mut set = |name, value: String| settings.push(Setting { name, value });
+        set("restore_command", self.restore_command.to_owned());
+        match self.timeline {
+            Some(timeline) => set("recovery_target_timeline", timeline.to_string()),
+            None if version >= NO_RECOVERY_CONF => {
+                set("recovery_target_timeline", "current".to_owned());
+            }
+            // Before 12 it is what a server does when it is told nothing.
+            None => {}
+        }
+        match self.target {
+            RecoveryTarget::Latest => return settings,
+            RecoveryTarget::Time(time) => set("recovery_target_time", time.setting()),
+            RecoveryTarget::Lsn(lsn) => set("recovery_target_lsn", lsn.to_string()),
+            RecoveryTarget::Xid(xid) => set("recovery_target_xid", xid.to_string()),
+            RecoveryTarget::Name(name) => set("recovery_target_name", name.clone()),
+            RecoveryTarget::Immediate => set("recovery_target", "immediate".to_owned()),
+        }
+        set("recovery_target_inclusive", self.inclusive.to_string());
+        set("recovery_target_action", self.action.to_string());
+        settings
+    }
+}
+
+fn setting(&(name, value): &(&'static str, &str)) -> Setting {
+    Setting { name, value: value.to_owned() }
+}
+
+/// The lines as a configuration file holds them.
+pub fn to_conf(settings: &[Setting]) -> String {
+    settings
+        .iter()
+        .map(|setting| format!("{} = {}\n", setting.name, quoted(&setting.value)))
+        .collect()
+}
+
+/// A value between quotes, as `GUC_scanstr` in `guc-file.l` takes it apart again.
+pub fn quoted(value: &str) -> String {
+    let mut quoted = String::with_capacity(value.len() + 2);
+    quoted.push('\'');
+    for character in value.chars() {
+        match character {
+            '\'' => quoted.push_str("''"),
+            '\\' => quoted.push_str("\\\\"),
+            '\n' => quoted.push_str("\\n"),
+            '\r' => quoted.push_str("\\r"),
+            other => quoted.push(other),
+        }
+    }
+    quoted.push('\'');
+    quoted
+}
+
+/// A word between quotes, for the shell that runs `restore_command`.
+///
+/// The server replaces `%` and a letter before the shell sees them, so a percent sign is doubled.
+pub fn shell_word(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''").replace('%', "%%"))
+}
+
+/// The `restore_command` that asks this program for WAL.
+///
+/// It carries all that `get-wal` needs, so that the server's user needs no configuration file.
+pub fn get_wal_command(program: &str, home: &str, server: &str) -> String {
+    format!(
+        "{} --home {} get-wal --partial {} \"%f\" \"%p\"",
+        shell_word(program),
+        shell_word(home),
+        shell_word(server),
+    )
+}
+
+/// The `restore_command` of a server that has all its WAL in `pg_wal`: there is no other.
+/// 1 is what says so; a server will not start its recovery without a command.
+pub const NO_ARCHIVE_COMMAND: &str = "exit 1";
+
+/// A configuration file without the settings that belong to the machine it came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Neutralised {
+    /// The file, with those lines turned into comments.
+    pub content: Vec<u8>,
+    /// The names that were found, in the order of the file.
+    pub disabled: Vec<String>,
+}
+
+/// Turns into comments what [`OF_THE_ORIGIN`] names.
+pub fn neutralise(conf: &[u8]) -> Neutralised {
+    let mut content = Vec::with_capacity(conf.len());
+    let mut disabled = Vec::new();
+    for line in conf.split_inclusive(|&byte| byte == b'\n') {
+        let name = setting_name(line);
+        if OF_THE_ORIGIN.contains(&name.as_str()) {
+            content.extend_from_slice(b"# disabled by restore: ");
+            disabled.push(name);
+        }
+        content.extend_from_slice(line);
+    }
+    if content.last().is_some_and(|&byte| byte != b'\n') {
+        content.push(b'\n');
+    }
+    Neutralised { content, disabled }
+}
+
+/// The settings in `conf` that point to files outside of the data directory.
+pub fn outside_paths(conf: &[u8]) -> Vec<String> {
+    const PATHS: &[&str] = &["data_directory", "hba_file", "ident_file", "external_pid_file"];
+    let names = conf.split(|&byte| byte == b'\n').map(setting_name);
+    names.filter(|name| PATHS.contains(&name.as_str())).collect()
+}
+
+/// The lower-case name that a line sets; empty for a line that sets nothing.
+fn setting_name(line: &[u8]) -> String {
+    line.iter()
+        .skip_while(|byte| byte.is_ascii_whitespace())
+        .take_while(|&&byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'$'))
+        .map(|byte| char::from(byte.to_ascii_lowercase()))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn version(num: u32) -> ServerVersion {
+        ServerVersion::from_num(num)
+    }
+
+    fn recovery(target: &RecoveryTarget) -> Recovery<'_> {
+        Recovery {
+            target,
+            inclusive: false,
+            action: TargetAction::Promote,
+            timeline: TimelineId::new(3),
+            restore_command: "exit 1",
+        }
+    }
+
+    /// What `GUC_scanstr` makes of a quoted value.
+    fn unquoted(text: &str) -> String {
+        let inner = text.strip_prefix('\'').unwrap().strip_suffix('\'').unwrap();
+        assert!(!inner.contains('\n'), "the lexer takes no line end inside of a value");
+        let mut value = String::new();
+        let mut characters = inner.chars();
+        while let Some(character) = characters.next() {
+            match character {
+                '\'' => assert_eq!(characters.next(), Some('\'')),
+                '\\' => match characters.next().unwrap() {
+                    'n' => {
+                        value.push('\n');
+                        continue;
+                    }
+                    'r' => {
+                        value.push('\r');
+                        continue;
+                    }
+                    other => {
+                        assert_eq!(other, '\\');
+                    }
+                },
+                _ => {}
+            }
+            value.push(character);
+        }
+        value
+    }
+
+    /// What a server runs: `%f`, `%p` and `%%` replaced.
+    fn expanded(command: &str) -> String {
+        let mut result = String::new();
+        let mut characters = command.chars();
+        while let Some(character) = characters.next() {
+            match character {
+                '%' => match characters.next().unwrap() {
+                    'f' => result.push_str("000000010000000000000001"),
+                    'p' => result.push_str("pg_wal/RECOVERYXLOG"),
+                    other => {
+                        assert_eq!(other, '%');
+                        result.push('%');
+                    }
+                },
+                other => result.push(other),
+            }
+        }
+        result
+    }
+
+    /// The arguments that a real shell hands on.
+    fn shell_arguments(command: &str) -> Vec<String> {
+        let script = format!("set -- {command}\nprintf '%s\\0' \"$@\"");
+        let output = Command::new("sh").arg("-c").arg(script).output().unwrap();
+        assert!(output.status.success());
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.split_terminator('\0').map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn newer_servers_read_the_target_last() {
+        let lsn = RecoveryTarget::Lsn("0/16B3748".parse().unwrap());
+        let settings = RecoverySettings::new(version(150_020), &recovery(&lsn));
+        assert!(settings.recovery_signal);
+        assert_eq!(settings.recovery_conf, None);
+        insta::assert_snapshot!(to_conf(&settings.auto_conf), @r"
+        archive_mode = 'off'
+        synchronous_standby_names = ''
+        recovery_target = ''
+        recovery_target_lsn = ''
+        recovery_target_name = ''
+        recovery_target_time = ''
+        recovery_target_xid = ''
+        recovery_min_apply_delay = '0'
+        recovery_end_command = ''
+        archive_cleanup_command = ''
+        primary_conninfo = ''
+        primary_slot_name = ''
+        restore_command = 'exit 1'
+        recovery_target_timeline = '3'
+        recovery_target_lsn = '0/16B3748'
+        recovery_target_inclusive = 'false'
+        recovery_target_action = 'promote'
+        ");
+    }
+
+    #[test]
+    fn older_servers_read_recovery_conf() {
+        let target = RecoveryTarget::Immediate;
+        let settings = RecoverySettings::new(version(110_022), &recovery(&target));
+        assert!(!settings.recovery_signal);
+        insta::assert_snapshot!(to_conf(&settings.recovery_conf.unwrap()), @r"
+        restore_command = 'exit 1'
+        recovery_target_timeline = '3'
+        recovery_target = 'immediate'
+        recovery_target_inclusive = 'false'
+        recovery_target_action = 'promote'
+        ");
+        let names: Vec<&str> = settings.auto_conf.iter().map(|setting| setting.name).collect();
+        assert_eq!(names, ["archive_mode", "synchronous_standby_names"]);
+    }
+
+    #[test]
+    fn the_end_of_wal_is_no_target() {
+        let target = RecoveryTarget::Latest;
+        let mut wanted = recovery(&target);
+        let names = |wanted: &Recovery<'_>, num| -> Vec<String> {
+            wanted
+                .settings(version(num))
+                .into_iter()
+                .map(|s| format!("{}={}", s.name, s.value))
+                .collect()
+        };
+        let numbered = ["restore_command=exit 1", "recovery_target_timeline=3"];
+        assert_eq!(names(&wanted, 180_000), numbered);
+        wanted.timeline = None;
+        assert_eq!(
+            names(&wanted, 120_000),
+            ["restore_command=exit 1", "recovery_target_timeline=current"]
+        );
+        assert_eq!(names(&wanted, 110_000), ["restore_command=exit 1"]);
+    }
+
+    #[test]
+    fn settings_of_the_origin_become_comments() {
+        let conf = b"# primary_conninfo = 'kept'\nwork_mem = '4MB'\nPrimary_ConnInfo = 'host=x'\n \
+                     archive_command='cp %p /a'\nrestore_command_x = 1\nrecovery_target_xid 7";
+        let result = neutralise(conf);
+        assert_eq!(result.disabled, ["primary_conninfo", "archive_command", "recovery_target_xid"]);
+        insta::assert_snapshot!(String::from_utf8(result.content).unwrap(), @r"
+        # primary_conninfo = 'kept'
+        work_mem = '4MB'
+        # disabled by restore: Primary_ConnInfo = 'host=x'
+        # disabled by restore:  archive_command='cp %p /a'
+        restore_command_x = 1
+        # disabled by restore: recovery_target_xid 7
+        ");
+        assert_eq!(neutralise(b"").content, b"");
+        assert_eq!(
+            outside_paths(b"port = 1\n#hba_file = 'a'\ndata_directory = '/var'\n"),
+            ["data_directory"]
+        );
+    }
+
+    proptest! {
+        // Each case starts a shell.
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        #[test]
+        fn a_command_survives_server_and_shell(
+            program in "/[ -~äß\n'\\\\%$`\"]{1,30}",
+            home in "/[ -~äß\n'\\\\%$`\"]{0,30}",
+        ) {
+            let command = get_wal_command(&program, &home, "main");
+            let conf = quoted(&command);
+            let arguments = shell_arguments(&expanded(&unquoted(&conf)));
+            prop_assert_eq!(arguments, vec![
+                program, "--home".to_owned(), home, "get-wal".to_owned(), "--partial".to_owned(),
+                "main".to_owned(), "000000010000000000000001".to_owned(),
+                "pg_wal/RECOVERYXLOG".to_owned(),
+            ]);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn quoted_values_round_trip(value in "[^\0]*") {
+            prop_assert_eq!(unquoted(&quoted(&value)), value);
+        }
+
+        #[test]
+        fn neutralising_twice_changes_nothing(conf: Vec<u8>) {
+            let once = neutralise(&conf);
+            let twice = neutralise(&once.content);
+            prop_assert_eq!(&twice.content, &once.content);
+            prop_assert!(twice.disabled.is_empty());
+        }
+    }
+}
