@@ -1,0 +1,76 @@
+//! Every key that a configuration may have.
+
+use super::error::nearest;
+
+/// The keys outside of `[defaults]` and `[servers.NAME]`.
+pub(super) const GLOBAL: &[&str] = &["home", "group_access", "wal_readers"];
+
+/// Tables beside the global keys.
+pub(super) const TABLES: &[&str] = &["defaults", "servers"];
+
+/// The keys of a server.
+pub(super) const SERVER: &[&str] = &[
+    "backup_compression",
+    "backup_compression_level",
+    "backup_compression_workers",
+    "backup_conninfo",
+    "bandwidth_limit",
+    "compression",
+    "compression_level",
+    "conninfo",
+    "create_slot",
+    "description",
+    "flush_interval",
+    "immediate_checkpoint",
+    "manifest_checksums",
+    "slot_name",
+    "streaming_conninfo",
+    "synchronous",
+];
+
+/// Those of a server's keys that describe one server, and cannot be shared by several.
+pub(super) const OF_ONE_SERVER: &[&str] =
+    &["backup_conninfo", "conninfo", "description", "streaming_conninfo"];
+
+/// Keys that have no effect in this version: refused rather than ignored, because somebody relies
+/// on what they promise.
+const NOT_SUPPORTED: &[&str] = &[
+    "backup_compression_location",
+    "backup_schedule",
+    "basebackup_retry_sleep",
+    "basebackup_retry_times",
+    "encryption_identity",
+    "encryption_recipients",
+    "http",
+    "incremental_base",
+    "incremental_chain_max",
+    "incremental_schedule",
+    "last_backup_maximum_age",
+    "last_backup_minimum_size",
+    "last_wal_maximum_age",
+    "max_parallel_backups",
+    "minimum_redundancy",
+    "retention_policy",
+    "sender",
+    "slot_on_all_hosts",
+    "verify_schedule",
+];
+
+/// What is wrong with a key that is not among `known`, and what to do about it.
+pub(super) fn unknown(key: &str, known: &[&'static str]) -> (String, Option<String>) {
+    if NOT_SUPPORTED.contains(&key) {
+        let hint = "remove it: what it promises would not happen".to_owned();
+        return (format!("`{key}` is not supported by this version"), Some(hint));
+    }
+    let problem = format!("unknown key `{key}`");
+    let hint = if key == "barman_home" {
+        Some("it is called `home` here".to_owned())
+    } else if SERVER.contains(&key) {
+        Some(format!("`{key}` belongs into [defaults] or [servers.NAME]"))
+    } else if GLOBAL.contains(&key) {
+        Some(format!("`{key}` belongs to the top of the file, before any [section]"))
+    } else {
+        nearest(key, known.iter().copied()).map(|known| format!("did you mean `{known}`?"))
+    };
+    (problem, hint)
+}

@@ -1,0 +1,292 @@
+//! The settings of one server.
+
+use std::fmt;
+use std::thread;
+use std::time::Duration;
+
+use pgwire_stream::SlotName;
+
+use super::ServerName;
+use super::layer::Layers;
+use super::value;
+
+/// The slot's name where none is configured.
+const DEFAULT_SLOT: &str = "walrecv";
+
+/// What is to be done for one server, and how.
+#[derive(Clone, Debug)]
+pub struct ServerSettings {
+    /// Its name, and its directory's.
+    pub name: ServerName,
+    /// What it is to its operators.
+    pub description: Option<String>,
+    /// How to reach it with SQL.
+    pub conninfo: ConnInfo,
+    /// How to reach it for WAL, if not so.
+    pub streaming_conninfo: Option<ConnInfo>,
+    /// How to reach it, or a standby, for base backups, if not as for WAL.
+    pub backup_conninfo: Option<ConnInfo>,
+    /// The physical slot that keeps the WAL we have not yet got.
+    pub slot_name: SlotName,
+    /// Who creates the slot.
+    pub create_slot: CreateSlot,
+    /// Whether every commit waits for us.
+    pub synchronous: Synchronous,
+    /// The longest time between received and durable.
+    pub flush_interval: Duration,
+    /// How archived WAL is stored.
+    pub compression: Compression,
+    /// The effort that goes into it.
+    pub compression_level: i32,
+    /// How base backups are stored.
+    pub backup_compression: BackupCompression,
+    /// The checksums that the server puts into the manifest.
+    pub manifest_checksums: ManifestChecksums,
+    /// Whether a backup's checkpoint is made at once, at the price of more I/O.
+    pub immediate_checkpoint: bool,
+    /// The most kB per second that a backup may take; `None` is as fast as it goes.
+    pub bandwidth_limit_kb: Option<u32>,
+}
+
+/// A connection string. Its `Debug` does not show it, because it may hold a password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ConnInfo(String);
+
+impl ConnInfo {
+    /// A connection string; it is checked when it is used.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text, with any password in it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for ConnInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ConnInfo(…)")
+    }
+}
+
+/// Who creates the replication slot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CreateSlot {
+    /// We do, where there is nothing yet that a new slot would leave a gap behind.
+    #[default]
+    Auto,
+    /// The operator does.
+    Manual,
+}
+
+/// Whether every commit on the server waits until we have its WAL.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Synchronous {
+    /// It does: WAL is made durable as soon as it comes.
+    Always,
+    /// It does not.
+    Never,
+    /// It does where the server names us in `synchronous_standby_names`.
+    #[default]
+    WhenNamed,
+}
+
+/// How stored bytes are compressed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Compression {
+    /// Not at all.
+    None,
+    /// Zstandard.
+    #[default]
+    Zstd,
+    /// LZ4.
+    Lz4,
+    /// gzip.
+    Gzip,
+}
+
+/// How base backups are compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BackupCompression {
+    /// The method.
+    pub codec: Compression,
+    /// The effort.
+    pub level: i32,
+    /// The threads that share the work.
+    pub workers: u32,
+}
+
+/// The checksums of the files in a manifest: `MANIFEST_CHECKSUMS`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ManifestChecksums {
+    /// None; sizes are checked all the same.
+    None,
+    /// CRC-32C.
+    #[default]
+    Crc32c,
+    /// SHA-224.
+    Sha224,
+    /// SHA-256.
+    Sha256,
+    /// SHA-384.
+    Sha384,
+    /// SHA-512.
+    Sha512,
+}
+
+const COMPRESSIONS: &[(&str, Compression)] = &[
+    ("zstd", Compression::Zstd),
+    ("lz4", Compression::Lz4),
+    ("gzip", Compression::Gzip),
+    ("none", Compression::None),
+];
+
+const CHECKSUMS: &[(&str, ManifestChecksums)] = &[
+    ("CRC32C", ManifestChecksums::Crc32c),
+    ("SHA224", ManifestChecksums::Sha224),
+    ("SHA256", ManifestChecksums::Sha256),
+    ("SHA384", ManifestChecksums::Sha384),
+    ("SHA512", ManifestChecksums::Sha512),
+    ("NONE", ManifestChecksums::None),
+];
+
+const SYNCHRONOUS: &[(&str, Synchronous)] = &[
+    ("true", Synchronous::Always),
+    ("false", Synchronous::Never),
+    ("auto", Synchronous::WhenNamed),
+];
+
+const CREATE_SLOT: &[(&str, CreateSlot)] =
+    &[("auto", CreateSlot::Auto), ("manual", CreateSlot::Manual)];
+
+impl Compression {
+    /// The effort where none is configured.
+    pub fn default_level(self) -> i32 {
+        match self {
+            Self::Zstd => 1,
+            Self::Gzip => 6,
+            Self::Lz4 | Self::None => 0,
+        }
+    }
+
+    fn levels(self) -> (i64, i64) {
+        match self {
+            Self::Zstd => (1, 19),
+            Self::Gzip => (1, 9),
+            Self::Lz4 | Self::None => (0, 0),
+        }
+    }
+}
+
+impl ServerSettings {
+    /// A server with nothing configured but how to reach it.
+    pub fn new(name: ServerName, conninfo: ConnInfo, slot_name: SlotName) -> Self {
+        Self {
+            name,
+            description: None,
+            conninfo,
+            streaming_conninfo: None,
+            backup_conninfo: None,
+            slot_name,
+            create_slot: CreateSlot::default(),
+            synchronous: Synchronous::default(),
+            flush_interval: Duration::from_secs(1),
+            compression: Compression::default(),
+            compression_level: Compression::default().default_level(),
+            backup_compression: BackupCompression {
+                codec: Compression::default(),
+                level: Compression::default().default_level(),
+                workers: cores(),
+            },
+            manifest_checksums: ManifestChecksums::default(),
+            immediate_checkpoint: false,
+            bandwidth_limit_kb: None,
+        }
+    }
+
+    /// How to reach the server for WAL.
+    pub fn streaming_conninfo(&self) -> &str {
+        self.streaming_conninfo.as_ref().unwrap_or(&self.conninfo).as_str()
+    }
+
+    /// How to reach the server, or its standby, for base backups.
+    pub fn backup_conninfo(&self) -> &str {
+        match &self.backup_conninfo {
+            Some(conninfo) => conninfo.as_str(),
+            None => self.streaming_conninfo(),
+        }
+    }
+
+    /// The settings of this server; `None` if there is no `conninfo`, or a mistake in it.
+    pub(super) fn resolve(name: ServerName, layers: &mut Layers<'_>) -> Option<Self> {
+        let conninfo = layers.value("conninfo", value::conninfo);
+        if layers.given("conninfo").is_none() {
+            let problem = format!("server `{name}` has no `conninfo`");
+            layers.missing(problem, "add conninfo = \"host=… user=… dbname=postgres\"");
+        }
+        let slot_name =
+            layers.value("slot_name", value::slot).or_else(|| DEFAULT_SLOT.parse().ok());
+        let defaults =
+            Self::new(name, ConnInfo::new(conninfo.clone().unwrap_or_default()), slot_name?);
+
+        let compression = layers
+            .value("compression", |given| value::choice(given, COMPRESSIONS))
+            .unwrap_or_default();
+        let backup_codec = layers
+            .value("backup_compression", |given| value::choice(given, COMPRESSIONS))
+            .unwrap_or_default();
+        let settings = Self {
+            description: layers.value("description", value::text),
+            streaming_conninfo: layers
+                .value("streaming_conninfo", value::conninfo)
+                .map(ConnInfo::new),
+            backup_conninfo: layers.value("backup_conninfo", value::conninfo).map(ConnInfo::new),
+            create_slot: layers
+                .value("create_slot", |given| value::choice(given, CREATE_SLOT))
+                .unwrap_or_default(),
+            synchronous: layers
+                .value("synchronous", |given| value::choice(given, SYNCHRONOUS))
+                .unwrap_or_default(),
+            flush_interval: layers
+                .value("flush_interval", |given| {
+                    value::duration(given, Duration::from_millis(1), Duration::from_secs(3600))
+                })
+                .unwrap_or(defaults.flush_interval),
+            compression,
+            compression_level: level(layers, "compression_level", compression),
+            backup_compression: BackupCompression {
+                codec: backup_codec,
+                level: level(layers, "backup_compression_level", backup_codec),
+                workers: layers
+                    .value("backup_compression_workers", |given| value::number(given, 1, 256))
+                    .and_then(|workers| u32::try_from(workers).ok())
+                    .unwrap_or(defaults.backup_compression.workers),
+            },
+            manifest_checksums: layers
+                .value("manifest_checksums", |given| value::choice(given, CHECKSUMS))
+                .unwrap_or_default(),
+            immediate_checkpoint: layers
+                .value("immediate_checkpoint", value::boolean)
+                .unwrap_or_default(),
+            bandwidth_limit_kb: layers.value("bandwidth_limit", value::rate).flatten(),
+            ..defaults
+        };
+        conninfo.map(|_| settings)
+    }
+}
+
+fn level(layers: &mut Layers<'_>, key: &str, codec: Compression) -> i32 {
+    layers
+        .value(key, |given| match codec.levels() {
+            // A level among the defaults is no mistake of the servers that have no use for it.
+            (0, 0) => Ok(0),
+            (least, most) => value::number(given, least, most),
+        })
+        .and_then(|level| i32::try_from(level).ok())
+        .unwrap_or(codec.default_level())
+}
+
+fn cores() -> u32 {
+    thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(1))
+}

@@ -1,0 +1,291 @@
+use std::fs;
+use std::time::Duration;
+
+use super::*;
+use crate::failure::Failure;
+
+/// A configuration in a directory of its own.
+struct Written {
+    directory: tempfile::TempDir,
+}
+
+impl Written {
+    fn new(text: &str) -> Self {
+        let written = Self { directory: tempfile::tempdir().unwrap() };
+        written.add("walrecv-server.toml", text);
+        written
+    }
+
+    fn add(&self, name: &str, text: &str) {
+        let path = self.directory.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    fn path(&self) -> PathBuf {
+        self.directory.path().join("walrecv-server.toml")
+    }
+
+    fn typed(&self) -> Typed {
+        Typed { config: Some(self.path()), ..Typed::default() }
+    }
+
+    fn load(&self) -> Result<Settings, SettingsError> {
+        Settings::load(&self.typed(), &|_| None)
+    }
+
+    /// What is told about the file, without its directory.
+    fn complaint(&self) -> String {
+        let error = self.load().unwrap_err();
+        assert_eq!(error.class().exit_code(), 2);
+        let mut text = error.to_string();
+        if let Some(hint) = error.hint() {
+            text.push_str(&format!("\nhint: {hint}"));
+        }
+        text.replace(&format!("{}/", self.directory.path().display()), "")
+    }
+}
+
+fn complaint(text: &str) -> String {
+    Written::new(text).complaint()
+}
+
+fn argument(option: &str, key: &str, value: &str) -> Argument {
+    Argument { option: option.into(), key: key.into(), value: value.into() }
+}
+
+fn without_file(arguments: Vec<Argument>, servers: &[&str]) -> Typed {
+    let servers = servers.iter().map(|name| name.parse().unwrap()).collect();
+    // A file that says nothing, so that no test depends on this machine's.
+    Typed { config: Some("/dev/null".into()), arguments, servers, scope: Scope::Servers }
+}
+
+#[test]
+fn a_full_file_becomes_settings() {
+    let settings = Written::new(
+        r#"
+home = "/srv/backups"
+group_access = true
+wal_readers = ["postgres", "pg2"]
+
+[defaults]
+compression = "lz4"
+flush_interval = "250ms"
+
+[servers.main]
+description = "orders"
+conninfo = "host=db1 user=walrecv password=geheim dbname=postgres"
+slot_name = "backup"
+create_slot = "manual"
+synchronous = true
+compression = "gzip"
+compression_level = 9
+backup_compression = "none"
+backup_compression_workers = 3
+manifest_checksums = "sha256"
+immediate_checkpoint = true
+bandwidth_limit = "10MB"
+
+[servers.web]
+conninfo = "host=web"
+streaming_conninfo = "host=web port=5433"
+"#,
+    )
+    .load()
+    .unwrap();
+    assert_eq!(settings.home, Path::new("/srv/backups"));
+    assert!(settings.group_access);
+    assert_eq!(settings.wal_readers, ["postgres", "pg2"]);
+    let [main, web] = settings.servers.as_slice() else { panic!("{settings:?}") };
+    assert_eq!(main.name.as_str(), "main");
+    assert_eq!(main.slot_name.as_str(), "backup");
+    assert_eq!(main.create_slot, CreateSlot::Manual);
+    assert_eq!(main.synchronous, Synchronous::Always);
+    assert_eq!(main.flush_interval, Duration::from_millis(250));
+    assert_eq!((main.compression, main.compression_level), (Compression::Gzip, 9));
+    assert_eq!(main.backup_compression.codec, Compression::None);
+    assert_eq!(main.backup_compression.workers, 3);
+    assert_eq!(main.manifest_checksums, ManifestChecksums::Sha256);
+    assert!(main.immediate_checkpoint);
+    assert_eq!(main.bandwidth_limit_kb, Some(10_240));
+    assert_eq!(web.compression, Compression::Lz4);
+    assert_eq!(web.slot_name.as_str(), "walrecv");
+    assert_eq!(web.streaming_conninfo(), "host=web port=5433");
+    assert_eq!(web.backup_conninfo(), "host=web port=5433");
+    assert!(!format!("{settings:?}").contains("geheim"));
+}
+
+#[test]
+fn each_mistake_is_told_with_its_line_and_advice() {
+    for (text, expected) in [
+        (
+            "[servers.main]\nconninfo = \"host=db\"\nslotname = \"x\"\n",
+            "walrecv-server.toml:3: unknown key `slotname`\nhint: did you mean `slot_name`?",
+        ),
+        (
+            "hoem = \"/srv\"",
+            "walrecv-server.toml:1: unknown key `hoem`\nhint: did you mean `home`?",
+        ),
+        (
+            "slot_name = \"x\"",
+            "walrecv-server.toml:1: unknown key `slot_name`\n\
+             hint: `slot_name` belongs into [defaults] or [servers.NAME]",
+        ),
+        (
+            "[defaults]\nhome = \"/srv\"",
+            "walrecv-server.toml:2: unknown key `home`\n\
+             hint: `home` belongs to the top of the file, before any [section]",
+        ),
+        (
+            "[defaults]\n\nretention_policy = \"REDUNDANCY 2\"",
+            "walrecv-server.toml:3: `retention_policy` is not supported by this version\n\
+             hint: remove it: what it promises would not happen",
+        ),
+        (
+            "[http]\nlisten = \"x\"",
+            "walrecv-server.toml:1: `http` is not supported by this version\n\
+             hint: remove it: what it promises would not happen",
+        ),
+        ("home = \"backups\"", "walrecv-server.toml:1: `home`: must be an absolute path"),
+        ("home = 5", "walrecv-server.toml:1: `home`: must be text in quotes"),
+        ("group_access = 7", "walrecv-server.toml:1: `group_access`: must be true or false"),
+        (
+            "[servers.main]\nconninfo = \"host=db\"\ncompression = \"zip\"",
+            "walrecv-server.toml:3: `compression`: must be one of `zstd`, `lz4`, `gzip`, `none`",
+        ),
+        (
+            "[servers.main]\nconninfo = \"host=db\"\ncompression_level = 99",
+            "walrecv-server.toml:3: `compression_level`: must be a number from 1 to 19",
+        ),
+        (
+            "[servers.main]\nslot_name = \"x\"",
+            "walrecv-server.toml:1: server `main` has no `conninfo`\n\
+             hint: add conninfo = \"host=… user=… dbname=postgres\"",
+        ),
+        (
+            "[servers.all]\nconninfo = \"host=db\"",
+            "walrecv-server.toml:1: `all` cannot be a server's name: `all` stands for every \
+             configured server",
+        ),
+        (
+            "[defaults]\nconninfo = \"host=db\"",
+            "walrecv-server.toml:2: `conninfo` describes one server, not all of them\n\
+             hint: move it into [servers.NAME]",
+        ),
+        (
+            "servers = 1",
+            "walrecv-server.toml:1: `servers` must be a section\nhint: write [servers.NAME]",
+        ),
+    ] {
+        assert_eq!(complaint(text), expected);
+    }
+    let slot = complaint("[servers.main]\nconninfo = \"host=db\"\nslot_name = \"My-Slot\"");
+    assert!(slot.starts_with("walrecv-server.toml:3: `slot_name`: "), "{slot}");
+    let syntax = complaint("home = \"/srv\"\n[servers.main\n");
+    assert!(syntax.starts_with("walrecv-server.toml:2: "), "{syntax}");
+}
+
+#[test]
+fn all_mistakes_are_told_at_once() {
+    let text = complaint("hoem = \"/srv\"\n[servers.main]\nconninfo = \"\"\ncompression = 1\n");
+    assert_eq!(
+        text,
+        "the configuration has 3 mistakes\n  \
+         walrecv-server.toml:1: unknown key `hoem` (did you mean `home`?)\n  \
+         walrecv-server.toml:3: `conninfo`: must not be empty\n  \
+         walrecv-server.toml:4: `compression`: must be one of `zstd`, `lz4`, `gzip`, `none`"
+    );
+}
+
+#[test]
+fn a_mistake_among_the_defaults_is_told_once() {
+    let text = complaint(
+        "[defaults]\nflush_interval = \"soon\"\n[servers.a]\nconninfo = \"host=a\"\n\
+         [servers.b]\nconninfo = \"host=b\"\n",
+    );
+    assert!(text.starts_with("walrecv-server.toml:2: `flush_interval`: must be a duration"));
+}
+
+#[test]
+fn files_of_servers_d_add_servers_and_nothing_else() {
+    let written = Written::new("[servers.main]\nconninfo = \"host=a\"\n");
+    written.add("servers.d/web.toml", "[servers.web]\nconninfo = \"host=b\"\n");
+    written.add("servers.d/ignored.txt", "nonsense");
+    let names: Vec<_> =
+        written.load().unwrap().servers.iter().map(|server| server.name.to_string()).collect();
+    assert_eq!(names, ["main", "web"]);
+
+    written.add("servers.d/x.toml", "home = \"/\"\n[servers.main]\nconninfo = \"host=c\"\n");
+    let text = written.complaint();
+    assert!(text.contains("servers.d/x.toml:1: `home` cannot be set here"), "{text}");
+    assert!(text.contains("servers.d/x.toml:2: server `main` is configured in another"), "{text}");
+}
+
+#[test]
+fn arguments_count_before_the_environment_and_that_before_the_file() {
+    let written = Written::new(
+        "[defaults]\ncompression = \"none\"\n[servers.main]\nconninfo = \"host=a\"\n\
+         slot_name = \"from_file\"\n",
+    );
+    let environment = |name: &str| match name {
+        "WALRECV_SLOT_NAME" => Some("from_environment".to_owned()),
+        "WALRECV_FLUSH_INTERVAL" => Some("3s".to_owned()),
+        _ => None,
+    };
+    let mut typed = written.typed();
+    typed.servers = vec!["main".parse().unwrap()];
+    let load = |typed: &Typed| Settings::load(typed, &environment).unwrap().servers.remove(0);
+    let server = load(&typed);
+    assert_eq!(server.slot_name.as_str(), "from_environment");
+    assert_eq!(server.flush_interval, Duration::from_secs(3));
+    assert_eq!(server.compression, Compression::None);
+    typed.arguments = vec![argument("--slot-name", "slot_name", "from_argument")];
+    assert_eq!(load(&typed).slot_name.as_str(), "from_argument");
+}
+
+#[test]
+fn one_server_needs_no_file() {
+    let arguments = vec![
+        argument("--home", "home", "/srv/x"),
+        argument("--conninfo", "conninfo", "host=db user=walrecv"),
+    ];
+    let settings = Settings::load(&without_file(arguments.clone(), &["main"]), &|_| None).unwrap();
+    assert_eq!(settings.home, Path::new("/srv/x"));
+    let main = settings.server(&"main".parse().unwrap()).unwrap();
+    assert_eq!(main.streaming_conninfo(), "host=db user=walrecv");
+    assert!(settings.server(&"other".parse().unwrap()).is_err());
+
+    for servers in [&["a", "b"][..], &[]] {
+        let error =
+            Settings::load(&without_file(arguments.clone(), servers), &|_| None).unwrap_err();
+        assert_eq!(error.to_string(), "--conninfo: this describes one server");
+    }
+}
+
+#[test]
+fn the_store_alone_needs_no_file_when_its_place_is_given() {
+    let typed = Typed {
+        arguments: vec![argument("--home", "home", "/srv/x")],
+        scope: Scope::Store,
+        ..Typed::default()
+    };
+    let settings = Settings::load(&typed, &|_| None).unwrap();
+    assert_eq!((settings.home, settings.file), (PathBuf::from("/srv/x"), None));
+}
+
+#[test]
+fn a_named_file_must_be_there() {
+    let typed = Typed { config: Some("/nowhere/x.toml".into()), ..Typed::default() };
+    let error = Settings::load(&typed, &|_| None).unwrap_err();
+    assert_eq!(error.to_string(), "cannot read the configuration /nowhere/x.toml");
+    assert!(error.hint().unwrap().contains("init"));
+}
+
+#[test]
+fn a_password_in_an_argument_is_refused_without_repeating_it() {
+    let arguments = vec![argument("--conninfo", "conninfo", "host=db password=geheim")];
+    let error = Settings::load(&without_file(arguments, &["main"]), &|_| None).unwrap_err();
+    assert!(error.to_string().starts_with("--conninfo: `conninfo`: a password in an argument"));
+    assert!(!format!("{error:?} {error}").contains("geheim"));
+    assert!(error.hint().unwrap().contains("pgpass"));
+}

@@ -1,0 +1,268 @@
+//! Values as they were given, and what they mean: durations, rates, choices.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use pgwire_stream::SlotName;
+
+use super::error::Origin;
+
+/// A value as it was given. Has no `Debug`: it may hold a password.
+#[derive(Clone)]
+pub(super) enum Raw {
+    Text(String),
+    Integer(i64),
+    Boolean(bool),
+    List(Vec<Self>),
+    /// Something that no setting is.
+    Other,
+}
+
+/// A value, and where it was given.
+#[derive(Clone)]
+pub(super) struct Given {
+    pub(super) raw: Raw,
+    pub(super) origin: Origin,
+}
+
+/// What is wrong with a value, and what to do about it.
+pub(super) struct Problem {
+    pub(super) text: String,
+    pub(super) hint: Option<String>,
+}
+
+impl<T: Into<String>> From<T> for Problem {
+    fn from(text: T) -> Self {
+        Self { text: text.into(), hint: None }
+    }
+}
+
+type Parsed<T> = Result<T, Problem>;
+
+pub(super) fn text(given: &Given) -> Parsed<String> {
+    match &given.raw {
+        Raw::Text(text) => Ok(text.clone()),
+        _ => Err("must be text in quotes".into()),
+    }
+}
+
+pub(super) fn boolean(given: &Given) -> Parsed<bool> {
+    match &given.raw {
+        Raw::Boolean(value) => Ok(*value),
+        Raw::Text(text) => match text.as_str() {
+            "true" | "on" | "yes" | "1" => Ok(true),
+            "false" | "off" | "no" | "0" => Ok(false),
+            _ => Err("must be true or false".into()),
+        },
+        _ => Err("must be true or false".into()),
+    }
+}
+
+/// A number in these bounds.
+pub(super) fn number(given: &Given, least: i64, most: i64) -> Parsed<i64> {
+    let value = match &given.raw {
+        Raw::Integer(value) => Some(*value),
+        Raw::Text(text) => text.trim().parse().ok(),
+        _ => None,
+    };
+    value
+        .filter(|value| (least..=most).contains(value))
+        .ok_or_else(|| format!("must be a number from {least} to {most}").into())
+}
+
+/// A duration such as `500ms`, `2 minutes` or `1h 30m`; a bare number counts seconds.
+pub(super) fn duration(given: &Given, least: Duration, most: Duration) -> Parsed<Duration> {
+    let value = match &given.raw {
+        Raw::Integer(seconds) => u64::try_from(*seconds).ok().map(Duration::from_secs),
+        Raw::Text(text) => match text.trim().parse::<u64>() {
+            Ok(seconds) => Some(Duration::from_secs(seconds)),
+            Err(_) => text
+                .parse::<jiff::SignedDuration>()
+                .ok()
+                .and_then(|duration| Duration::try_from(duration).ok()),
+        },
+        _ => None,
+    };
+    value
+        .filter(|value| (least..=most).contains(value))
+        .ok_or_else(|| format!("must be a duration from {least:?} to {most:?}, as \"2s\"").into())
+}
+
+/// A rate in kB/s, as Barman and PostgreSQL count; text may carry a unit. `None` is unlimited.
+pub(super) fn rate(given: &Given) -> Parsed<Option<u32>> {
+    let kilobytes = match &given.raw {
+        Raw::Integer(number) => u64::try_from(*number).ok(),
+        Raw::Text(text) => kilobytes(text),
+        _ => None,
+    };
+    // The bounds of BASE_BACKUP's MAX_RATE.
+    match kilobytes {
+        Some(0) => Ok(None),
+        Some(rate @ 32..=1_048_576) => Ok(u32::try_from(rate).ok()),
+        _ => Err("must be 0 (unlimited) or a rate from \"32kB\" to \"1GB\" per second; \
+                  a bare number counts kB"
+            .into()),
+    }
+}
+
+fn kilobytes(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at_checked(digits)?;
+    let unit = unit.trim();
+    let unit = unit.strip_suffix("/s").unwrap_or(unit);
+    let factor = match unit.to_ascii_lowercase().as_str() {
+        "" | "k" | "kb" => 1,
+        "m" | "mb" => 1024,
+        "g" | "gb" => 1024 * 1024,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(factor)
+}
+
+/// One of these words.
+pub(super) fn choice<T: Copy>(given: &Given, choices: &[(&str, T)]) -> Parsed<T> {
+    let word = match &given.raw {
+        Raw::Text(text) => text.to_ascii_lowercase(),
+        Raw::Boolean(value) => value.to_string(),
+        _ => String::new(),
+    };
+    choices
+        .iter()
+        .find(|(name, _)| name.eq_ignore_ascii_case(&word))
+        .map(|(_, value)| *value)
+        .ok_or_else(|| {
+            let names: Vec<_> = choices.iter().map(|(name, _)| format!("`{name}`")).collect();
+            format!("must be one of {}", names.join(", ")).into()
+        })
+}
+
+/// A list of words; text is split at commas.
+pub(super) fn words(given: &Given) -> Parsed<Vec<String>> {
+    const PROBLEM: &str = "must be a list of names, as [\"postgres\"]";
+    match &given.raw {
+        Raw::List(items) => items
+            .iter()
+            .map(|item| match item {
+                Raw::Text(text) => Ok(text.clone()),
+                _ => Err(PROBLEM.into()),
+            })
+            .collect(),
+        Raw::Text(text) => Ok(text
+            .split(',')
+            .map(|word| word.trim().to_owned())
+            .filter(|word| !word.is_empty())
+            .collect()),
+        _ => Err(PROBLEM.into()),
+    }
+}
+
+pub(super) fn slot(given: &Given) -> Parsed<SlotName> {
+    text(given)?.parse::<SlotName>().map_err(|error| error.to_string().into())
+}
+
+/// A path; in a file it must be absolute, elsewhere it counts from the current directory.
+pub(super) fn path(given: &Given) -> Parsed<PathBuf> {
+    let path = PathBuf::from(text(given)?);
+    match given.origin {
+        Origin::File { .. } if !path.is_absolute() => Err("must be an absolute path".into()),
+        _ => std::path::absolute(&path).map_err(|_| "must not be empty".into()),
+    }
+}
+
+/// A connection string, checked but not completed from environment and files.
+pub(super) fn conninfo(given: &Given) -> Parsed<String> {
+    let text = text(given)?;
+    if text.trim().is_empty() {
+        return Err("must not be empty".into());
+    }
+    if carries_password(&text) && matches!(given.origin, Origin::Argument(_)) {
+        return Err(Problem {
+            text: "a password in an argument can be seen by every user of this machine".into(),
+            hint: Some(
+                "put it into ~/.pgpass (mode 0600), PGPASSWORD or the configuration file".into(),
+            ),
+        });
+    }
+    Ok(text)
+}
+
+/// Whether a keyword/value string or URI has a password in it.
+fn carries_password(text: &str) -> bool {
+    let user_info = text
+        .split_once("://")
+        .and_then(|(_, rest)| rest.split(['/', '?']).next())
+        .and_then(|authority| authority.rsplit_once('@'))
+        .is_some_and(|(user, _)| user.contains(':'));
+    let keyword = text.split("password").skip(1).any(|rest| rest.trim_start().starts_with('='));
+    user_info || keyword
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn given(raw: Raw) -> Given {
+        Given { raw, origin: Origin::Environment("X".into()) }
+    }
+
+    fn of(text: &str) -> Given {
+        given(Raw::Text(text.into()))
+    }
+
+    #[test]
+    fn durations_have_human_units() {
+        let parse =
+            |raw| duration(&given(raw), Duration::from_millis(1), Duration::from_secs(3600)).ok();
+        for (text, expected) in [
+            ("500ms", 500),
+            ("2s", 2000),
+            ("2 minutes", 120_000),
+            ("1 min", 60_000),
+            ("3", 3000),
+            ("1m 30s", 90_000),
+        ] {
+            let value = parse(Raw::Text(text.into()));
+            assert_eq!(value, Some(Duration::from_millis(expected)), "{text}");
+        }
+        assert_eq!(parse(Raw::Integer(5)), Some(Duration::from_secs(5)));
+        for bad in ["", "soon", "-1s", "2h", "0"] {
+            assert_eq!(parse(Raw::Text(bad.into())), None, "{bad:?}");
+        }
+        assert_eq!(parse(Raw::Integer(-1)), None);
+    }
+
+    #[test]
+    fn rates_count_kilobytes_and_know_units() {
+        for (text, expected) in [
+            ("0", Some(None)),
+            ("32", Some(Some(32))),
+            ("10MB", Some(Some(10_240))),
+            ("10 mb/s", Some(Some(10_240))),
+            ("1GB", Some(Some(1_048_576))),
+            ("2GB", None),
+            ("31", None),
+            ("fast", None),
+            ("99999999999999999999", None),
+            ("18446744073709551615GB", None),
+        ] {
+            assert_eq!(rate(&of(text)).ok(), expected, "{text}");
+        }
+        assert_eq!(rate(&given(Raw::Integer(-5))).ok(), None);
+    }
+
+    #[test]
+    fn a_password_is_taken_from_anywhere_but_an_argument() {
+        for text in ["host=db password=geheim", "postgresql://u:geheim@db/"] {
+            assert!(conninfo(&of(text)).is_ok());
+            let argument = Given {
+                raw: Raw::Text(text.into()),
+                origin: Origin::Argument("--conninfo".into()),
+            };
+            let problem = conninfo(&argument).err().unwrap();
+            assert!(problem.text.contains("password"), "{}", problem.text);
+            assert!(!problem.text.contains("geheim"), "{}", problem.text);
+            assert!(problem.hint.is_some());
+        }
+    }
+}
