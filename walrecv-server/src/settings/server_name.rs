@@ -7,8 +7,10 @@ use std::str::FromStr;
 const MAX_LENGTH: usize = 63;
 
 /// The name of a configured server: safe as a directory name and in a file name of the store.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
-#[serde(transparent)]
+#[derive(
+    Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
+#[serde(into = "String", try_from = "String")]
 pub struct ServerName(String);
 
 impl ServerName {
@@ -39,6 +41,20 @@ impl FromStr for ServerName {
             return Ok(Self(text.to_owned()));
         };
         Err(ServerNameError { name: text.to_owned(), problem })
+    }
+}
+
+impl TryFrom<String> for ServerName {
+    type Error = ServerNameError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<ServerName> for String {
+    fn from(name: ServerName) -> Self {
+        name.0
     }
 }
 

@@ -1,0 +1,5 @@
+//! Compressed files that stock tools open.
+
+mod codec;
+
+pub use codec::Codec;

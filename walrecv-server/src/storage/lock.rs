@@ -1,0 +1,187 @@
+//! Who may change what of a server's store: one process at a time.
+
+use std::fs::{File, OpenOptions, Permissions, TryLockError};
+use std::io::{Read, Seek, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+
+use super::{ServerDir, StorageError, durable};
+use crate::failure::{Class, Failure};
+use crate::settings::ServerName;
+
+/// What a lock is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LockKind {
+    /// Writing into `wals/`.
+    Archive,
+    /// Making or removing base backups.
+    Backup,
+    /// Writing into `streaming/`, and being the one who acknowledges.
+    Receiver,
+}
+
+impl LockKind {
+    /// The name of its file.
+    pub const fn file_name(self) -> &'static str {
+        match self {
+            Self::Archive => "archive.lock",
+            Self::Backup => "backup.lock",
+            Self::Receiver => "receiver.lock",
+        }
+    }
+
+    const fn work(self) -> &'static str {
+        match self {
+            Self::Archive => "archives WAL",
+            Self::Backup => "works on base backups",
+            Self::Receiver => "receives WAL",
+        }
+    }
+}
+
+/// A lock of a server's store, released when it is dropped and, by the kernel, when the process
+/// ends in whatever way. So a lock that is held has a living holder.
+#[derive(Debug)]
+pub struct ServerLock {
+    file: File,
+    kind: LockKind,
+    server: ServerName,
+}
+
+/// Why a lock was not given.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Another process has it.
+    #[error("{} already {} of server `{server}`", describe(*.process), .kind.work())]
+    Held {
+        /// What the lock is for.
+        kind: LockKind,
+        /// Whose store it is.
+        server: ServerName,
+        /// The process, if it could be read.
+        process: Option<u32>,
+    },
+    /// The lock's file cannot be used.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+fn describe(process: Option<u32>) -> String {
+    process.map_or_else(|| "another process".to_owned(), |id| format!("process {id}"))
+}
+
+impl Failure for LockError {
+    fn class(&self) -> Class {
+        Class::Failed
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Held { process: Some(id), .. } => {
+                Some(format!("`ps -fp {id}` shows it; wait for it, or end it"))
+            }
+            Self::Held { process: None, .. } => None,
+            Self::Storage(error) => error.hint(),
+        }
+    }
+}
+
+impl ServerLock {
+    /// Takes the lock if nobody has it.
+    ///
+    /// # Errors
+    /// If another process has it, or its file cannot be used.
+    pub fn try_acquire(server: &ServerDir, kind: LockKind) -> Result<Self, LockError> {
+        let mut file = open(server, kind)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self::taken(file, server, kind)?),
+            Err(TryLockError::WouldBlock) => {
+                let process = holder(&mut file);
+                Err(LockError::Held { kind, server: server.name().clone(), process })
+            }
+            Err(TryLockError::Error(source)) => {
+                Err(StorageError::of("lock", &server.lock(kind))(source).into())
+            }
+        }
+    }
+
+    /// Takes the lock, waiting until nobody has it.
+    ///
+    /// # Errors
+    /// If its file cannot be used.
+    pub fn acquire(server: &ServerDir, kind: LockKind) -> Result<Self, StorageError> {
+        let file = open(server, kind)?;
+        file.lock().map_err(StorageError::of("lock", &server.lock(kind)))?;
+        Self::taken(file, server, kind)
+    }
+
+    /// What the lock is for.
+    pub fn kind(&self) -> LockKind {
+        self.kind
+    }
+
+    /// Whose store is locked.
+    pub fn server(&self) -> &ServerName {
+        &self.server
+    }
+
+    /// Writes down who has it. The file itself is never removed: a new one under the same name
+    /// would be another lock.
+    fn taken(mut file: File, server: &ServerDir, kind: LockKind) -> Result<Self, StorageError> {
+        file.set_len(0)
+            .and_then(|()| file.rewind())
+            .and_then(|()| writeln!(file, "{}", std::process::id()))
+            .map_err(StorageError::of("write", &server.lock(kind)))?;
+        Ok(Self { file, kind, server: server.name().clone() })
+    }
+}
+
+impl Drop for ServerLock {
+    fn drop(&mut self) {
+        // Closing releases it as well; a number that no longer holds would only mislead.
+        let _ = self.file.set_len(0);
+    }
+}
+
+fn open(server: &ServerDir, kind: LockKind) -> Result<File, StorageError> {
+    durable::create_dir(&server.locks(), server.access())?;
+    let path = server.lock(kind);
+    let mode = server.access().file_mode();
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(mode)
+        .open(&path)
+        .map_err(StorageError::of("open", &path))?;
+    // Only its owner may; to the others it is as it is.
+    let _ = file.set_permissions(Permissions::from_mode(mode));
+    Ok(file)
+}
+
+fn holder(file: &mut File) -> Option<u32> {
+    let mut text = String::new();
+    file.take(32).read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::{Access, Home};
+
+    #[test]
+    fn one_holder_at_a_time_and_the_other_is_told_who() {
+        let dir = tempfile::tempdir().unwrap();
+        let server = Home::new(dir.path(), Access::Private).server(&"main".parse().unwrap());
+        let first = ServerLock::try_acquire(&server, LockKind::Receiver).unwrap();
+        let error = ServerLock::try_acquire(&server, LockKind::Receiver).unwrap_err();
+        let expected =
+            format!("process {} already receives WAL of server `main`", std::process::id());
+        assert_eq!(error.to_string(), expected);
+        let _other = ServerLock::try_acquire(&server, LockKind::Backup).unwrap();
+        drop(first);
+        drop(ServerLock::acquire(&server, LockKind::Receiver).unwrap());
+        ServerLock::try_acquire(&server, LockKind::Receiver).unwrap();
+    }
+}
