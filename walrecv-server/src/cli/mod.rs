@@ -1,1 +1,322 @@
-//! What can be typed.
+//! What can be typed. Argument structs only: nothing here decides or does anything.
+//!
+//! A new command is a variant of [`Command`] with a struct of its own, a file in `commands/` and
+//! a rendering in `output/`.
+
+mod backup;
+mod catalog;
+mod receive;
+mod restore;
+mod wal;
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::settings::{Argument, Scope, ServerName, ServerNameError, Typed};
+
+pub use backup::BackupArgs;
+pub use catalog::{CheckArgs, ListBackupsArgs, ShowBackupArgs};
+pub use receive::{InitArgs, ReceiveWalArgs, RunArgs};
+pub use restore::{RestoreArgs, TargetArgs};
+pub use wal::{GetWalArgs, SwitchWalArgs};
+
+/// Base backups and continuous WAL of PostgreSQL servers, restored to the last byte.
+#[derive(Parser)]
+#[command(name = "walrecv-server", version, max_term_width = 100, propagate_version = true)]
+#[command(after_help = "Every setting can also come from the environment: WALRECV_ and its name \
+    in capitals, as WALRECV_HOME or WALRECV_CONNINFO.")]
+pub struct Cli {
+    /// What applies to every command.
+    #[command(flatten)]
+    pub global: GlobalArgs,
+    /// The command.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What applies to every command.
+#[derive(Args)]
+pub struct GlobalArgs {
+    /// The configuration file [default: $WALRECV_CONFIG, or
+    /// /etc/walrecv-server/walrecv-server.toml]
+    #[arg(short, long, global = true, value_name = "FILE", help_heading = "Settings")]
+    pub config: Option<PathBuf>,
+
+    /// Where the backups lie [default: /var/lib/walrecv-server]
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Settings")]
+    pub home: Option<String>,
+
+    /// How to reach the one server that is named, as for psql; no password here
+    #[arg(long, global = true, value_name = "CONNINFO", help_heading = "Settings")]
+    pub conninfo: Option<String>,
+
+    /// The physical replication slot of that server [default: walrecv]
+    #[arg(long, global = true, value_name = "SLOT", help_heading = "Settings")]
+    pub slot_name: Option<String>,
+
+    /// Any other setting, by the name that it has in the configuration file
+    #[arg(
+        long, global = true, value_name = "KEY=VALUE", value_parser = setting,
+        help_heading = "Settings"
+    )]
+    pub set: Vec<(String, String)>,
+
+    /// How results are printed: for people, in Barman's JSON, or in clean JSON
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        help_heading = "Output",
+        hide_default_value = true
+    )]
+    pub format: FormatArg,
+
+    /// Print errors and results only
+    #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = "Output")]
+    pub quiet: bool,
+
+    /// Tell more about what is going on; twice for debugging
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Output")]
+    pub verbose: u8,
+
+    /// Whether to use colours
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        value_name = "WHEN",
+        help_heading = "Output",
+        hide_default_value = true
+    )]
+    pub color: ColorArg,
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum FormatArg {
+    /// For people
+    #[default]
+    Console,
+    /// Barman's JSON, key for key
+    Json,
+    /// Clean JSON: numbers, RFC 3339 times
+    Json2,
+}
+
+/// Whether to use colours.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum ColorArg {
+    /// On a terminal, unless NO_COLOR is set
+    #[default]
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+/// The commands.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Write a first configuration, print what the server needs, and try the connection
+    Init(InitArgs),
+    /// Check that a server is backed up as it should be
+    Check(CheckArgs),
+    /// Receive the WAL of all servers, until stopped
+    Run(RunArgs),
+    /// Receive the WAL of one server in the foreground
+    ReceiveWal(ReceiveWalArgs),
+    /// Take a base backup
+    Backup(BackupArgs),
+    /// List the base backups of a server
+    #[command(visible_alias = "list-backup")]
+    ListBackups(ListBackupsArgs),
+    /// Show everything about a base backup
+    #[command(visible_alias = "show-backups")]
+    ShowBackup(ShowBackupArgs),
+    /// Restore a base backup into a directory, ready to recover
+    #[command(visible_alias = "recover")]
+    Restore(RestoreArgs),
+    /// Hand out one WAL file, for restore_command
+    #[command(after_help = "Exit codes: 0 delivered; 1 the archive was read completely and ends \
+        before this file; 200 and above: everything else, so that PostgreSQL never takes a problem \
+        for the end of the archive.")]
+    GetWal(GetWalArgs),
+    /// Have the server begin a new WAL segment
+    #[command(visible_alias = "switch-xlog")]
+    SwitchWal(SwitchWalArgs),
+}
+
+/// A server by its name, or all of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Selection {
+    /// Every configured server.
+    All,
+    /// This one.
+    Named(ServerName),
+}
+
+impl FromStr for Selection {
+    type Err = ServerNameError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "all" => Ok(Self::All),
+            name => name.parse().map(Self::Named),
+        }
+    }
+}
+
+fn setting(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) => Ok((key.trim().to_owned(), value.trim().to_owned())),
+        None => Err("must be KEY=VALUE".to_owned()),
+    }
+}
+
+impl Command {
+    /// The servers that the command names; empty for all of them.
+    pub fn servers(&self) -> Vec<ServerName> {
+        let several = |selections: &[Selection]| {
+            let mut names = Vec::new();
+            for selection in selections {
+                match selection {
+                    Selection::All => return Vec::new(),
+                    Selection::Named(name) => names.push(name.clone()),
+                }
+            }
+            names
+        };
+        match self {
+            Self::Init(args) => args.server.iter().cloned().collect(),
+            Self::Check(args) => several(&args.servers),
+            Self::Run(args) => several(&args.servers),
+            Self::ReceiveWal(args) => vec![args.server.clone()],
+            Self::Backup(args) => several(&args.servers),
+            Self::ListBackups(args) => several(&args.servers),
+            Self::ShowBackup(args) => vec![args.server.clone()],
+            Self::Restore(args) => vec![args.server.clone()],
+            Self::GetWal(args) => vec![args.server.clone()],
+            Self::SwitchWal(args) => several(&args.servers),
+        }
+    }
+
+    /// How much of the settings the command needs.
+    fn scope(&self) -> Scope {
+        match self {
+            Self::ListBackups(_) | Self::ShowBackup(_) | Self::Restore(_) | Self::GetWal(_) => {
+                Scope::Store
+            }
+            _ => Scope::Servers,
+        }
+    }
+}
+
+impl Cli {
+    /// What was typed, as far as it concerns settings.
+    pub fn typed(&self) -> Typed {
+        let GlobalArgs { home, conninfo, slot_name, set, .. } = &self.global;
+        let named = [("--home", home), ("--conninfo", conninfo), ("--slot-name", slot_name)];
+        let named = named.into_iter().filter_map(|(option, value)| {
+            let key = option.trim_start_matches('-').replace('-', "_");
+            Some(Argument { option: option.to_owned(), key, value: value.clone()? })
+        });
+        let set = set.iter().map(|(key, value)| Argument {
+            option: format!("--set {key}"),
+            key: key.clone(),
+            value: value.clone(),
+        });
+        let mut arguments: Vec<_> = named.chain(set).collect();
+        if let Command::Backup(args) = &self.command {
+            arguments.extend(args.settings());
+        }
+        if let Command::ReceiveWal(args) = &self.command {
+            arguments.extend(args.settings());
+        }
+        Typed {
+            config: self.global.config.clone(),
+            arguments,
+            servers: self.command.servers(),
+            scope: self.command.scope(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn barmans_names_work() {
+        for line in [
+            "walrecv-server list-backup main",
+            "walrecv-server show-backups main last",
+            "walrecv-server recover main latest /srv/pg",
+            "walrecv-server switch-xlog main",
+            "walrecv-server -c x.toml -q -f json list-backups all --minimal",
+            "walrecv-server list-backups a b c --format json2",
+        ] {
+            assert!(parse(line).is_ok(), "{line}");
+        }
+    }
+
+    #[test]
+    fn all_stands_for_every_server() {
+        let names = |line| parse(line).unwrap().command.servers();
+        assert!(names("walrecv-server check a all").is_empty());
+        assert_eq!(names("walrecv-server check a b").len(), 2);
+        assert!(parse("walrecv-server check ../x").is_err());
+        assert!(parse("walrecv-server check").is_err());
+    }
+
+    #[test]
+    fn options_become_settings_by_their_keys() {
+        let cli = parse(
+            "walrecv-server --home /srv backup main --conninfo host=db --set slot_name=x \
+             --bwlimit 100 --immediate-checkpoint",
+        )
+        .unwrap();
+        let settings: Vec<_> = cli
+            .typed()
+            .arguments
+            .into_iter()
+            .map(|argument| format!("{}|{}|{}", argument.option, argument.key, argument.value))
+            .collect();
+        assert_eq!(
+            settings,
+            [
+                "--home|home|/srv",
+                "--conninfo|conninfo|host=db",
+                "--set slot_name|slot_name|x",
+                "--bwlimit|bandwidth_limit|100",
+                "--immediate-checkpoint|immediate_checkpoint|true",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_target_is_one_at_most() {
+        let restore = |rest: &str| parse(&format!("walrecv-server restore main last /d {rest}"));
+        assert!(restore("--target-lsn 0/16B3748 --exclusive --target-action promote").is_ok());
+        assert!(restore("--target-lsn 0/16B3748 --target-xid 5").is_err());
+        assert!(restore("--target-lsn nonsense").is_err());
+        assert!(restore("--tablespace 16386:/srv/ts --tablespace data:/srv/d").is_ok());
+        assert!(restore("--tablespace 16386").is_err());
+    }
+}

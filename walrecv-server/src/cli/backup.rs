@@ -1,0 +1,58 @@
+//! `backup`.
+
+use clap::Args;
+
+use super::Selection;
+use crate::settings::Argument;
+
+/// `backup`.
+#[derive(Args)]
+pub struct BackupArgs {
+    /// The servers, or `all`
+    #[arg(value_name = "SERVER", required = true)]
+    pub servers: Vec<Selection>,
+
+    /// A name for the backup, to find it by
+    #[arg(long)]
+    pub name: Option<String>,
+
+    /// Wait until the WAL that the backup needs is durable here
+    #[arg(short, long)]
+    pub wait: bool,
+
+    /// Wait no longer than this many seconds
+    #[arg(long, value_name = "SECONDS", requires = "wait")]
+    pub wait_timeout: Option<u64>,
+
+    /// Have the server make its checkpoint at once
+    #[arg(long)]
+    pub immediate_checkpoint: bool,
+
+    /// Have the server spread its checkpoint
+    #[arg(long, conflicts_with = "immediate_checkpoint")]
+    pub no_immediate_checkpoint: bool,
+
+    /// The most kB per second that the backup may take; 0 is unlimited
+    #[arg(long, value_name = "KB")]
+    pub bwlimit: Option<String>,
+}
+
+impl BackupArgs {
+    /// The settings that these options give.
+    pub(super) fn settings(&self) -> Vec<Argument> {
+        let argument = |option: &str, key: &str, value: &str| Argument {
+            option: option.to_owned(),
+            key: key.to_owned(),
+            value: value.to_owned(),
+        };
+        let limit =
+            self.bwlimit.as_ref().map(|limit| argument("--bwlimit", "bandwidth_limit", limit));
+        let immediate = self
+            .immediate_checkpoint
+            .then(|| argument("--immediate-checkpoint", "immediate_checkpoint", "true"));
+        let spread = self
+            .no_immediate_checkpoint
+            .then(|| argument("--no-immediate-checkpoint", "immediate_checkpoint", "false"));
+        limit.into_iter().chain(immediate).chain(spread).collect()
+    }
+}

@@ -1,0 +1,126 @@
+//! `restore`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use pgwire_stream::{Lsn, TimelineId};
+
+use crate::settings::ServerName;
+
+/// `restore`.
+#[derive(Args)]
+pub struct RestoreArgs {
+    /// The server
+    pub server: ServerName,
+
+    /// The backup: its id or name, first, oldest, last, latest, or auto for the best to the target
+    #[arg(value_name = "BACKUP")]
+    pub backup: String,
+
+    /// The new data directory: absent or empty
+    #[arg(value_name = "DEST")]
+    pub destination: PathBuf,
+
+    /// Where to stop.
+    #[command(flatten)]
+    pub target: TargetArgs,
+
+    /// Put a tablespace elsewhere
+    #[arg(
+        long = "tablespace", value_name = "NAME|OID|LOCATION:DIR", value_parser = tablespace
+    )]
+    pub tablespaces: Vec<(String, PathBuf)>,
+
+    /// As root: who owns the restored files [default: the owner of DEST's parent]
+    #[arg(long, value_name = "USER")]
+    pub owner: Option<String>,
+
+    /// How many files are written at the same time [default: the number of cores]
+    #[arg(short, long, value_name = "N")]
+    pub jobs: Option<std::num::NonZeroUsize>,
+
+    /// Print what would be done, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// Where recovery stops; at the end of the WAL if nothing says otherwise.
+#[derive(Args)]
+pub struct TargetArgs {
+    /// Stop after the last transaction up to this time
+    #[arg(long, value_name = "TIME", group = "target", help_heading = "Recovery target")]
+    pub target_time: Option<String>,
+
+    /// Stop at this LSN
+    #[arg(long, value_name = "LSN", group = "target", help_heading = "Recovery target")]
+    pub target_lsn: Option<Lsn>,
+
+    /// Stop after this transaction
+    #[arg(long, value_name = "XID", group = "target", help_heading = "Recovery target")]
+    pub target_xid: Option<u64>,
+
+    /// Stop at this restore point
+    #[arg(long, value_name = "NAME", group = "target", help_heading = "Recovery target")]
+    pub target_name: Option<String>,
+
+    /// Stop as soon as the backup is consistent
+    #[arg(long, group = "target", help_heading = "Recovery target")]
+    pub target_immediate: bool,
+
+    /// Follow this timeline: its number, `latest` or `current`
+    #[arg(
+        long, value_name = "TIMELINE", value_parser = timeline, help_heading = "Recovery target"
+    )]
+    pub target_tli: Option<TargetTimeline>,
+
+    /// Stop just before the target, not after it
+    #[arg(long, requires = "target", help_heading = "Recovery target")]
+    pub exclusive: bool,
+
+    /// What the server does at the target
+    #[arg(long, value_enum, requires = "target", help_heading = "Recovery target")]
+    pub target_action: Option<TargetAction>,
+}
+
+/// Which timeline recovery follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TargetTimeline {
+    /// The newest that descends from the backup's.
+    Latest,
+    /// The backup's own.
+    Current,
+    /// This one.
+    Number(TimelineId),
+}
+
+/// What the server does when recovery reaches its target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TargetAction {
+    /// Wait, read only
+    Pause,
+    /// Accept writes
+    Promote,
+    /// Stop
+    Shutdown,
+}
+
+fn timeline(text: &str) -> Result<TargetTimeline, String> {
+    match text {
+        "latest" => Ok(TargetTimeline::Latest),
+        "current" => Ok(TargetTimeline::Current),
+        number => number
+            .parse()
+            .map(TargetTimeline::Number)
+            .map_err(|_| "must be a timeline's number, `latest` or `current`".to_owned()),
+    }
+}
+
+fn tablespace(text: &str) -> Result<(String, PathBuf), String> {
+    // The directory is absolute: its first slash tells it from a colon in the name.
+    match text.split_once(":/") {
+        Some((which, directory)) if !which.is_empty() => {
+            Ok((which.to_owned(), PathBuf::from(format!("/{directory}"))))
+        }
+        _ => Err("must be NAME, OID or LOCATION, a colon, and an absolute directory".to_owned()),
+    }
+}
