@@ -15,6 +15,7 @@ mod version;
 
 pub use config::{
     ChannelBinding, Config, ConfigError, Endpoint, Host, Keepalive, Password, RootCert, SslMode,
+    TargetSessionAttrs,
 };
 pub use error::{
     Advice, AuthError, ConnectAttempt, DecodeError, Error, Misuse, Result, ServerError, SqlState,

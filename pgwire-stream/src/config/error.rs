@@ -3,6 +3,9 @@
 use std::path::PathBuf;
 
 /// A mistake in connection options. Never quotes a password.
+///
+/// Where a variant names the `key`, it is the keyword, or the environment variable if that is where
+/// the value came from.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
@@ -21,10 +24,12 @@ pub enum ConfigError {
         suggestion: Option<&'static str>,
     },
     /// A keyword that libpq knows and this library does not act upon.
-    #[error("the connection option `{key}` is not supported")]
+    #[error("the connection option `{key}` is not supported{}", exceptions(.accepted))]
     UnsupportedKey {
         /// The keyword.
         key: &'static str,
+        /// The values that are accepted all the same, because they ask for nothing.
+        accepted: &'static [&'static str],
     },
     /// A value that the option cannot have.
     #[error("`{key}` cannot be set to that: {problem}")]
@@ -47,4 +52,11 @@ pub enum ConfigError {
         /// What is wrong with it.
         problem: String,
     },
+}
+
+fn exceptions(accepted: &[&str]) -> String {
+    if accepted.is_empty() {
+        return String::new();
+    }
+    format!(", other than with `{}`", accepted.join("` or `"))
 }

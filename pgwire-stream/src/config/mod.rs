@@ -4,19 +4,47 @@
 //! environment, so it is safe on text from strangers. [`Config::load`] adds the `PG*` environment
 //! variables, the password file and the default certificate files, as libpq does.
 //!
+//! ```text
+//! text ──conninfo, uri──▶ pairs ──keyword──▶ Settings ──▶ Config ──▶ defaults, password file
+//!                                               ▲
+//!                               environment ────┘ (only load)
+//! ```
+//!
 //! Follows "Connection Strings" and "Parameter Key Words" in PostgreSQL's libpq documentation.
 
+mod conninfo;
+mod environment;
 mod error;
+mod host;
+mod keyword;
+mod passfile;
+mod password;
+mod session;
+mod settings;
+mod trust;
+mod uri;
 
-use std::fmt;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
-use zeroize::Zeroizing;
+use environment::Environment;
+use passfile::PassFile;
+use settings::Settings;
 
 pub use error::ConfigError;
+pub use host::{Endpoint, Host};
+pub use password::Password;
+pub use session::TargetSessionAttrs;
+pub use trust::{ChannelBinding, RootCert, SslMode};
 
 /// Everything that decides how a connection is made. Unset options have libpq's defaults.
+///
+/// Read from a connection string by [`Config::load`], or by `parse` where neither environment nor
+/// files may have a say. All of libpq 18's keywords are known. Those that are not acted upon are
+/// refused unless their value asks for nothing (`gssencmode=prefer`), and unknown ones are always
+/// refused. `replication` is checked and then ignored: the client asks for the kind of connection
+/// that it needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Config {
@@ -31,7 +59,7 @@ pub struct Config {
     /// The password file; read by [`Config::load`] for hosts without a password.
     pub passfile: Option<PathBuf>,
     /// What the server shows in `pg_stat_replication` and matches against
-    /// `synchronous_standby_names`.
+    /// `synchronous_standby_names`. An empty name hides the fallback.
     pub application_name: Option<String>,
     /// The same, where `application_name` is unset.
     pub fallback_application_name: Option<String>,
@@ -51,44 +79,8 @@ pub struct Config {
     pub ssl_key: Option<PathBuf>,
     /// Whether the login is bound to the TLS connection (SCRAM-SHA-256-PLUS).
     pub channel_binding: ChannelBinding,
-}
-
-/// A server's address.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Host {
-    /// Where the server listens.
-    pub endpoint: Endpoint,
-    /// The port, which is part of the socket's name for Unix sockets too.
-    pub port: u16,
-    /// The password for this host, where the password file gave one.
-    pub password: Option<Password>,
-}
-
-/// What a server's address is made of.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Endpoint {
-    /// A name or address, and the address to use in its place (`hostaddr`) if given. The name is
-    /// what certificates are verified against.
-    Tcp {
-        /// The name, or the address in text.
-        name: String,
-        /// The address to connect to without looking the name up.
-        address: Option<std::net::IpAddr>,
-    },
-    /// The directory of a Unix socket (`/var/run/postgresql`, or `@…` for an abstract one).
-    Unix(PathBuf),
-}
-
-impl fmt::Display for Host {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.endpoint {
-            Endpoint::Tcp { name, .. } if name.contains(':') => write!(f, "[{name}]:{}", self.port),
-            Endpoint::Tcp { name, .. } => write!(f, "{name}:{}", self.port),
-            Endpoint::Unix(directory) => {
-                write!(f, "{}/.s.PGSQL.{}", directory.display(), self.port)
-            }
-        }
-    }
+    /// Which of the hosts are good enough.
+    pub target_session_attrs: TargetSessionAttrs,
 }
 
 /// TCP keepalive settings; `None` leaves the system's.
@@ -112,63 +104,100 @@ impl Default for Keepalive {
     }
 }
 
-/// Whether TLS is used, and how the server is verified: libpq's `sslmode`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum SslMode {
-    /// Never TLS.
-    Disable,
-    /// Without TLS; with it if the server refuses that.
-    Allow,
-    /// With TLS; without it if the server cannot.
-    #[default]
-    Prefer,
-    /// TLS; the chain is verified only if root certificates are at hand.
-    Require,
-    /// TLS, and the server's certificate must lead to a trusted root.
-    VerifyCa,
-    /// The same, and the certificate must name the host.
-    VerifyFull,
-}
+impl FromStr for Config {
+    type Err = ConfigError;
 
-/// Whether the login is bound to the TLS connection: libpq's `channel_binding`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ChannelBinding {
-    /// Never.
-    Disable,
-    /// If the server offers it.
-    #[default]
-    Prefer,
-    /// Or the login fails.
-    Require,
-}
-
-/// Which certificates a server's must lead to: libpq's `sslrootcert`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RootCert {
-    /// Those in this PEM file.
-    File(PathBuf),
-    /// Those that the operating system trusts.
-    System,
-}
-
-/// A password. Wiped from memory when dropped, and never printed.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Password(Zeroizing<Vec<u8>>);
-
-impl Password {
-    /// A password of these bytes.
-    pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
-        Self(Zeroizing::new(bytes.into()))
-    }
-
-    /// The bytes, for the login.
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.0
+    fn from_str(text: &str) -> Result<Self, ConfigError> {
+        Settings::parse(text)?.to_config(&|_| environment::default_socket_directory())
     }
 }
 
-impl fmt::Debug for Password {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Password(…)")
+impl Config {
+    /// Reads a connection string, and adds what it is silent about: from the `PG*` environment
+    /// variables, then from `~/.postgresql` and the operating system. If that gives no password,
+    /// it is looked up in the password file for every host.
+    ///
+    /// Reads small files, and blocks meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// Besides mistakes in the string and the variables: a password file that is named but
+    /// missing, or that cannot be read, or that others can.
+    pub fn load(text: &str) -> Result<Self, ConfigError> {
+        Self::load_in(text, &Environment::of_process())
+    }
+
+    fn load_in(text: &str, environment: &Environment<'_>) -> Result<Self, ConfigError> {
+        let mut settings = Settings::parse(text)?;
+        environment.fill_in(&mut settings)?;
+        let mut config = settings.to_config(&|port| environment.socket_directory(port))?;
+        if config.ssl_root_cert.is_none() {
+            config.ssl_root_cert = environment.certificate_file("root.crt").map(RootCert::File);
+        }
+        if !settings.client_certificate_forbidden()? {
+            config.ssl_cert =
+                config.ssl_cert.or_else(|| environment.certificate_file("postgresql.crt"));
+            config.ssl_key =
+                config.ssl_key.or_else(|| environment.certificate_file("postgresql.key"));
+        }
+        let user = match config.user.take().or_else(environment.user_name) {
+            Some(user) => user,
+            None => {
+                return Err(ConfigError::InvalidValue {
+                    key: "user",
+                    problem:
+                        "it is not set, and the operating system does not know the user's name"
+                            .to_owned(),
+                });
+            }
+        };
+        config.look_up_passwords(&user, environment)?;
+        config.user = Some(user);
+        Ok(config)
+    }
+
+    fn look_up_passwords(
+        &mut self,
+        user: &str,
+        environment: &Environment<'_>,
+    ) -> Result<(), ConfigError> {
+        if self.password.is_some() {
+            return Ok(());
+        }
+        let Some(path) = self.passfile.clone().or_else(|| environment.password_file()) else {
+            return Ok(());
+        };
+        let Some(file) = PassFile::read(&path)? else {
+            if self.passfile.is_none() {
+                return Ok(());
+            }
+            let problem = "it does not exist".to_owned();
+            return Err(ConfigError::File { what: "password file", path, problem });
+        };
+        let database = self.dbname.as_deref().unwrap_or(user);
+        for host in &mut self.hosts {
+            // A role has one password for all databases. Those who keep a line for replication
+            // call its database `replication`, as pg_basebackup and standbys do.
+            host.password = file
+                .password(host, "replication", user)
+                .or_else(|| file.password(host, database, user));
+        }
+        Ok(())
+    }
+
+    /// The password to use with a host: its own, or else the one for all.
+    pub fn password_for<'a>(&'a self, host: &'a Host) -> Option<&'a Password> {
+        host.password.as_ref().or(self.password.as_ref())
+    }
+
+    /// The name by which the server will know us, if any.
+    pub fn application_name(&self) -> Option<&str> {
+        self.application_name
+            .as_deref()
+            .or(self.fallback_application_name.as_deref())
+            .filter(|name| !name.is_empty())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,155 @@
+//! What a process inherits: `PG*` variables, and who and where its user is.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
+
+use super::ConfigError;
+use super::keyword::KEYWORDS;
+use super::settings::Settings;
+
+/// Where servers listen by default: in Debian's and Red Hat's packages, and in all others.
+pub(super) const SOCKET_DIRECTORIES: [&str; 3] = ["/var/run/postgresql", "/run/postgresql", "/tmp"];
+
+/// Where connections go that name no host, as far as can be said without a look at the disk.
+pub(super) fn default_socket_directory() -> PathBuf {
+    let [first, ..] = SOCKET_DIRECTORIES;
+    PathBuf::from(first)
+}
+
+/// What a process inherits.
+pub(super) struct Environment<'a> {
+    /// An environment variable's value.
+    pub(super) variable: &'a dyn Fn(&str) -> Option<OsString>,
+    /// The operating system's name for the user.
+    pub(super) user_name: &'a dyn Fn() -> Option<String>,
+    /// The user's home directory.
+    pub(super) home: Option<PathBuf>,
+    /// Where servers may listen, most likely first.
+    pub(super) socket_directories: Vec<PathBuf>,
+}
+
+impl Environment<'_> {
+    /// That of this process.
+    pub(super) fn of_process() -> Self {
+        Self {
+            variable: &|name| std::env::var_os(name),
+            user_name: &process_user_name,
+            home: std::env::home_dir().filter(|home| !home.as_os_str().is_empty()),
+            socket_directories: SOCKET_DIRECTORIES.map(PathBuf::from).to_vec(),
+        }
+    }
+
+    /// Sets from `PG*` variables what is not set yet.
+    pub(super) fn fill_in(&self, settings: &mut Settings) -> Result<(), ConfigError> {
+        for keyword in KEYWORDS {
+            let Some(name) = keyword.variable else { continue };
+            if !settings.contains(keyword.name)
+                && let Some(value) = self.text(name)?
+            {
+                settings.set(keyword, name, value);
+            }
+        }
+        const REQUIRESSL: &str = "PGREQUIRESSL";
+        if !settings.contains("sslmode")
+            && let Some(value) = self.text(REQUIRESSL)?
+            && value.starts_with('1')
+        {
+            settings.set_requiressl(REQUIRESSL, &value);
+        }
+        Ok(())
+    }
+
+    fn text(&self, name: &'static str) -> Result<Option<Zeroizing<String>>, ConfigError> {
+        let Some(value) = (self.variable)(name) else { return Ok(None) };
+        match value.into_string() {
+            Ok(text) => Ok(Some(Zeroizing::new(text))),
+            Err(_) => {
+                let problem = "it must be UTF-8 text".to_owned();
+                Err(ConfigError::InvalidValue { key: name, problem })
+            }
+        }
+    }
+
+    /// The directory with the socket of a server on this port, or else the first that exists.
+    pub(super) fn socket_directory(&self, port: u16) -> PathBuf {
+        let directories = &self.socket_directories;
+        directories
+            .iter()
+            .find(|directory| directory.join(format!(".s.PGSQL.{port}")).exists())
+            .or_else(|| directories.iter().find(|directory| directory.is_dir()))
+            .cloned()
+            .unwrap_or_else(default_socket_directory)
+    }
+
+    /// The user's password file, whether it exists or not.
+    pub(super) fn password_file(&self) -> Option<PathBuf> {
+        self.home.as_ref().map(|home| home.join(".pgpass"))
+    }
+
+    /// A file in the user's `~/.postgresql`, if it exists.
+    pub(super) fn certificate_file(&self, name: &str) -> Option<PathBuf> {
+        let path = self.home.as_ref()?.join(".postgresql").join(name);
+        path.exists().then_some(path)
+    }
+}
+
+/// libpq asks the user database for the effective user; the environment may be another user's.
+fn process_user_name() -> Option<String> {
+    let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    effective_user_name().or_else(|| variable("LOGNAME")).or_else(|| variable("USER"))
+}
+
+#[cfg(target_os = "linux")]
+fn effective_user_name() -> Option<String> {
+    use std::os::unix::fs::MetadataExt;
+
+    // The directory belongs to the process's effective user.
+    let uid = std::fs::metadata("/proc/self").ok()?.uid();
+    let users = std::fs::read(Path::new("/etc/passwd")).ok()?;
+    name_of_user(&String::from_utf8_lossy(&users), uid)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn effective_user_name() -> Option<String> {
+    None
+}
+
+/// The name on the line of this user in `/etc/passwd`.
+#[cfg(target_os = "linux")]
+fn name_of_user(users: &str, uid: u32) -> Option<String> {
+    users.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next().filter(|name| !name.is_empty())?;
+        (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
+    })
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_are_found_by_number() {
+        let users =
+            "root:x:0:0:root:/root:/bin/bash\n\nbad\npostgres:x:107:113::/var/lib:/bin/sh\n";
+        assert_eq!(name_of_user(users, 0).as_deref(), Some("root"));
+        assert_eq!(name_of_user(users, 107).as_deref(), Some("postgres"));
+        assert_eq!(name_of_user(users, 113), None);
+    }
+
+    #[test]
+    fn the_socket_of_the_port_decides_where_to_connect() {
+        let [a, b] = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        std::fs::write(b.path().join(".s.PGSQL.5433"), "").unwrap();
+        let environment = Environment {
+            variable: &|_| None,
+            user_name: &|| None,
+            home: None,
+            socket_directories: vec!["/nonexistent".into(), a.path().into(), b.path().into()],
+        };
+        assert_eq!(environment.socket_directory(5433), b.path());
+        assert_eq!(environment.socket_directory(5432), a.path());
+    }
+}
