@@ -1,1 +1,30 @@
-//! To be written.
+//! The harness of the whole-system tests: real PostgreSQL servers, real client programs, and
+//! the product's own binary.
+//!
+//! * [`installation`]: which PostgreSQL servers this machine has, and where the cache of
+//!   `cargo xtask postgres` lies.
+//! * [`cluster`]: a throwaway cluster on the loopback interface, run by an unprivileged user.
+//! * [`sql`]: asking a cluster.
+//! * [`tools`]: the independent judges (`pg_verifybackup`, `pg_amcheck`, `pg_dumpall`, ...).
+//! * [`walrecv`]: running `walrecv-server`.
+//! * [`run`]: registering scenarios per PostgreSQL major; a missing major is skipped loudly.
+
+// What is skipped must be seen on the terminal.
+#![allow(clippy::print_stderr)]
+
+pub mod account;
+mod certificates;
+mod cgroup;
+pub mod cluster;
+pub mod failure;
+pub mod installation;
+mod port;
+pub mod program;
+pub mod run;
+pub mod sql;
+pub mod tools;
+pub mod walrecv;
+
+pub use cluster::{Cluster, ClusterOptions};
+pub use failure::{Context, Failure, Result};
+pub use installation::Installation;

@@ -1,2 +1,39 @@
-//! To be written.
-fn main() {}
+//! `cargo xtask`: everything that is done to this repository besides compiling it.
+//!
+//! * `postgres`: the PostgreSQL servers that the demonstration and the tests use.
+
+// It is a program for people at a terminal.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+mod postgres;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The work on this repository.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// List or install the PostgreSQL servers that the tests use.
+    Postgres(postgres::Arguments),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().task {
+        Task::Postgres(arguments) => postgres::run(&arguments),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}

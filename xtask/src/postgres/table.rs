@@ -1,0 +1,58 @@
+//! The table of the servers found and the judges that come with them.
+
+use walrecv_tests::Installation;
+use walrecv_tests::installation::MAJORS;
+
+const JUDGES: [&str; 7] = [
+    "psql",
+    "pg_basebackup",
+    "pg_receivewal",
+    "pg_verifybackup",
+    "pg_waldump",
+    "pg_amcheck",
+    "pg_dumpall",
+];
+
+pub(super) fn render(found: &[Installation]) -> String {
+    let mut rows = vec![["name", "version", "TLS", "programs in", "judges"].map(String::from)];
+    for installation in found {
+        let judges: Vec<&str> =
+            JUDGES.into_iter().filter(|judge| installation.program(judge).is_some()).collect();
+        let judges = match judges.len() {
+            0 => "none".to_owned(),
+            count if count == JUDGES.len() => "all".to_owned(),
+            _ => judges.join(" "),
+        };
+        let tls = if installation.has_tls() { "yes" } else { "no" };
+        rows.push([
+            installation.name(),
+            installation.version.clone(),
+            tls.to_owned(),
+            installation.bindir.display().to_string(),
+            judges,
+        ]);
+    }
+    let mut widths = [0; 5];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.len().max(*width);
+        }
+    }
+    let mut lines: Vec<String> = rows
+        .iter()
+        .map(|row| {
+            let cells: Vec<String> =
+                row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+            cells.join("  ").trim_end().to_owned()
+        })
+        .collect();
+    let missing: Vec<String> = MAJORS
+        .filter(|major| !found.iter().any(|installation| installation.major == *major))
+        .map(|major| major.to_string())
+        .collect();
+    lines.push(format!("{} servers; judges: {}", found.len(), JUDGES.join(", ")));
+    if !missing.is_empty() {
+        lines.push(format!("not shown or not there: {}", missing.join(", ")));
+    }
+    lines.join("\n")
+}
