@@ -1,6 +1,10 @@
 //! How a command fails: with which exit code, and with what advice.
 
+mod connection;
+
 use std::error::Error;
+
+pub use connection::advice;
 
 /// The kind of a failure, which is the exit code of the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

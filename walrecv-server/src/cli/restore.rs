@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
-use pgwire_stream::{Lsn, TimelineId};
+use clap::Args;
+use pgwire_stream::Lsn;
 
+use crate::restore::target::{TargetAction, TimelineChoice};
 use crate::settings::ServerName;
 
 /// `restore`.
@@ -57,7 +58,7 @@ pub struct TargetArgs {
 
     /// Stop after this transaction
     #[arg(long, value_name = "XID", group = "target", help_heading = "Recovery target")]
-    pub target_xid: Option<u64>,
+    pub target_xid: Option<String>,
 
     /// Stop at this restore point
     #[arg(long, value_name = "NAME", group = "target", help_heading = "Recovery target")]
@@ -68,51 +69,16 @@ pub struct TargetArgs {
     pub target_immediate: bool,
 
     /// Follow this timeline: its number, `latest` or `current`
-    #[arg(
-        long, value_name = "TIMELINE", value_parser = timeline, help_heading = "Recovery target"
-    )]
-    pub target_tli: Option<TargetTimeline>,
+    #[arg(long, value_name = "TIMELINE", help_heading = "Recovery target")]
+    pub target_tli: Option<TimelineChoice>,
 
     /// Stop just before the target, not after it
     #[arg(long, requires = "target", help_heading = "Recovery target")]
     pub exclusive: bool,
 
-    /// What the server does at the target
-    #[arg(long, value_enum, requires = "target", help_heading = "Recovery target")]
+    /// What the server does at the target: `pause`, `promote` or `shutdown`
+    #[arg(long, value_name = "ACTION", requires = "target", help_heading = "Recovery target")]
     pub target_action: Option<TargetAction>,
-}
-
-/// Which timeline recovery follows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TargetTimeline {
-    /// The newest that descends from the backup's.
-    Latest,
-    /// The backup's own.
-    Current,
-    /// This one.
-    Number(TimelineId),
-}
-
-/// What the server does when recovery reaches its target.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum TargetAction {
-    /// Wait, read only
-    Pause,
-    /// Accept writes
-    Promote,
-    /// Stop
-    Shutdown,
-}
-
-fn timeline(text: &str) -> Result<TargetTimeline, String> {
-    match text {
-        "latest" => Ok(TargetTimeline::Latest),
-        "current" => Ok(TargetTimeline::Current),
-        number => number
-            .parse()
-            .map(TargetTimeline::Number)
-            .map_err(|_| "must be a timeline's number, `latest` or `current`".to_owned()),
-    }
 }
 
 fn tablespace(text: &str) -> Result<(String, PathBuf), String> {
