@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use super::settings::Value;
+use super::value::Value;
 use super::{ConfigError, Password};
 
 const DEFAULT_PORT: u16 = 5432;

@@ -1,7 +1,7 @@
 //! The table of connection options: every keyword of libpq 18, and what becomes of it here.
 
-use super::settings::Value;
-use super::{ChannelBinding, Config, ConfigError, Password, RootCert, SslMode, TargetSessionAttrs};
+use super::value::Value;
+use super::{ChannelBinding, Config, ConfigError, RootCert, SslMode, TargetSessionAttrs};
 
 /// A connection option.
 pub(super) struct Keyword {
@@ -40,165 +40,43 @@ pub(super) static KEYWORDS: &[Keyword] = &[
     keyword("host", Some("PGHOST"), Together),
     keyword("hostaddr", Some("PGHOSTADDR"), Together),
     keyword("port", Some("PGPORT"), Together),
-    keyword(
-        "dbname",
-        Some("PGDATABASE"),
-        Apply(|config, value| {
-            config.dbname = value.unless_empty();
-            Ok(())
-        }),
-    ),
-    keyword(
-        "user",
-        Some("PGUSER"),
-        Apply(|config, value| {
-            config.user = value.unless_empty();
-            Ok(())
-        }),
-    ),
-    keyword(
-        "password",
-        Some("PGPASSWORD"),
-        Apply(|config, value| {
-            config.password = (!value.text.is_empty()).then(|| Password::new(value.text));
-            Ok(())
-        }),
-    ),
-    keyword(
-        "passfile",
-        Some("PGPASSFILE"),
-        Apply(|config, value| {
-            config.passfile = value.path();
-            Ok(())
-        }),
-    ),
+    keyword("dbname", Some("PGDATABASE"), Apply(|c, v| v.text_to(&mut c.dbname))),
+    keyword("user", Some("PGUSER"), Apply(|c, v| v.text_to(&mut c.user))),
+    keyword("password", Some("PGPASSWORD"), Apply(|c, v| v.password_to(&mut c.password))),
+    keyword("passfile", Some("PGPASSFILE"), Apply(|c, v| v.path_to(&mut c.passfile))),
     keyword("require_auth", Some("PGREQUIREAUTH"), Unsupported(&[])),
-    keyword(
-        "channel_binding",
-        Some("PGCHANNELBINDING"),
-        Apply(|config, value| {
-            config.channel_binding = value.one_of(&ChannelBinding::ALL, ChannelBinding::as_str)?;
-            Ok(())
-        }),
-    ),
+    keyword("channel_binding", Some("PGCHANNELBINDING"), Apply(channel_binding)),
     keyword(
         "connect_timeout",
         Some("PGCONNECT_TIMEOUT"),
-        Apply(|config, value| {
-            config.connect_timeout = value.seconds()?;
-            Ok(())
-        }),
+        Apply(|c, v| v.seconds_to(&mut c.connect_timeout)),
     ),
     // Text is exchanged in UTF-8 and handed out as Rust strings, whatever the locale.
     keyword("client_encoding", Some("PGCLIENTENCODING"), Meaningless),
-    keyword(
-        "options",
-        Some("PGOPTIONS"),
-        Apply(|config, value| {
-            config.options = value.unless_empty();
-            Ok(())
-        }),
-    ),
-    // An empty name is kept: it hides the fallback.
-    keyword(
-        "application_name",
-        Some("PGAPPNAME"),
-        Apply(|config, value| {
-            config.application_name = Some(value.text.to_owned());
-            Ok(())
-        }),
-    ),
+    keyword("options", Some("PGOPTIONS"), Apply(|c, v| v.text_to(&mut c.options))),
+    keyword("application_name", Some("PGAPPNAME"), Apply(application_name)),
     keyword(
         "fallback_application_name",
         None,
-        Apply(|config, value| {
-            config.fallback_application_name = value.unless_empty();
-            Ok(())
-        }),
+        Apply(|c, v| v.text_to(&mut c.fallback_application_name)),
     ),
-    keyword(
-        "keepalives",
-        None,
-        Apply(|config, value| {
-            config.keepalive.enabled = value.integer()? != 0;
-            Ok(())
-        }),
-    ),
-    keyword(
-        "keepalives_idle",
-        None,
-        Apply(|config, value| {
-            config.keepalive.idle = value.seconds()?;
-            Ok(())
-        }),
-    ),
-    keyword(
-        "keepalives_interval",
-        None,
-        Apply(|config, value| {
-            config.keepalive.interval = value.seconds()?;
-            Ok(())
-        }),
-    ),
-    keyword(
-        "keepalives_count",
-        None,
-        Apply(|config, value| {
-            config.keepalive.count = value.positive()?;
-            Ok(())
-        }),
-    ),
-    keyword(
-        "tcp_user_timeout",
-        None,
-        Apply(|config, value| {
-            config.keepalive.user_timeout = value.milliseconds()?;
-            Ok(())
-        }),
-    ),
+    keyword("keepalives", None, Apply(|c, v| v.switch_to(&mut c.keepalive.enabled))),
+    keyword("keepalives_idle", None, Apply(|c, v| v.seconds_to(&mut c.keepalive.idle))),
+    keyword("keepalives_interval", None, Apply(|c, v| v.seconds_to(&mut c.keepalive.interval))),
+    keyword("keepalives_count", None, Apply(|c, v| v.count_to(&mut c.keepalive.count))),
+    keyword("tcp_user_timeout", None, Apply(|c, v| v.millis_to(&mut c.keepalive.user_timeout))),
     // The client asks for a replication connection itself; which kind depends on the call.
-    keyword("replication", None, Apply(|_, value| value.check_replication())),
+    keyword("replication", None, Apply(|_, v| v.check_replication())),
     keyword("gssencmode", Some("PGGSSENCMODE"), Unsupported(&["disable", "prefer"])),
-    keyword(
-        "sslmode",
-        Some("PGSSLMODE"),
-        Apply(|config, value| {
-            config.ssl_mode = value.one_of(&SslMode::ALL, SslMode::as_str)?;
-            Ok(())
-        }),
-    ),
+    keyword("sslmode", Some("PGSSLMODE"), Apply(ssl_mode)),
     keyword("sslnegotiation", Some("PGSSLNEGOTIATION"), Unsupported(&["postgres"])),
     keyword("sslcompression", Some("PGSSLCOMPRESSION"), Unsupported(&["0"])),
-    keyword(
-        "sslcert",
-        Some("PGSSLCERT"),
-        Apply(|config, value| {
-            config.ssl_cert = value.path();
-            Ok(())
-        }),
-    ),
-    keyword(
-        "sslkey",
-        Some("PGSSLKEY"),
-        Apply(|config, value| {
-            config.ssl_key = value.path();
-            Ok(())
-        }),
-    ),
+    keyword("sslcert", Some("PGSSLCERT"), Apply(|c, v| v.path_to(&mut c.ssl_cert))),
+    keyword("sslkey", Some("PGSSLKEY"), Apply(|c, v| v.path_to(&mut c.ssl_key))),
     keyword("sslkeylogfile", None, Unsupported(&[])),
     keyword("sslpassword", None, Unsupported(&[])),
     keyword("sslcertmode", Some("PGSSLCERTMODE"), Together),
-    keyword(
-        "sslrootcert",
-        Some("PGSSLROOTCERT"),
-        Apply(|config, value| {
-            config.ssl_root_cert = match value.text {
-                "system" => Some(RootCert::System),
-                _ => value.path().map(RootCert::File),
-            };
-            Ok(())
-        }),
-    ),
+    keyword("sslrootcert", Some("PGSSLROOTCERT"), Apply(ssl_root_cert)),
     keyword("sslcrl", Some("PGSSLCRL"), Unsupported(&[])),
     keyword("sslcrldir", Some("PGSSLCRLDIR"), Unsupported(&[])),
     keyword("sslsni", Some("PGSSLSNI"), Unsupported(&["1"])),
@@ -211,28 +89,56 @@ pub(super) static KEYWORDS: &[Keyword] = &[
     ),
     keyword("ssl_max_protocol_version", Some("PGSSLMAXPROTOCOLVERSION"), Unsupported(&["TLSv1.3"])),
     keyword("min_protocol_version", Some("PGMINPROTOCOLVERSION"), Unsupported(&["3.0"])),
-    keyword("max_protocol_version", Some("PGMAXPROTOCOLVERSION"), Unsupported(&["3.0"])),
+    // A maximum is kept by staying below it.
+    keyword(
+        "max_protocol_version",
+        Some("PGMAXPROTOCOLVERSION"),
+        Unsupported(&["3.0", "3.2", "latest"]),
+    ),
     keyword("krbsrvname", Some("PGKRBSRVNAME"), Unsupported(&["postgres"])),
     keyword("gsslib", Some("PGGSSLIB"), Unsupported(&["gssapi"])),
     keyword("gssdelegation", Some("PGGSSDELEGATION"), Unsupported(&["0"])),
     keyword("scram_client_key", None, Unsupported(&[])),
     keyword("scram_server_key", None, Unsupported(&[])),
     keyword("service", Some("PGSERVICE"), Unsupported(&[])),
-    keyword(
-        "target_session_attrs",
-        Some("PGTARGETSESSIONATTRS"),
-        Apply(|config, value| {
-            config.target_session_attrs =
-                value.one_of(&TargetSessionAttrs::ALL, TargetSessionAttrs::as_str)?;
-            Ok(())
-        }),
-    ),
+    keyword("target_session_attrs", Some("PGTARGETSESSIONATTRS"), Apply(target_session_attrs)),
     keyword("load_balance_hosts", Some("PGLOADBALANCEHOSTS"), Unsupported(&["disable"])),
     keyword("oauth_issuer", None, Unsupported(&[])),
     keyword("oauth_client_id", None, Unsupported(&[])),
     keyword("oauth_client_secret", None, Unsupported(&[])),
     keyword("oauth_scope", None, Unsupported(&[])),
 ];
+
+/// An empty name is kept: it hides the fallback.
+fn application_name(config: &mut Config, value: &Value<'_>) -> Result<(), ConfigError> {
+    config.application_name = Some(value.text.to_owned());
+    Ok(())
+}
+
+fn channel_binding(config: &mut Config, value: &Value<'_>) -> Result<(), ConfigError> {
+    config.channel_binding = value.one_of(&ChannelBinding::ALL, ChannelBinding::as_str)?;
+    Ok(())
+}
+
+fn ssl_mode(config: &mut Config, value: &Value<'_>) -> Result<(), ConfigError> {
+    config.ssl_mode = value.one_of(&SslMode::ALL, SslMode::as_str)?;
+    Ok(())
+}
+
+fn ssl_root_cert(config: &mut Config, value: &Value<'_>) -> Result<(), ConfigError> {
+    config.ssl_root_cert = match value.text {
+        "" => None,
+        "system" => Some(RootCert::System),
+        path => Some(RootCert::File(path.into())),
+    };
+    Ok(())
+}
+
+fn target_session_attrs(config: &mut Config, value: &Value<'_>) -> Result<(), ConfigError> {
+    config.target_session_attrs =
+        value.one_of(&TargetSessionAttrs::ALL, TargetSessionAttrs::as_str)?;
+    Ok(())
+}
 
 /// The option of this name.
 pub(super) fn find(name: &str) -> Option<&'static Keyword> {

@@ -23,6 +23,7 @@ mod session;
 mod settings;
 mod trust;
 mod uri;
+mod value;
 
 use std::path::PathBuf;
 use std::str::FromStr;

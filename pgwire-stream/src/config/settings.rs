@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use zeroize::Zeroizing;
 
 use super::keyword::{self, KEYWORDS, Keyword, Treatment};
+use super::value::Value;
 use super::{
     ChannelBinding, Config, ConfigError, Keepalive, RootCert, SslMode, TargetSessionAttrs,
 };
@@ -16,14 +16,6 @@ use super::{conninfo, host, uri};
 pub(super) struct Pair {
     pub(super) keyword: String,
     pub(super) value: Zeroizing<String>,
-}
-
-/// The value of an option.
-pub(super) struct Value<'a> {
-    /// The keyword, or the environment variable if that set it.
-    pub(super) name: &'static str,
-    /// What it was set to.
-    pub(super) text: &'a str,
 }
 
 /// The options that are set; the last setting of each counts.
@@ -180,62 +172,5 @@ impl Settings {
             )));
         }
         Ok(())
-    }
-}
-
-impl Value<'_> {
-    /// The error for this value.
-    pub(super) fn invalid(&self, problem: impl Into<String>) -> ConfigError {
-        ConfigError::InvalidValue { key: self.name, problem: problem.into() }
-    }
-
-    pub(super) fn unless_empty(&self) -> Option<String> {
-        (!self.text.is_empty()).then(|| self.text.to_owned())
-    }
-
-    pub(super) fn path(&self) -> Option<PathBuf> {
-        self.unless_empty().map(PathBuf::from)
-    }
-
-    /// One of the choices, by its spelling.
-    pub(super) fn one_of<T: Copy>(
-        &self,
-        choices: &[T],
-        spelling: fn(T) -> &'static str,
-    ) -> Result<T, ConfigError> {
-        choices.iter().copied().find(|choice| spelling(*choice) == self.text).ok_or_else(|| {
-            let spellings: Vec<_> = choices.iter().map(|choice| spelling(*choice)).collect();
-            self.invalid(format!("it must be one of `{}`", spellings.join("`, `")))
-        })
-    }
-
-    pub(super) fn integer(&self) -> Result<i32, ConfigError> {
-        self.text.trim_ascii().parse().map_err(|_| self.invalid("it must be an integer"))
-    }
-
-    /// A number that is left to the system where it is zero or less.
-    pub(super) fn positive(&self) -> Result<Option<u32>, ConfigError> {
-        Ok(u32::try_from(self.integer()?).ok().filter(|number| *number > 0))
-    }
-
-    pub(super) fn seconds(&self) -> Result<Option<Duration>, ConfigError> {
-        Ok(self.positive()?.map(|seconds| Duration::from_secs(u64::from(seconds))))
-    }
-
-    pub(super) fn milliseconds(&self) -> Result<Option<Duration>, ConfigError> {
-        Ok(self.positive()?.map(|millis| Duration::from_millis(u64::from(millis))))
-    }
-
-    /// Any value that a server accepts will do: none of them is sent.
-    pub(super) fn check_replication(&self) -> Result<(), ConfigError> {
-        let lower = self.text.to_ascii_lowercase();
-        let boolean = ["true", "false", "yes", "no"]
-            .iter()
-            .any(|word| !lower.is_empty() && word.starts_with(&lower))
-            || matches!(lower.as_str(), "on" | "of" | "off" | "1" | "0");
-        if boolean || self.text == "database" {
-            return Ok(());
-        }
-        Err(self.invalid("it must be a boolean or `database`"))
     }
 }

@@ -194,6 +194,7 @@ fn unsupported_options_are_refused_unless_they_ask_for_nothing() {
         "sslnegotiation=postgres",
         "load_balance_hosts=disable",
         "min_protocol_version=3.0",
+        "max_protocol_version=latest",
         "ssl_min_protocol_version=tlsv1.2",
         "krbsrvname=postgres",
         "service=",
