@@ -1,11 +1,14 @@
 //! `cargo xtask`: everything that is done to this repository besides compiling it.
 //!
+//! * `test`: all checks, in the order in which they fail soonest.
 //! * `postgres`: the PostgreSQL servers that the demonstration and the tests use.
 
 // It is a program for people at a terminal.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod paths;
 mod postgres;
+mod test;
 
 use std::process::ExitCode;
 
@@ -21,12 +24,15 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Task {
+    /// Install what is missing, then run every check and every test.
+    Test(test::Arguments),
     /// List or install the PostgreSQL servers that the tests use.
     Postgres(postgres::Arguments),
 }
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().task {
+        Task::Test(arguments) => test::run(&arguments),
         Task::Postgres(arguments) => postgres::run(&arguments),
     };
     match outcome {

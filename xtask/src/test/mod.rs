@@ -1,0 +1,110 @@
+//! `cargo xtask test`: every check of this repository, in the order in which they fail soonest.
+//! Ends at the first step that fails.
+
+mod step;
+mod tally;
+
+use std::fs;
+use std::time::Instant;
+
+use walrecv_tests::{Context, Failure, Result};
+
+use crate::paths::workspace;
+use crate::postgres;
+use step::Step;
+use tally::Tally;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// One PostgreSQL only (18), instead of 10 to 18.
+    #[arg(long)]
+    quick: bool,
+}
+
+/// The PostgreSQL of `--quick`.
+const QUICK: u32 = 18;
+
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let begin = Instant::now();
+    let majors: &[u32] = if arguments.quick { &[QUICK] } else { &[] };
+    step::announce("PostgreSQL servers");
+    postgres::install(majors)?;
+
+    let mut tally = Tally::default();
+    for step in steps(arguments)? {
+        let name = step.name().to_owned();
+        step::announce(&name);
+        let begin = Instant::now();
+        let outcome = step.run(&mut tally);
+        eprintln!("    {:.1} s", begin.elapsed().as_secs_f64());
+        if let Err(failure) = outcome {
+            println!("{}", tally.line());
+            return Err(Failure::new(format!("the step \"{name}\" failed: {failure}")));
+        }
+    }
+
+    println!("\nAll steps passed in {:.0} s.", begin.elapsed().as_secs_f64());
+    if !tally.skipped().is_empty() {
+        println!("Skipped:");
+        for skipped in tally.skipped() {
+            println!("  {skipped}");
+        }
+    }
+    println!("{}", tally.line());
+    Ok(())
+}
+
+/// Everything after the servers are there.
+fn steps(arguments: &Arguments) -> Result<Vec<Step>> {
+    let mut system_tests =
+        Step::tests("whole-system tests", &["test", "--workspace", "--no-fail-fast"]);
+    for name in system_test_programs()? {
+        system_tests = system_tests.arguments(&["--test", &name]);
+    }
+    if arguments.quick {
+        system_tests = system_tests.env("WALRECV_TEST_MAJORS", &QUICK.to_string());
+    }
+    let library = |name: &str, features: &[&str]| {
+        let step = Step::cargo(name, &["check", "-p", "pgwire-stream", "--no-default-features"]);
+        if features.is_empty() {
+            step
+        } else {
+            step.arguments(&["--features", &features.join(",")])
+        }
+    };
+    Ok(vec![
+        Step::cargo("format", &["fmt", "--all", "--check"]),
+        Step::cargo(
+            "clippy",
+            &["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"],
+        ),
+        // The programs under test; `--workspace` throughout, so that all steps agree on the
+        // features of the dependencies and nothing is compiled twice.
+        Step::cargo("build", &["build", "--workspace", "--bins"]),
+        Step::tests(
+            "unit and documentation tests",
+            &["test", "--workspace", "--exclude", "walrecv-tests", "--no-fail-fast"],
+        ),
+        system_tests,
+        Step::cargo("documentation", &["doc", "--workspace", "--no-deps", "--all-features"])
+            .env("RUSTDOCFLAGS", "-D warnings"),
+        library("library without features", &[]),
+        library("library on tokio without TLS", &["tokio"]),
+        library("library with ring", &["ring"]),
+    ])
+}
+
+/// The programs of scenarios: one file each in `tests/tests`.
+fn system_test_programs() -> Result<Vec<String>> {
+    let directory = workspace().join("tests/tests");
+    let about = || format!("cannot read {}", directory.display());
+    let mut names = Vec::new();
+    for entry in fs::read_dir(&directory).context(about)? {
+        let path = entry.context(about)?.path();
+        if path.extension().is_some_and(|suffix| suffix == "rs") {
+            names.extend(path.file_stem().map(|stem| stem.to_string_lossy().into_owned()));
+        }
+    }
+    names.sort();
+    Ok(names)
+}
