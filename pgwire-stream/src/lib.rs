@@ -6,11 +6,17 @@ mod error;
 mod lsn;
 #[cfg(feature = "manifest")]
 pub mod manifest;
+#[cfg(feature = "tokio")]
+#[allow(dead_code, unused_imports)]
+pub(crate) mod net;
 mod segment;
 mod serde_text;
 mod system;
 mod timeline;
 mod timestamp;
+#[cfg(feature = "tls")]
+#[allow(dead_code, unused_imports)]
+mod tls;
 mod version;
 
 pub use config::{

@@ -1,0 +1,130 @@
+//! Which host, which of its addresses, and which encryption is tried after which.
+
+use std::future::Future;
+use std::io;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use crate::{Config, ConnectAttempt, Endpoint, Error, Host, Result};
+
+use super::Stream;
+use super::encryption::{self, Encryption};
+use super::socket::{self, Address};
+
+/// Connects to the first host that lets `login` succeed.
+///
+/// `connect_timeout` is for each address and encryption, and includes the login. As in libpq, a
+/// refused login ([`Error::Auth`], or a server's error of class 28) ends the search: another host
+/// would refuse it too, or is the wrong one. Whatever else fails leads to the next address, so a
+/// `login` that finds the server unsuitable (`target_session_attrs`) just fails.
+pub(crate) async fn connect_any<T, L, F>(config: &Config, login: L) -> Result<T>
+where
+    L: Fn(Stream, Host) -> F,
+    F: Future<Output = Result<T>>,
+{
+    let mut failed = Vec::new();
+    for host in &config.hosts {
+        let resolution = async { Ok(socket::resolve(host).await?) };
+        let addresses = match within(config.connect_timeout, resolution).await {
+            Ok(addresses) => addresses,
+            Err(cause) => {
+                failed.push(ConnectAttempt { host: host.to_string(), cause: Box::new(cause) });
+                continue;
+            }
+        };
+        for address in &addresses {
+            let causes = match connect_one(config, host, address, &login).await {
+                Ok(connected) => return Ok(connected),
+                Err(causes) => causes,
+            };
+            let mut refused = false;
+            for cause in causes {
+                if matches!(cause, Error::Config(_) | Error::Misuse(_)) {
+                    return Err(cause);
+                }
+                refused = is_refusal(&cause);
+                let host = described(host, address);
+                failed.push(ConnectAttempt { host, cause: Box::new(cause) });
+            }
+            if refused {
+                return Err(Error::Connect(failed));
+            }
+        }
+    }
+    Err(Error::Connect(failed))
+}
+
+/// Tries the encryptions that `sslmode` has, in its order; gives the causes of all failures.
+async fn connect_one<T, L, F>(
+    config: &Config,
+    host: &Host,
+    address: &Address,
+    login: &L,
+) -> Result<T, Vec<Error>>
+where
+    L: Fn(Stream, Host) -> F,
+    F: Future<Output = Result<T>>,
+{
+    let mut causes = Vec::new();
+    for step in ladder(config, host).map_err(|cause| vec![cause])? {
+        let encrypted = OnceLock::new();
+        let attempt = async {
+            let stream = Stream::open(config, host, address, *step).await?;
+            let _ = encrypted.set(stream.is_tls());
+            login(stream, host.clone()).await
+        };
+        let cause = match within(config.connect_timeout, attempt).await {
+            Ok(connected) => return Ok(connected),
+            Err(Error::Io(cause)) => explain(cause),
+            Err(cause) => cause,
+        };
+        let go_on = encryption::may_be_at_fault(*step, encrypted.get().copied(), &cause);
+        causes.push(cause);
+        if !go_on {
+            break;
+        }
+    }
+    Err(causes)
+}
+
+fn ladder(config: &Config, host: &Host) -> Result<&'static [Encryption]> {
+    match host.endpoint {
+        // Nobody listens on the way there.
+        Endpoint::Unix(_) => Ok(&[Encryption::Plain]),
+        Endpoint::Tcp { .. } => Ok(encryption::attempts(config.ssl_mode)?),
+    }
+}
+
+async fn within<T>(limit: Option<Duration>, attempt: impl Future<Output = Result<T>>) -> Result<T> {
+    let Some(limit) = limit else { return attempt.await };
+    tokio::time::timeout(limit, attempt)
+        .await
+        .unwrap_or(Err(Error::Timeout { what: "connecting", limit }))
+}
+
+fn is_refusal(cause: &Error) -> bool {
+    match cause {
+        Error::Auth(_) => true,
+        cause => cause.sql_state().is_some_and(|code| code.class() == "28"),
+    }
+}
+
+#[cfg(feature = "tls")]
+fn explain(cause: io::Error) -> Error {
+    crate::tls::explain(cause)
+}
+
+#[cfg(not(feature = "tls"))]
+fn explain(cause: io::Error) -> Error {
+    cause.into()
+}
+
+/// The host as configured, and the address it was found at if that says more.
+fn described(host: &Host, address: &Address) -> String {
+    match (&host.endpoint, address) {
+        (Endpoint::Tcp { name, .. }, Address::Tcp(found)) if found.ip().to_string() != *name => {
+            format!("{host} ({address})")
+        }
+        _ => host.to_string(),
+    }
+}

@@ -1,0 +1,18 @@
+//! From a [`Config`](crate::Config) to a byte stream on which the login can start: addresses,
+//! sockets, the negotiation of TLS, and what is tried after what.
+//!
+//! Nothing here knows PostgreSQL's messages, apart from the request for TLS and its one-byte answer.
+
+mod encryption;
+mod hosts;
+#[cfg(feature = "tls")]
+mod negotiate;
+mod socket;
+mod stream;
+#[cfg(test)]
+pub(crate) mod test_config;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use hosts::connect_any;
+pub(crate) use stream::Stream;

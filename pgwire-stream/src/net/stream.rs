@@ -1,0 +1,167 @@
+//! The connection's bytes, whatever carries them.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+#[cfg(unix)]
+use tokio::net::UnixStream;
+
+#[cfg(feature = "tls")]
+use crate::Endpoint;
+#[cfg(feature = "tls")]
+use crate::tls::{TlsConnector, TlsStream};
+use crate::{Config, Host, Result};
+
+use super::encryption::Encryption;
+#[cfg(feature = "tls")]
+use super::negotiate::{Answer, request_tls};
+use super::socket::{self, Address};
+
+/// A connection on which the login can start. What is written must be flushed to reach the server.
+pub(crate) enum Stream {
+    /// TCP without TLS.
+    Tcp(TcpStream),
+    /// A Unix socket.
+    #[cfg(unix)]
+    Unix(UnixStream),
+    /// TCP with TLS.
+    #[cfg(feature = "tls")]
+    Tls(TlsStream),
+}
+
+impl Stream {
+    /// Connects to one address of `host`, encrypted in one way.
+    pub(super) async fn open(
+        config: &Config,
+        #[cfg_attr(not(feature = "tls"), expect(unused_variables))] host: &Host,
+        address: &Address,
+        encryption: Encryption,
+    ) -> Result<Self> {
+        let address = match address {
+            Address::Tcp(address) => *address,
+            #[cfg(unix)]
+            Address::Unix(path) => return Ok(Self::Unix(socket::connect_unix(path).await?)),
+            #[cfg(not(unix))]
+            Address::Unix(_) => return Err(io::Error::from(io::ErrorKind::Unsupported).into()),
+        };
+        let tcp = socket::connect_tcp(address, &config.keepalive).await?;
+        match encryption {
+            Encryption::Plain => Ok(Self::Tcp(tcp)),
+            #[cfg(feature = "tls")]
+            Encryption::TlsIfOffered | Encryption::Tls => {
+                encrypt(config, host, tcp, encryption).await
+            }
+        }
+    }
+
+    /// Whether the connection is encrypted.
+    pub(crate) fn is_tls(&self) -> bool {
+        match self {
+            Self::Tcp(_) => false,
+            #[cfg(unix)]
+            Self::Unix(_) => false,
+            #[cfg(feature = "tls")]
+            Self::Tls(_) => true,
+        }
+    }
+
+    /// What a login can be bound to (`tls-server-end-point`); `None` without TLS, and where nothing
+    /// is defined for the server's certificate.
+    pub(crate) fn channel_binding(&self) -> Option<&[u8]> {
+        match self {
+            Self::Tcp(_) => None,
+            #[cfg(unix)]
+            Self::Unix(_) => None,
+            #[cfg(feature = "tls")]
+            Self::Tls(stream) => stream.channel_binding(),
+        }
+    }
+}
+
+#[cfg(feature = "tls")]
+async fn encrypt(
+    config: &Config,
+    host: &Host,
+    mut tcp: TcpStream,
+    encryption: Encryption,
+) -> Result<Stream> {
+    // Before the server is asked for what we could not do.
+    let connector = TlsConnector::new(config)?;
+    match request_tls(&mut tcp).await? {
+        Answer::Tls => {
+            let name = match &host.endpoint {
+                Endpoint::Tcp { name, .. } => name.as_str(),
+                Endpoint::Unix(_) => "",
+            };
+            Ok(Stream::Tls(connector.handshake(name, tcp).await?))
+        }
+        Answer::Plain if encryption == Encryption::TlsIfOffered => Ok(Stream::Tcp(tcp)),
+        Answer::Plain => {
+            let mode = match config.ssl_mode {
+                crate::SslMode::Disable => "disable",
+                crate::SslMode::Allow => "allow",
+                crate::SslMode::Prefer => "prefer",
+                crate::SslMode::Require => "require",
+                crate::SslMode::VerifyCa => "verify-ca",
+                crate::SslMode::VerifyFull => "verify-full",
+            };
+            Err(crate::TlsError::Refused { mode }.into())
+        }
+    }
+}
+
+/// The same call for whatever carries the bytes.
+macro_rules! each {
+    ($stream:expr, $inner:ident => $call:expr) => {
+        match $stream {
+            Stream::Tcp($inner) => $call,
+            #[cfg(unix)]
+            Stream::Unix($inner) => $call,
+            #[cfg(feature = "tls")]
+            Stream::Tls($inner) => $call,
+        }
+    };
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        each!(self.get_mut(), inner => Pin::new(inner).poll_read(cx, buf))
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        each!(self.get_mut(), inner => Pin::new(inner).poll_write(cx, buf))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        each!(self.get_mut(), inner => Pin::new(inner).poll_write_vectored(cx, bufs))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        each!(self, inner => inner.is_write_vectored())
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(self.get_mut(), inner => Pin::new(inner).poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(self.get_mut(), inner => Pin::new(inner).poll_shutdown(cx))
+    }
+}
