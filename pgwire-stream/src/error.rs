@@ -35,6 +35,12 @@ pub enum Error {
     /// The server is too old for what was asked of it; nothing was sent.
     #[error(transparent)]
     Unsupported(#[from] Unsupported),
+    /// The server is not what `target_session_attrs` asks for.
+    #[error("the server is not {wanted}")]
+    Unsuitable {
+        /// What was asked for.
+        wanted: &'static str,
+    },
     /// Something took longer than allowed.
     #[error("{what} took longer than {} s", .limit.as_secs_f32())]
     Timeout {
@@ -309,7 +315,9 @@ impl Error {
     /// What to do about it.
     pub fn advice(&self) -> Advice {
         match self {
-            Self::Timeout { .. } | Self::Closed { .. } | Self::Io(_) => Advice::Retry,
+            Self::Timeout { .. } | Self::Closed { .. } | Self::Io(_) | Self::Unsuitable { .. } => {
+                Advice::Retry
+            }
             Self::Connect(attempts) => attempts
                 .iter()
                 .map(|attempt| attempt.cause.advice())

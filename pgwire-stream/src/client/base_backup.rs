@@ -1,0 +1,113 @@
+//! A base backup as a stream of events.
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::ReplicationClient;
+use crate::proto::{
+    BackupDecoder, BackupEnd, BackupEvent, BackupStart, BackupTablespace, BaseBackupOptions,
+    Command, Generation,
+};
+use crate::{Error, Feature, Misuse, Result, ServerError, Violation};
+
+/// A base backup that is being received.
+///
+/// Success is [`finish`](Self::finish), and nothing before it: a server that found damaged pages
+/// reports its error after the last byte.
+pub struct BaseBackup<S = crate::net::Stream> {
+    client: ReplicationClient<S>,
+    decoder: BackupDecoder,
+    start: BackupStart,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationClient<S> {
+    /// Starts a base backup, and waits for the checkpoint that begins it.
+    ///
+    /// Not cancel-safe: the client is consumed, and dropping it ends the backup on the server.
+    ///
+    /// # Errors
+    /// What the server reports, or if the connection fails. The client is lost with the error.
+    pub async fn base_backup(mut self, options: &BaseBackupOptions) -> Result<BaseBackup<S>> {
+        let command = Command::base_backup(options, self.version)?;
+        self.send(&command).await?;
+        let generation = if self.version.supports(Feature::OptionLists) {
+            Generation::TypedMessages
+        } else {
+            Generation::CopyPerArchive { manifest: options.manifest.is_some() }
+        };
+        let mut decoder = BackupDecoder::new(generation);
+        while !decoder.headers_complete() {
+            receive(&mut self, &mut decoder).await?;
+        }
+        match decoder.start() {
+            Some(start) => Ok(BaseBackup { client: self, decoder, start }),
+            None => {
+                decoder.end()?;
+                Err(Violation::Backup("it has no start").into())
+            }
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> BaseBackup<S> {
+    /// Where the backup begins.
+    pub fn start(&self) -> BackupStart {
+        self.start
+    }
+
+    /// The tablespaces and, last, the data directory.
+    pub fn tablespaces(&self) -> &[BackupTablespace] {
+        self.decoder.tablespaces()
+    }
+
+    /// The server's warnings so far, such as failed page checksums.
+    pub fn warnings(&self) -> &[ServerError] {
+        self.decoder.warnings()
+    }
+
+    /// The next event; `None` when the server has said its last word, which
+    /// [`finish`](Self::finish) tells.
+    ///
+    /// Cancel-safe: nothing is lost if the future is dropped.
+    ///
+    /// # Errors
+    /// If the connection fails, or the server does not keep to the protocol.
+    pub async fn next(&mut self) -> Result<Option<BackupEvent>> {
+        loop {
+            if let Some(event) = self.decoder.next_event() {
+                return Ok(Some(event));
+            }
+            if self.decoder.is_finished() {
+                return Ok(None);
+            }
+            receive(&mut self.client, &mut self.decoder).await?;
+        }
+    }
+
+    /// Gives the client back, and where the backup ends.
+    ///
+    /// # Errors
+    /// What the server reported, however late; [`Misuse::NotFinished`] before
+    /// [`next`](Self::next) has given `None`.
+    pub fn finish(self) -> Result<(ReplicationClient<S>, BackupEnd)> {
+        if !self.decoder.is_finished() {
+            return Err(Misuse::NotFinished.into());
+        }
+        let end = self.decoder.end()?;
+        Ok((self.client, end))
+    }
+}
+
+/// Feeds the decoder with the next event.
+async fn receive<S: AsyncRead + AsyncWrite + Unpin>(
+    client: &mut ReplicationClient<S>,
+    decoder: &mut BackupDecoder,
+) -> Result<()> {
+    match client.connection.next_event().await {
+        Ok(event) => decoder.handle(event),
+        // A fatal error, such as the server's shutdown, is followed by the end of the connection.
+        Err(error @ (Error::Closed { .. } | Error::Io(_))) => {
+            Err(decoder.failure().map_or(error, |failure| failure.clone().into()))
+        }
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,124 @@
+//! From a configuration to a client that is logged in.
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::ReplicationClient;
+use super::session_attrs::check_session;
+use crate::connection::Connection;
+use crate::net::{self, Stream};
+use crate::proto::{Credentials, TlsBinding};
+use crate::{Config, Error, Password, Result, ServerVersion, TargetSessionAttrs, Violation};
+
+/// What the connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// Physical replication: no database, and no SQL.
+    Physical,
+    /// Replication commands and SQL, in a database.
+    Database,
+}
+
+impl ReplicationClient {
+    /// Connects for physical replication, to the first host of the configuration that lets us in
+    /// and is what `target_session_attrs` asks for.
+    ///
+    /// Cancel-safe: dropping the future closes what was opened.
+    ///
+    /// # Errors
+    /// [`Error::Connect`] with one cause per address that was tried; [`Error::Config`] where the
+    /// configuration cannot be used at all.
+    pub async fn connect(config: &Config) -> Result<Self> {
+        connect(config, Purpose::Physical).await
+    }
+
+    /// The same with a database (`dbname`, else the user's name), so that
+    /// [`query`](Self::query) can be used (servers from 10 on). Access is decided by the
+    /// database's lines in `pg_hba.conf`, not by those for `replication`.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub async fn connect_database(config: &Config) -> Result<Self> {
+        connect(config, Purpose::Database).await
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationClient<S> {
+    /// Logs in over a stream that is connected already: a tunnel, a simulation, a test. Hosts and
+    /// TLS options of the configuration play no part.
+    ///
+    /// # Errors
+    /// If the server refuses, or does not speak PostgreSQL's protocol.
+    pub async fn from_stream(stream: S, config: &Config) -> Result<Self> {
+        login(stream, config, config.password.clone(), TlsBinding::NoTls, Purpose::Physical).await
+    }
+}
+
+async fn connect(config: &Config, purpose: Purpose) -> Result<ReplicationClient> {
+    match config.target_session_attrs {
+        TargetSessionAttrs::PreferStandby => {
+            match connect_to(config, purpose, TargetSessionAttrs::Standby).await {
+                Err(Error::Connect(_)) => connect_to(config, purpose, TargetSessionAttrs::Any).await,
+                decided => decided,
+            }
+        }
+        wanted => connect_to(config, purpose, wanted).await,
+    }
+}
+
+async fn connect_to(
+    config: &Config,
+    purpose: Purpose,
+    wanted: TargetSessionAttrs,
+) -> Result<ReplicationClient> {
+    net::connect_any(config, |stream: Stream, host| async move {
+        let binding = match (stream.is_tls(), stream.channel_binding()) {
+            (false, _) => TlsBinding::NoTls,
+            (true, None) => TlsBinding::Undefined,
+            (true, Some(hash)) => TlsBinding::ServerEndPoint(Bytes::copy_from_slice(hash)),
+        };
+        let password = config.password_for(&host).cloned();
+        let mut client = login(stream, config, password, binding, purpose).await?;
+        check_session(&mut client, wanted).await?;
+        Ok(client)
+    })
+    .await
+}
+
+async fn login<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    config: &Config,
+    password: Option<Password>,
+    tls: TlsBinding,
+    purpose: Purpose,
+) -> Result<ReplicationClient<S>> {
+    let user = config.user.as_deref().ok_or(crate::Misuse::Argument("no user is configured"))?;
+    let credentials = Credentials {
+        user: user.to_owned(),
+        password,
+        channel_binding: config.channel_binding,
+        tls,
+    };
+    let mut parameters = vec![("user", user), ("client_encoding", "UTF8")];
+    match purpose {
+        Purpose::Physical => parameters.push(("replication", "true")),
+        Purpose::Database => {
+            parameters.push(("replication", "database"));
+            parameters.push(("database", config.dbname.as_deref().unwrap_or(user)));
+        }
+    }
+    if let Some(name) = config.application_name() {
+        parameters.push(("application_name", name));
+    }
+    if let Some(options) = &config.options {
+        parameters.push(("options", options));
+    }
+    let connection = Connection::login(stream, credentials, parameters).await?;
+    let version = connection
+        .session()
+        .parameter("server_version")
+        .and_then(ServerVersion::parse_text)
+        .ok_or(Violation::Column { command: "the login", column: "server_version" })?;
+    tracing::debug!(%version, "connected");
+    Ok(ReplicationClient { connection, version, identified: false })
+}

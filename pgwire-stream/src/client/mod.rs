@@ -1,0 +1,149 @@
+//! A client of a server's replication commands: the paved path.
+
+mod base_backup;
+mod connect;
+mod progress;
+mod session_attrs;
+mod slot;
+mod system;
+mod wal_stream;
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+pub use base_backup::BaseBackup;
+pub use progress::{Positions, Progress};
+pub use slot::SlotPosition;
+pub use system::SystemIdentification;
+pub use wal_stream::{StreamEnd, WalEvent, WalStream};
+
+use crate::connection::Connection;
+use crate::net::Stream;
+use crate::proto::{Columns, Command, Event, Row};
+use crate::{Error, Result, ServerVersion, Violation};
+
+/// A connection for replication commands.
+///
+/// A stream or backup consumes the client and gives it back at its end, so a command cannot be
+/// sent in the middle of one.
+///
+/// Dropping a client, a stream or a backup closes the connection; the server then ends whatever
+/// it was doing for us.
+///
+/// `S` is the byte stream: [`net::Stream`](crate::Stream) for connections made by
+/// [`ReplicationClient::connect`], anything else for [`ReplicationClient::from_stream`].
+pub struct ReplicationClient<S = Stream> {
+    connection: Connection<S>,
+    version: ServerVersion,
+    /// Servers up to 14 know their timeline only after `IDENTIFY_SYSTEM`.
+    identified: bool,
+}
+
+/// The most that one command's rows may hold.
+const MAX_RESULT: usize = 64 << 20;
+
+impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationClient<S> {
+    /// The server's version.
+    pub fn server_version(&self) -> ServerVersion {
+        self.version
+    }
+
+    /// The last value that the server reported for a run-time parameter, such as
+    /// `in_hot_standby`.
+    pub fn parameter(&self, name: &str) -> Option<&str> {
+        self.connection.session().parameter(name)
+    }
+
+    /// Sends plain SQL, on connections made by
+    /// [`connect_database`](ReplicationClient::connect_database).
+    ///
+    /// Cancel-safe in that the client stays usable; the statement may have been executed.
+    ///
+    /// # Errors
+    /// What the server reports, or if the connection fails.
+    pub async fn query(&mut self, sql: &str) -> Result<QueryResult> {
+        let rows = self.run(&Command { name: "the query", text: sql.to_owned() }).await?;
+        Ok(QueryResult { columns: rows.columns, rows: rows.rows })
+    }
+
+    /// Says goodbye and closes the connection.
+    ///
+    /// # Errors
+    /// If the connection fails before the goodbye is sent.
+    pub async fn close(self) -> Result<()> {
+        self.connection.close().await
+    }
+
+    /// Sends a command and collects its rows. The session is idle afterwards, unless the
+    /// connection failed.
+    async fn run(&mut self, command: &Command) -> Result<crate::proto::ResultSet> {
+        self.send(command).await?;
+        let mut result = crate::proto::ResultSet { command: command.name, ..Default::default() };
+        let mut failure = None;
+        let mut size = 0;
+        loop {
+            match self.connection.next_event().await? {
+                Event::Ready => break,
+                Event::Columns(columns) => {
+                    result.columns = columns;
+                    result.rows.clear();
+                }
+                Event::Row(row) => {
+                    size += row.size();
+                    if size > MAX_RESULT {
+                        let (length, limit) = (size as u64, MAX_RESULT as u64);
+                        return Err(Violation::TooLong { length, limit }.into());
+                    }
+                    result.rows.push(row);
+                }
+                Event::Error(error) => failure = failure.or(Some(error)),
+                Event::Complete | Event::Notice(_) => {}
+                Event::CopyIn | Event::CopyOut | Event::CopyBoth | Event::CopyData(_)
+                | Event::CopyDone => {
+                    let (message, state) = ("copy data".to_owned(), "answering with rows");
+                    return Err(Violation::Unexpected { message, state }.into());
+                }
+            }
+        }
+        match failure {
+            Some(error) => Err(error.into()),
+            None => Ok(result),
+        }
+    }
+
+    /// Sends a command, once a command that was abandoned before is over.
+    async fn send(&mut self, command: &Command) -> Result<()> {
+        while !self.connection.session().is_idle() {
+            self.connection.next_event().await?;
+        }
+        tracing::debug!(command = command.text, "sending");
+        self.connection.query(&command.text)?;
+        Ok(())
+    }
+}
+
+/// The rows of a query, in text format.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct QueryResult {
+    /// The columns' names.
+    pub columns: Columns,
+    /// The rows.
+    pub rows: Vec<Row>,
+}
+
+impl QueryResult {
+    /// The text of the first row's first column: the answer of a query that asks for one value.
+    /// `None` for no row and for NULL.
+    pub fn single(&self) -> Option<&str> {
+        self.rows.first()?.text(0)
+    }
+}
+
+/// The first row's bytes of a column that must be there.
+fn required_bytes(
+    rows: &crate::proto::ResultSet,
+    column: &'static str,
+) -> Result<Bytes, Error> {
+    let value = rows.bytes(column)?.cloned();
+    Ok(value.ok_or(Violation::Column { command: rows.command, column })?)
+}

@@ -1,0 +1,196 @@
+//! The client's side of the login: trust, password, MD5 and SCRAM-SHA-256 with channel binding.
+
+use bytes::{Bytes, BytesMut};
+use postgres_protocol::authentication::md5_hash;
+use postgres_protocol::authentication::sasl::{
+    ChannelBinding as ScramBinding, SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramSha256,
+};
+
+use super::backend::Authentication;
+use super::frontend;
+use crate::{AuthError, ChannelBinding, Error, Password, Violation};
+
+/// What a login may use.
+#[derive(Clone, Debug)]
+pub struct Credentials {
+    /// The role.
+    pub user: String,
+    /// Its password, if there is one.
+    pub password: Option<Password>,
+    /// Whether the login must be bound to the TLS connection.
+    pub channel_binding: ChannelBinding,
+    /// What the connection offers to bind to.
+    pub tls: TlsBinding,
+}
+
+/// What a connection offers for channel binding.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TlsBinding {
+    /// The connection is not encrypted.
+    NoTls,
+    /// It is, but its certificate's signature algorithm defines no hash (Ed25519, Ed448).
+    Undefined,
+    /// `tls-server-end-point`: the hash of the server's certificate.
+    ServerEndPoint(Bytes),
+}
+
+/// Where the login stands.
+///
+/// ```text
+///  Waiting ──Cleartext/MD5──▶ Answered ──Ok──▶ (done)
+///     │ └───────Ok (trust)───────────────────▶ (done)
+///     └─SASL─▶ ScramFirst ─Continue─▶ ScramFinal ─Final─▶ Verified ──Ok──▶ (done)
+/// ```
+pub(super) struct Login {
+    credentials: Credentials,
+    state: State,
+}
+
+enum State {
+    /// Nothing was asked yet.
+    Waiting,
+    /// A password was sent.
+    Answered,
+    /// Our nonce was sent.
+    ScramFirst { scram: Box<ScramSha256>, bound: bool },
+    /// Our proof was sent; the server owes its own.
+    ScramFinal { scram: Box<ScramSha256>, bound: bool },
+    /// The server has proved that it knows the password too.
+    Verified { bound: bool },
+}
+
+impl Login {
+    pub(super) fn new(credentials: Credentials) -> Self {
+        Self { credentials, state: State::Waiting }
+    }
+
+    /// Answers one request. True if the login is complete.
+    ///
+    /// # Errors
+    /// If the request cannot be met, comes out of order, or the server fails to prove itself.
+    pub(super) fn handle(
+        &mut self,
+        request: Authentication,
+        out: &mut BytesMut,
+    ) -> Result<bool, Error> {
+        // Taken out, so that a failure leaves no half-done exchange behind.
+        let state = std::mem::replace(&mut self.state, State::Answered);
+        self.state = match (request, state) {
+            (Authentication::Ok, state) => return self.accept(&state).map(|()| true),
+            (Authentication::Unsupported(method), _) => {
+                return Err(AuthError::MethodUnsupported { method: method.into() }.into());
+            }
+            (Authentication::CleartextPassword, State::Waiting) => {
+                self.refuse_unbound()?;
+                frontend::password(self.password()?.as_bytes(), out)?;
+                State::Answered
+            }
+            (Authentication::Md5 { salt }, State::Waiting) => {
+                self.refuse_unbound()?;
+                let password = self.password()?.as_bytes();
+                let hash = md5_hash(self.credentials.user.as_bytes(), password, salt);
+                frontend::password(hash.as_bytes(), out)?;
+                State::Answered
+            }
+            (Authentication::Sasl { mechanisms }, State::Waiting) => {
+                self.begin_scram(&mechanisms, out)?
+            }
+            (Authentication::SaslContinue(data), State::ScramFirst { mut scram, bound }) => {
+                scram.update(&data).map_err(scram_error)?;
+                frontend::sasl_response(scram.message(), out)?;
+                State::ScramFinal { scram, bound }
+            }
+            (Authentication::SaslFinal(data), State::ScramFinal { mut scram, bound }) => {
+                scram.finish(&data).map_err(scram_error)?;
+                State::Verified { bound }
+            }
+            _ => {
+                let message = "an authentication request out of order".to_owned();
+                return Err(Violation::Unexpected { message, state: "logging in" }.into());
+            }
+        };
+        Ok(false)
+    }
+
+    /// Whether the server may say "Ok" now.
+    fn accept(&self, state: &State) -> Result<(), Error> {
+        match (state, self.credentials.channel_binding) {
+            (State::ScramFirst { .. } | State::ScramFinal { .. }, _) => Err(AuthError::Scram {
+                reason: "the server did not prove that it knows the password".into(),
+            }
+            .into()),
+            (State::Verified { bound: true }, ChannelBinding::Require) => Ok(()),
+            (_, ChannelBinding::Require) => {
+                Err(unbound("the server let us in without it"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// With `channel_binding=require`, a password must never leave in any other way.
+    fn refuse_unbound(&self) -> Result<(), Error> {
+        match self.credentials.channel_binding {
+            ChannelBinding::Require => Err(unbound("the server asks for a plain password or MD5")),
+            ChannelBinding::Disable | ChannelBinding::Prefer => Ok(()),
+        }
+    }
+
+    fn password(&self) -> Result<&Password, AuthError> {
+        self.credentials.password.as_ref().ok_or(AuthError::PasswordMissing)
+    }
+
+    fn begin_scram(&self, mechanisms: &[String], out: &mut BytesMut) -> Result<State, Error> {
+        let offers = |name| mechanisms.iter().any(|mechanism| mechanism == name);
+        let (plus, plain) = (offers(SCRAM_SHA_256_PLUS), offers(SCRAM_SHA_256));
+        let Credentials { channel_binding, tls, .. } = &self.credentials;
+        if plus && *tls == TlsBinding::NoTls {
+            let reason = "the server offers channel binding on an unencrypted connection".into();
+            return Err(AuthError::Scram { reason }.into());
+        }
+        let binding = match (channel_binding, tls) {
+            (ChannelBinding::Prefer | ChannelBinding::Require, TlsBinding::ServerEndPoint(hash))
+                if plus =>
+            {
+                Some(hash)
+            }
+            (ChannelBinding::Require, TlsBinding::NoTls) => {
+                return Err(unbound("the connection is not encrypted"));
+            }
+            (ChannelBinding::Require, TlsBinding::Undefined) => {
+                return Err(unbound("the server's certificate has a signature that defines no hash"));
+            }
+            (ChannelBinding::Require, TlsBinding::ServerEndPoint(_)) => {
+                return Err(unbound("the server does not offer it"));
+            }
+            _ => None,
+        };
+        if binding.is_none() && !plain {
+            let method = format!("SASL ({})", mechanisms.join(", "));
+            return Err(AuthError::MethodUnsupported { method }.into());
+        }
+        let (mechanism, scram_binding) = match (binding, tls) {
+            (Some(hash), _) => {
+                (SCRAM_SHA_256_PLUS, ScramBinding::tls_server_end_point(hash.to_vec()))
+            }
+            // "I could bind, but you did not offer it": the server refuses this if it did, which
+            // uncovers somebody in the middle who removed the offer.
+            (None, TlsBinding::ServerEndPoint(_))
+                if *channel_binding == ChannelBinding::Prefer =>
+            {
+                (SCRAM_SHA_256, ScramBinding::unrequested())
+            }
+            (None, _) => (SCRAM_SHA_256, ScramBinding::unsupported()),
+        };
+        let scram = ScramSha256::new(self.password()?.as_bytes(), scram_binding);
+        frontend::sasl_initial_response(mechanism, scram.message(), out)?;
+        Ok(State::ScramFirst { scram: Box::new(scram), bound: binding.is_some() })
+    }
+}
+
+fn unbound(reason: &'static str) -> Error {
+    AuthError::ChannelBindingUnavailable { reason }.into()
+}
+
+fn scram_error(error: std::io::Error) -> Error {
+    AuthError::Scram { reason: error.to_string() }.into()
+}

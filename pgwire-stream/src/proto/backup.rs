@@ -1,0 +1,412 @@
+//! A base backup as one list of events, in both of the protocol's generations.
+
+use std::collections::VecDeque;
+
+use bytes::{Buf, Bytes};
+
+use super::rows::{Columns, ResultSet, Row};
+use super::session::Event;
+use crate::{DecodeError, Error, Lsn, ServerError, TimelineId, Violation};
+
+/// How a server sends a base backup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Generation {
+    /// Up to 14: one copy per tablespace, then one for the manifest if there is one.
+    CopyPerArchive {
+        /// Whether a manifest was asked for.
+        manifest: bool,
+    },
+    /// From 15 on: one copy of typed messages.
+    TypedMessages,
+}
+
+/// Where a base backup begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BackupStart {
+    /// The first position whose WAL is needed.
+    pub lsn: Lsn,
+    /// The timeline it lies on.
+    pub timeline: TimelineId,
+}
+
+/// Where a base backup ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BackupEnd {
+    /// WAL up to here is needed before the backup is consistent.
+    pub lsn: Lsn,
+    /// The timeline it lies on.
+    pub timeline: TimelineId,
+}
+
+/// A tablespace of the backed-up cluster, or its data directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackupTablespace {
+    /// Its identifier; `None` is the data directory itself.
+    pub oid: Option<u32>,
+    /// Where it lies on the server; relative for tablespaces within the data directory.
+    pub location: Option<String>,
+    /// The server's estimate, if it was asked for one. Never a length to rely on.
+    pub size_kb: Option<u64>,
+}
+
+/// A tar archive: the data directory's or a tablespace's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Archive {
+    /// `base.tar`, or `<oid>.tar`. Checked: it can be used as a file name.
+    pub name: String,
+    /// The tablespace's identifier; `None` is the data directory.
+    pub tablespace: Option<u32>,
+    /// Where the tablespace lies on the server.
+    pub location: Option<String>,
+    /// Whether the server sends the two blocks of zeros that end a tar archive. Up to 14 it does
+    /// not, and whoever stores the archive must add them.
+    pub terminated: bool,
+}
+
+/// What happens in a base backup, in this order: for each archive `ArchiveStart`, any number of
+/// `ArchiveData` and `ArchiveEnd`; then, if asked for, `ManifestStart` and `ManifestData`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BackupEvent {
+    /// An archive begins.
+    ArchiveStart(Archive),
+    /// Bytes of the archive; cut anywhere.
+    ArchiveData(Bytes),
+    /// The archive is complete.
+    ArchiveEnd,
+    /// The manifest begins.
+    ManifestStart,
+    /// Bytes of the manifest; cut anywhere.
+    ManifestData(Bytes),
+    /// How many bytes the server has read of all archives so far; servers from 15 on.
+    Progress(u64),
+}
+
+/// How many warnings are kept; the server itself stops after five per file.
+const MAX_WARNINGS: usize = 1000;
+
+/// Makes [`BackupEvent`]s of a session's [`Event`]s after `BASE_BACKUP`.
+///
+/// ```text
+///  Start ─rows─▶ Tablespaces ─rows─▶ Between ◀────── c ──────┐
+///                                      │  ▲   (up to 14: H) ▶ Archive / Manifest
+///                                      │  └──────────────── c ── Typed ◀─H─ (from 15 on)
+///                                      └─rows─▶ Ended ─ready─▶ Finished
+/// ```
+///
+/// The rows with the end position are not success: a server that found damaged pages reports its
+/// error only afterwards. [`BackupDecoder::end`] is `Some` only when the command is complete.
+#[derive(Debug)]
+pub struct BackupDecoder {
+    generation: Generation,
+    state: State,
+    rows: ResultSet,
+    start: Option<BackupStart>,
+    tablespaces: Vec<BackupTablespace>,
+    /// Archives still to come, up to 14.
+    expected: VecDeque<Archive>,
+    end: Option<BackupEnd>,
+    warnings: Vec<ServerError>,
+    failure: Option<ServerError>,
+    /// Events made of one message, in order.
+    pending: VecDeque<BackupEvent>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Start,
+    Tablespaces,
+    Between,
+    Archive,
+    Manifest,
+    /// In the copy of typed messages, and what its data belong to.
+    Typed(Option<Part>),
+    Ended,
+    Finished,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Archive,
+    Manifest,
+}
+
+impl BackupDecoder {
+    /// A decoder for the answer to `BASE_BACKUP`.
+    pub fn new(generation: Generation) -> Self {
+        Self {
+            generation,
+            state: State::Start,
+            rows: ResultSet { command: "BASE_BACKUP", ..ResultSet::default() },
+            start: None,
+            tablespaces: Vec::new(),
+            expected: VecDeque::new(),
+            end: None,
+            warnings: Vec::new(),
+            failure: None,
+            pending: VecDeque::new(),
+        }
+    }
+
+    /// Where the backup begins, once the server has said so.
+    pub fn start(&self) -> Option<BackupStart> {
+        self.start
+    }
+
+    /// The tablespaces and, last, the data directory. Complete when the first archive begins.
+    pub fn tablespaces(&self) -> &[BackupTablespace] {
+        &self.tablespaces
+    }
+
+    /// The server's warnings so far, such as failed page checksums.
+    pub fn warnings(&self) -> &[ServerError] {
+        &self.warnings
+    }
+
+    /// Whether the headers are complete: start and tablespaces are known.
+    pub fn headers_complete(&self) -> bool {
+        !matches!(self.state, State::Start | State::Tablespaces)
+    }
+
+    /// Whether the command is over, well or not.
+    pub fn is_finished(&self) -> bool {
+        self.state == State::Finished && self.pending.is_empty()
+    }
+
+    /// Where the backup ends, once the command is over and has succeeded.
+    ///
+    /// # Errors
+    /// What the server reported, or that it ended without saying where.
+    pub fn end(&self) -> Result<BackupEnd, Error> {
+        match (&self.failure, self.state, self.end) {
+            (Some(failure), ..) => Err(failure.clone().into()),
+            (None, State::Finished, Some(end)) => Ok(end),
+            _ => Err(Violation::Backup("it ended without its end position").into()),
+        }
+    }
+
+    /// What the server reported as an error, if it did.
+    pub fn failure(&self) -> Option<&ServerError> {
+        self.failure.as_ref()
+    }
+
+    /// The next event that was decoded.
+    pub fn next_event(&mut self) -> Option<BackupEvent> {
+        self.pending.pop_front()
+    }
+
+    /// Takes the session's next event; what it means comes out of
+    /// [`next_event`](Self::next_event).
+    ///
+    /// # Errors
+    /// If the event cannot come now, or is malformed.
+    pub fn handle(&mut self, event: Event) -> Result<(), Error> {
+        match (self.state, event) {
+            (_, Event::Notice(notice)) => {
+                if notice.severity == "WARNING" && self.warnings.len() < MAX_WARNINGS {
+                    self.warnings.push(notice);
+                }
+            }
+            (_, Event::Error(error)) => self.failure = Some(error),
+            (_, Event::Ready) => self.state = State::Finished,
+            (State::Finished, _) => return Err(out_of_order()),
+            (_, Event::Columns(columns)) => self.begin_rows(columns),
+            (_, Event::Row(row)) => self.add_row(row)?,
+            (_, Event::Complete) => self.complete_rows()?,
+            (State::Between, Event::CopyOut) => self.begin_copy()?,
+            (State::Archive, Event::CopyData(data)) if !data.is_empty() => {
+                self.pending.push_back(BackupEvent::ArchiveData(data));
+            }
+            (State::Manifest, Event::CopyData(data)) if !data.is_empty() => {
+                self.pending.push_back(BackupEvent::ManifestData(data));
+            }
+            // Some servers send empty pieces.
+            (State::Archive | State::Manifest, Event::CopyData(_)) => {}
+            (State::Typed(part), Event::CopyData(data)) => self.typed(part, data)?,
+            (State::Archive | State::Typed(Some(Part::Archive)), Event::CopyDone) => {
+                self.pending.push_back(BackupEvent::ArchiveEnd);
+                self.state = State::Between;
+            }
+            (State::Manifest | State::Typed(_), Event::CopyDone) => self.state = State::Between,
+            _ => return Err(out_of_order()),
+        }
+        Ok(())
+    }
+
+    fn begin_rows(&mut self, columns: Columns) {
+        self.rows.columns = columns;
+        self.rows.rows.clear();
+    }
+
+    fn add_row(&mut self, row: Row) -> Result<(), Error> {
+        // One row per tablespace; a server has no use for more.
+        if self.rows.rows.len() >= 100_000 {
+            return Err(Violation::Backup("it has too many tablespaces").into());
+        }
+        self.rows.rows.push(row);
+        Ok(())
+    }
+
+    fn complete_rows(&mut self) -> Result<(), Error> {
+        if self.rows.rows.is_empty() {
+            return Ok(());
+        }
+        match self.state {
+            State::Start => {
+                let (lsn, timeline) = self.position()?;
+                self.start = Some(BackupStart { lsn, timeline });
+                self.state = State::Tablespaces;
+            }
+            State::Tablespaces => {
+                self.tablespaces = self.decode_tablespaces()?;
+                if let Generation::CopyPerArchive { .. } = self.generation {
+                    self.expected = self.tablespaces.iter().map(archive_of).collect();
+                }
+                self.state = State::Between;
+            }
+            State::Between if self.expected.is_empty() => {
+                let (lsn, timeline) = self.position()?;
+                self.end = Some(BackupEnd { lsn, timeline });
+                self.state = State::Ended;
+            }
+            _ => return Err(out_of_order()),
+        }
+        self.rows.rows.clear();
+        Ok(())
+    }
+
+    fn position(&self) -> Result<(Lsn, TimelineId), Violation> {
+        Ok((self.rows.required("recptr")?, self.rows.required("tli")?))
+    }
+
+    fn decode_tablespaces(&self) -> Result<Vec<BackupTablespace>, Violation> {
+        let column = |name: &'static str| {
+            let error = Violation::Column { command: "BASE_BACKUP", column: name };
+            self.rows.columns.position(name).ok_or(error)
+        };
+        let (oid, location, size) =
+            (column("spcoid")?, column("spclocation")?, column("size")?);
+        let number = |row: &Row, position: usize, name: &'static str| {
+            row.bytes(position)
+                .map(|_| row.text(position).and_then(|text| text.parse::<u64>().ok()))
+                .map(|value| {
+                    value.ok_or(Violation::Column { command: "BASE_BACKUP", column: name })
+                })
+                .transpose()
+        };
+        let decode = |row: &Row| {
+            let oid = number(row, oid, "spcoid")?
+                .map(u32::try_from)
+                .transpose()
+                .map_err(|_| Violation::Column { command: "BASE_BACKUP", column: "spcoid" })?;
+            Ok(BackupTablespace {
+                oid,
+                location: row.bytes(location).map(|l| String::from_utf8_lossy(l).into_owned()),
+                size_kb: number(row, size, "size")?,
+            })
+        };
+        self.rows.rows.iter().map(decode).collect()
+    }
+
+    fn begin_copy(&mut self) -> Result<(), Error> {
+        self.state = match self.generation {
+            Generation::TypedMessages => State::Typed(None),
+            Generation::CopyPerArchive { manifest } => match self.expected.pop_front() {
+                Some(archive) => {
+                    self.pending.push_back(BackupEvent::ArchiveStart(archive));
+                    State::Archive
+                }
+                None if manifest => {
+                    self.pending.push_back(BackupEvent::ManifestStart);
+                    State::Manifest
+                }
+                None => return Err(Violation::Backup("it has too many archives").into()),
+            },
+        };
+        Ok(())
+    }
+
+    fn typed(&mut self, part: Option<Part>, mut message: Bytes) -> Result<(), Error> {
+        let malformed = |problem| DecodeError { message: "backup message", problem };
+        let kind = message.try_get_u8().map_err(|_| malformed("it is empty"))?;
+        match (kind, part) {
+            (b'n', None | Some(Part::Archive)) => {
+                let name = cstring(&mut message).ok_or_else(|| malformed("it has no name"))?;
+                let location =
+                    cstring(&mut message).ok_or_else(|| malformed("it has no location"))?;
+                if message.has_remaining() {
+                    return Err(malformed("it is too long").into());
+                }
+                let archive = self.named_archive(name, location)?;
+                if part.is_some() {
+                    self.pending.push_back(BackupEvent::ArchiveEnd);
+                }
+                self.pending.push_back(BackupEvent::ArchiveStart(archive));
+                self.state = State::Typed(Some(Part::Archive));
+            }
+            (b'm', None | Some(Part::Archive)) => {
+                if message.has_remaining() {
+                    return Err(malformed("it is too long").into());
+                }
+                if part.is_some() {
+                    self.pending.push_back(BackupEvent::ArchiveEnd);
+                }
+                self.pending.push_back(BackupEvent::ManifestStart);
+                self.state = State::Typed(Some(Part::Manifest));
+            }
+            (b'd', Some(_)) if message.is_empty() => {}
+            (b'd', Some(Part::Archive)) => {
+                self.pending.push_back(BackupEvent::ArchiveData(message));
+            }
+            (b'd', Some(Part::Manifest)) => {
+                self.pending.push_back(BackupEvent::ManifestData(message));
+            }
+            (b'p', _) => {
+                let done = message.try_get_u64().map_err(|_| malformed("it is too short"))?;
+                if message.has_remaining() {
+                    return Err(malformed("it is too long").into());
+                }
+                self.pending.push_back(BackupEvent::Progress(done));
+            }
+            (b'n' | b'm' | b'd', _) => return Err(out_of_order()),
+            _ => return Err(malformed("its kind is unknown").into()),
+        }
+        Ok(())
+    }
+
+    /// The archive that the server announced by name, checked against the tablespaces that it
+    /// announced before.
+    fn named_archive(&self, name: String, location: String) -> Result<Archive, Error> {
+        let oid = match name.strip_suffix(".tar") {
+            Some("base") => None,
+            Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => Some(
+                digits.parse().map_err(|_| Violation::Backup("an archive's name is impossible"))?,
+            ),
+            _ => return Err(Violation::Backup("an archive's name is impossible").into()),
+        };
+        if !self.tablespaces.iter().any(|tablespace| tablespace.oid == oid) {
+            return Err(Violation::Backup("an archive belongs to no tablespace").into());
+        }
+        let location = (!location.is_empty()).then_some(location);
+        Ok(Archive { name, tablespace: oid, location, terminated: true })
+    }
+}
+
+fn archive_of(tablespace: &BackupTablespace) -> Archive {
+    Archive {
+        name: tablespace.oid.map_or_else(|| "base.tar".to_owned(), |oid| format!("{oid}.tar")),
+        tablespace: tablespace.oid,
+        location: tablespace.location.clone(),
+        terminated: false,
+    }
+}
+
+fn out_of_order() -> Error {
+    Violation::Backup("a message came out of order").into()
+}
+
+fn cstring(bytes: &mut Bytes) -> Option<String> {
+    let end = bytes.iter().position(|&b| b == 0)?;
+    let text = String::from_utf8_lossy(&bytes.split_to(end)).into_owned();
+    bytes.advance(1);
+    Some(text)
+}

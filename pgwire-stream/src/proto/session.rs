@@ -1,0 +1,275 @@
+//! The conversation with a server as a state machine.
+
+use std::collections::HashMap;
+
+use bytes::{Bytes, BytesMut};
+
+use super::auth::{Credentials, Login};
+use super::backend::BackendMessage;
+use super::frame::{self, Phase};
+use super::frontend;
+use super::rows::{Columns, Row};
+use crate::{Error, Misuse, ServerError, Violation};
+
+/// How many run-time parameters a server may report; real ones report about fifteen.
+const MAX_PARAMETERS: usize = 128;
+
+/// One conversation with a server, from the startup packet on.
+///
+/// ```text
+///                    R (request) ⟲                          S, K ⟲
+///  new() ──────────▶ Login ──────────────R (Ok)──────────▶ Starting ──Z──┐
+///                                                                        ▼
+///           ┌──────────────────────────────────────────────Z─────────── Idle ◀──┐
+///           │                                                            │      │
+///           │                                                     query()│      │
+///           │                         T, D, C ⟲                          ▼      │
+///           │         ┌──────────────────────────────────────────────▶ Query ─Z─┘
+///           │         │                                        ┌────┬────┤
+///           │         │ c                                    H │  G │  W │
+///           │         ├───────────────── CopyOut ◀─────────────┘    │    │
+///           │         │ copy_done()      d ⟲                        │    │
+///           │         ├───────────────── CopyIn ◀───────────────────┘    │
+///           │         │ c (answered with c)                              │
+///           │         ├───────────────── CopyBoth ◀──────────────────────┘
+///           │         │ c                 │ copy_done()   d ⟲, C
+///           │         └──────────────── CopyStopped   d ⟲
+///           │
+///        Draining ◀── E, from Query and every Copy state
+///
+///  Letters are the server's messages: R authentication, S parameter, K cancel key, Z ready,
+///  T columns, D row, C complete, H/G/W copy out/in/both, d copy data, c copy done, E error.
+///  N (notice), S and A (notification) may come at any time. ⟲ stays in the state.
+/// ```
+///
+/// Getters: [`parameter`](Self::parameter), [`is_idle`](Self::is_idle). Commands, which write to
+/// the output buffer: [`query`](Self::query), [`copy_data`](Self::copy_data),
+/// [`copy_done`](Self::copy_done), [`terminate`](Self::terminate). Input:
+/// [`handle`](Self::handle), called with whatever has arrived until it gives `None`.
+///
+/// After an `Err` the conversation cannot be continued; an [`Event::Error`] is the server's own
+/// and leaves it usable once [`Event::Ready`] has come.
+pub struct Session {
+    state: State,
+    parameters: HashMap<String, String>,
+}
+
+enum State {
+    Login(Box<Login>),
+    Starting,
+    Idle,
+    Query,
+    CopyOut,
+    CopyIn,
+    CopyBoth,
+    CopyStopped,
+    Draining,
+}
+
+impl State {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Login(_) => "logging in",
+            Self::Starting => "starting the session",
+            Self::Idle => "idle",
+            Self::Query => "executing a command",
+            Self::CopyOut => "sending copy data",
+            Self::CopyIn => "receiving copy data",
+            Self::CopyBoth => "streaming",
+            Self::CopyStopped => "ending the stream",
+            Self::Draining => "ending a failed command",
+        }
+    }
+}
+
+/// What the server said.
+#[derive(Debug)]
+pub enum Event {
+    /// The session is idle: the login or the command is over.
+    Ready,
+    /// A result set begins.
+    Columns(Columns),
+    /// A row of it.
+    Row(Row),
+    /// A command, or one of its steps, is complete.
+    Complete,
+    /// The server wants copy data.
+    CopyIn,
+    /// Copy data follow.
+    CopyOut,
+    /// Copy data flow in both directions: streaming has begun.
+    CopyBoth,
+    /// Copy data: a slice of the input buffer.
+    CopyData(Bytes),
+    /// The server has sent all its copy data. In a copy-both conversation ours is over, too.
+    CopyDone,
+    /// The command failed; [`Event::Ready`] follows unless the server closes the connection.
+    Error(ServerError),
+    /// A notice or warning.
+    Notice(ServerError),
+}
+
+impl Session {
+    /// Begins a conversation by writing the startup packet.
+    ///
+    /// # Errors
+    /// If a parameter contains a zero byte.
+    pub fn new<'a>(
+        credentials: Credentials,
+        parameters: impl IntoIterator<Item = (&'a str, &'a str)>,
+        out: &mut BytesMut,
+    ) -> Result<Self, Misuse> {
+        frontend::startup(parameters, out)?;
+        let state = State::Login(Box::new(Login::new(credentials)));
+        Ok(Self { state, parameters: HashMap::new() })
+    }
+
+    /// The last value that the server reported for a run-time parameter.
+    pub fn parameter(&self, name: &str) -> Option<&str> {
+        self.parameters.get(name).map(String::as_str)
+    }
+
+    /// Whether a command can be sent.
+    pub fn is_idle(&self) -> bool {
+        matches!(self.state, State::Idle)
+    }
+
+    /// What is going on, for error messages.
+    pub fn activity(&self) -> &'static str {
+        self.state.name()
+    }
+
+    /// Sends a command or simple query.
+    ///
+    /// # Errors
+    /// If the session is not idle, or the command contains a zero byte.
+    pub fn query(&mut self, sql: &str, out: &mut BytesMut) -> Result<(), Misuse> {
+        if !self.is_idle() {
+            return Err(Misuse::Argument("the session is busy with another command"));
+        }
+        frontend::query(sql, out)?;
+        self.state = State::Query;
+        Ok(())
+    }
+
+    /// Sends copy data.
+    ///
+    /// # Errors
+    /// If the server is not listening to any, or they are too long for one message.
+    pub fn copy_data(&mut self, data: &[u8], out: &mut BytesMut) -> Result<(), Misuse> {
+        match self.state {
+            State::CopyIn | State::CopyBoth => frontend::copy_data(data, out),
+            _ => Err(Misuse::Argument("no copy data can be sent now")),
+        }
+    }
+
+    /// Ends our side of a copy-in or copy-both conversation.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn copy_done(&mut self, out: &mut BytesMut) -> Result<(), Misuse> {
+        self.state = match self.state {
+            State::CopyIn => State::Query,
+            State::CopyBoth => State::CopyStopped,
+            _ => return Err(Misuse::Argument("there is no copy to end")),
+        };
+        frontend::copy_done(out);
+        Ok(())
+    }
+
+    /// Says goodbye; the connection can be closed when this is sent.
+    pub fn terminate(&mut self, out: &mut BytesMut) {
+        frontend::terminate(out);
+    }
+
+    /// Takes the next event from the input, writing what it must be answered with. `None` means
+    /// that more bytes are needed.
+    ///
+    /// # Errors
+    /// If the input is not PostgreSQL's protocol or not allowed now, or the login fails. An error
+    /// that the server reports is an [`Event`], except during the login.
+    pub fn handle(
+        &mut self,
+        input: &mut BytesMut,
+        out: &mut BytesMut,
+    ) -> Result<Option<Event>, Error> {
+        loop {
+            let phase =
+                if matches!(self.state, State::Login(_)) { Phase::Login } else { Phase::Session };
+            let Some(frame) = frame::take(input, phase)? else { return Ok(None) };
+            let message = BackendMessage::decode(frame)?;
+            if let Some(event) = self.advance(message, out)? {
+                return Ok(Some(event));
+            }
+        }
+    }
+
+    fn advance(
+        &mut self,
+        message: BackendMessage,
+        out: &mut BytesMut,
+    ) -> Result<Option<Event>, Error> {
+        use BackendMessage as M;
+        let (next, event) = match (&mut self.state, message) {
+            (_, M::Notice(notice)) => return Ok(Some(Event::Notice(notice))),
+            (State::Login(_) | State::Starting, M::Error(error)) => return Err(error.into()),
+            (State::Login(login), M::Authentication(request)) => {
+                if login.handle(request, out)? {
+                    self.state = State::Starting;
+                }
+                return Ok(None);
+            }
+            (state, message @ (M::Parameter { .. } | M::Notification))
+                if !matches!(state, State::Login(_)) =>
+            {
+                self.note_parameter(message);
+                return Ok(None);
+            }
+            (State::Starting, M::BackendKeyData) => return Ok(None),
+            (State::Starting | State::Query | State::Draining, M::Ready) => {
+                (State::Idle, Event::Ready)
+            }
+            // Sent before the connection is closed: an administrator's or a shutdown's last word.
+            (State::Idle, M::Error(error)) => (State::Draining, Event::Error(error)),
+            (State::Query, M::Columns(columns)) => (State::Query, Event::Columns(columns)),
+            (State::Query, M::Row(row)) => (State::Query, Event::Row(row)),
+            // A server that shuts down ends the stream with a bare CommandComplete.
+            (State::Query | State::CopyBoth | State::CopyStopped, M::CommandComplete) => {
+                (State::Query, Event::Complete)
+            }
+            (State::Query, M::CopyIn) => (State::CopyIn, Event::CopyIn),
+            (State::Query, M::CopyOut) => (State::CopyOut, Event::CopyOut),
+            (State::Query, M::CopyBoth) => (State::CopyBoth, Event::CopyBoth),
+            (State::CopyOut, M::CopyData(data)) => (State::CopyOut, Event::CopyData(data)),
+            (State::CopyBoth, M::CopyData(data)) => (State::CopyBoth, Event::CopyData(data)),
+            (State::CopyStopped, M::CopyData(data)) => (State::CopyStopped, Event::CopyData(data)),
+            (State::CopyBoth, M::CopyDone) => {
+                frontend::copy_done(out);
+                (State::Query, Event::CopyDone)
+            }
+            (State::CopyOut | State::CopyStopped, M::CopyDone) => (State::Query, Event::CopyDone),
+            (
+                State::Query
+                | State::CopyOut
+                | State::CopyIn
+                | State::CopyBoth
+                | State::CopyStopped,
+                M::Error(error),
+            ) => (State::Draining, Event::Error(error)),
+            (state, message) => {
+                let (message, state) = (message.name(), state.name());
+                return Err(Violation::Unexpected { message, state }.into());
+            }
+        };
+        self.state = next;
+        Ok(Some(event))
+    }
+
+    fn note_parameter(&mut self, message: BackendMessage) {
+        if let BackendMessage::Parameter { name, value } = message
+            && (self.parameters.len() < MAX_PARAMETERS || self.parameters.contains_key(&name))
+        {
+            self.parameters.insert(name, value);
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! Base backups of both generations become the same list of events.
+
+use super::*;
+use crate::proto::{Archive, BackupDecoder, BackupEvent, BackupTablespace, Generation};
+use crate::{Lsn, TimelineId};
+
+fn position(lsn: &str) -> Vec<Vec<u8>> {
+    vec![columns(&["recptr", "tli"]), row(&[Some(lsn), Some("1")]), complete("SELECT")]
+}
+
+fn headers() -> Vec<Vec<u8>> {
+    let mut messages = position("0/2000028");
+    messages.extend([
+        columns(&["spcoid", "spclocation", "size"]),
+        row(&[Some("16386"), Some("/srv/ts"), Some("10")]),
+        row(&[None, None, Some("4000")]),
+        complete("SELECT"),
+    ]);
+    messages
+}
+
+fn legacy() -> Vec<Vec<u8>> {
+    let mut messages = headers();
+    for data in [&b"tablespace"[..], b"data directory", b"{manifest}"] {
+        messages.push(copy_response(b'H'));
+        messages.push(copy_data(b""));
+        messages.push(copy_data(data));
+        messages.push(copy_done());
+    }
+    messages.extend(position("0/2000100"));
+    messages.extend([complete("SELECT"), ready()]);
+    messages
+}
+
+fn typed(kind: u8, body: &[u8]) -> Vec<u8> {
+    copy_data(&[&[kind], body].concat())
+}
+
+fn modern() -> Vec<Vec<u8>> {
+    let mut messages = headers();
+    messages.extend([
+        copy_response(b'H'),
+        typed(b'n', b"16386.tar\0/srv/ts\0"),
+        typed(b'd', b"table"),
+        typed(b'd', b"space"),
+        typed(b'n', b"base.tar\0\0"),
+        typed(b'd', b"data directory"),
+        typed(b'p', &24u64.to_be_bytes()),
+        typed(b'm', b""),
+        typed(b'd', b"{manifest}"),
+        copy_done(),
+    ]);
+    messages.extend(position("0/2000100"));
+    messages.extend([complete("BASE_BACKUP"), ready()]);
+    messages
+}
+
+fn decode(generation: Generation, messages: &[Vec<u8>]) -> Result<BackupDecoder, Error> {
+    let mut decoder = BackupDecoder::new(generation);
+    for event in Peer::executing("BASE_BACKUP").hear(messages)? {
+        decoder.handle(event)?;
+    }
+    Ok(decoder)
+}
+
+const LEGACY: Generation = Generation::CopyPerArchive { manifest: true };
+
+#[test]
+fn both_generations_give_the_same_events() {
+    let archive = |terminated| {
+        [
+            Archive {
+                name: "16386.tar".into(),
+                tablespace: Some(16386),
+                location: Some("/srv/ts".into()),
+                terminated,
+            },
+            Archive { name: "base.tar".into(), tablespace: None, location: None, terminated },
+        ]
+    };
+    let data = |bytes: &'static [u8]| BackupEvent::ArchiveData(Bytes::from_static(bytes));
+    for (generation, messages, terminated) in
+        [(LEGACY, legacy(), false), (Generation::TypedMessages, modern(), true)]
+    {
+        let mut decoder = decode(generation, &messages).unwrap();
+        let mut events = Vec::new();
+        while let Some(event) = decoder.next_event() {
+            // What a server cuts where, and its progress, is its own affair.
+            match (events.last_mut(), event) {
+                (_, BackupEvent::Progress(done)) => assert_eq!(done, 24),
+                (Some(BackupEvent::ArchiveData(last)), BackupEvent::ArchiveData(next)) => {
+                    *last = [&last[..], &next[..]].concat().into();
+                }
+                (_, event) => events.push(event),
+            }
+        }
+        let [tablespace, base] = archive(terminated);
+        assert_eq!(
+            events,
+            [
+                BackupEvent::ArchiveStart(tablespace),
+                data(b"tablespace"),
+                BackupEvent::ArchiveEnd,
+                BackupEvent::ArchiveStart(base),
+                data(b"data directory"),
+                BackupEvent::ArchiveEnd,
+                BackupEvent::ManifestStart,
+                BackupEvent::ManifestData(Bytes::from_static(b"{manifest}")),
+            ]
+        );
+        assert!(decoder.is_finished());
+        assert_eq!(decoder.start().unwrap().lsn, Lsn::from_u64(0x0200_0028));
+        let end = decoder.end().unwrap();
+        assert_eq!((end.lsn, end.timeline), (Lsn::from_u64(0x0200_0100), TimelineId::FIRST));
+        let expected = BackupTablespace {
+            oid: Some(16386),
+            location: Some("/srv/ts".into()),
+            size_kb: Some(10),
+        };
+        assert_eq!(decoder.tablespaces()[0], expected);
+        assert_eq!(decoder.tablespaces()[1].oid, None);
+    }
+}
+
+#[test]
+fn a_late_checksum_error_is_a_failure() {
+    let mut messages = modern();
+    messages.truncate(messages.len() - 2);
+    messages.insert(8, report(b'N', "WARNING", "01000", "checksum verification failed"));
+    messages.extend([report(b'E', "ERROR", "XX001", "checksum verification failure"), ready()]);
+    let mut decoder = decode(Generation::TypedMessages, &messages).unwrap();
+    while decoder.next_event().is_some() {}
+    assert!(decoder.is_finished());
+    assert_eq!(decoder.warnings().len(), 1);
+    assert_eq!(decoder.end().unwrap_err().sql_state().unwrap().as_str(), "XX001");
+}
+
+#[test]
+fn an_end_without_its_position_is_a_failure() {
+    let mut messages = headers();
+    messages.push(ready());
+    let decoder = decode(Generation::TypedMessages, &messages).unwrap();
+    assert!(decoder.end().is_err());
+}
+
+#[test]
+fn names_from_the_network_never_become_paths_unchecked() {
+    for name in ["../base.tar", "/base.tar", ".tar", "base.tar.gz", "16387.tar", "-1.tar", ""] {
+        let mut messages = headers();
+        let announced = format!("{name}\0\0");
+        messages.extend([copy_response(b'H'), typed(b'n', announced.as_bytes())]);
+        assert!(decode(Generation::TypedMessages, &messages).is_err(), "{name:?}");
+    }
+}
+
+#[test]
+fn typed_messages_out_of_order_are_violations() {
+    for wrong in [
+        vec![typed(b'd', b"data before a name")],
+        vec![typed(b'm', b""), typed(b'n', b"base.tar\0\0")],
+        vec![typed(b'm', b""), typed(b'm', b"")],
+        vec![typed(b'x', b"")],
+        vec![typed(b'n', b"base.tar")],
+        vec![typed(b'n', b"base.tar\0\0more")],
+        vec![typed(b'p', b"short")],
+        vec![copy_data(b"")],
+    ] {
+        let mut messages = headers();
+        messages.push(copy_response(b'H'));
+        messages.extend(wrong.clone());
+        assert!(decode(Generation::TypedMessages, &messages).is_err(), "{wrong:?}");
+    }
+}
+
+#[test]
+fn more_copies_than_tablespaces_are_refused() {
+    let mut messages = headers();
+    for _ in 0..3 {
+        messages.extend([copy_response(b'H'), copy_done()]);
+    }
+    let generation = Generation::CopyPerArchive { manifest: false };
+    assert!(decode(generation, &messages).is_err());
+    assert!(decode(LEGACY, &messages).is_ok());
+}

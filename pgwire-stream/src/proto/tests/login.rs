@@ -1,0 +1,168 @@
+//! The login: each method, and each way in which a server can fail to deserve trust.
+
+use super::*;
+use crate::AuthError;
+
+fn sasl(mechanisms: &[&str]) -> Vec<u8> {
+    let list: String = mechanisms.iter().map(|name| format!("{name}\0")).collect();
+    authentication(10, format!("{list}\0").as_bytes())
+}
+
+fn contains(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
+}
+
+/// What is answered to an offer of SASL mechanisms.
+fn answer(
+    channel_binding: ChannelBinding,
+    tls: TlsBinding,
+    offer: &[&str],
+) -> Result<Bytes, Error> {
+    let mut peer = Peer::new(Credentials { channel_binding, tls, ..credentials() });
+    peer.said();
+    peer.hear(&[sasl(offer)])?;
+    Ok(peer.said())
+}
+
+const PLAIN: &[&str] = &["SCRAM-SHA-256"];
+const BOTH: &[&str] = &["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256"];
+
+fn end_point() -> TlsBinding {
+    TlsBinding::ServerEndPoint(Bytes::from_static(b"hash"))
+}
+
+#[test]
+fn the_startup_packet_carries_the_parameters() {
+    let mut peer = Peer::new(credentials());
+    let said = peer.said();
+    assert_eq!(said[..8], [0, 0, 0, said.len() as u8, 0, 3, 0, 0]);
+    assert!(said.ends_with(b"user\0walrecv\0replication\0true\0\0"));
+}
+
+#[test]
+fn trust_asks_for_nothing() {
+    let peer = Peer::logged_in();
+    assert_eq!(peer.session.parameter("server_version"), Some("15.20"));
+    assert!(peer.session.is_idle());
+}
+
+#[test]
+fn passwords_are_sent_as_they_are_asked_for() {
+    let mut peer = Peer::new(credentials());
+    peer.said();
+    peer.hear(&[authentication(3, b"")]).unwrap();
+    assert_eq!(peer.said(), message(b'p', b"secret\0"));
+
+    let mut peer = Peer::new(credentials());
+    peer.said();
+    peer.hear(&[authentication(5, b"salt")]).unwrap();
+    // md5(md5("secretwalrecv") + "salt"), by md5sum.
+    assert_eq!(peer.said(), message(b'p', b"md562a9411940c4457c8e861d651f10025f\0"));
+}
+
+#[test]
+fn without_a_password_the_login_fails_here() {
+    for request in [authentication(3, b""), authentication(5, b"salt"), sasl(PLAIN)] {
+        let mut peer = Peer::new(Credentials { password: None, ..credentials() });
+        peer.said();
+        let error = peer.hear(&[request]).unwrap_err();
+        assert!(matches!(error, Error::Auth(AuthError::PasswordMissing)), "{error}");
+        assert!(peer.said().is_empty());
+    }
+}
+
+#[test]
+fn scram_is_bound_whenever_it_can_be() {
+    use ChannelBinding::{Disable, Prefer, Require};
+    for (binding, tls, offer, mechanism, header) in [
+        (Prefer, TlsBinding::NoTls, PLAIN, "SCRAM-SHA-256\0", "n,,n="),
+        (Prefer, end_point(), BOTH, "SCRAM-SHA-256-PLUS\0", "p=tls-server-end-point,,n="),
+        (Require, end_point(), BOTH, "SCRAM-SHA-256-PLUS\0", "p=tls-server-end-point,,n="),
+        // We could, the server did not offer.
+        (Prefer, end_point(), PLAIN, "SCRAM-SHA-256\0", "y,,n="),
+        (Prefer, TlsBinding::Undefined, BOTH, "SCRAM-SHA-256\0", "n,,n="),
+        (Disable, end_point(), BOTH, "SCRAM-SHA-256\0", "n,,n="),
+    ] {
+        let said = answer(binding, tls, offer).unwrap();
+        let expected = format!("p{}", mechanism);
+        assert_eq!(said[0], expected.as_bytes()[0]);
+        assert!(said[5..].starts_with(mechanism.as_bytes()), "{said:?}");
+        assert!(contains(&said, header.as_bytes()), "{said:?}");
+    }
+}
+
+#[test]
+fn required_binding_is_had_or_the_login_fails_before_the_password_leaves() {
+    use ChannelBinding::Require;
+    for (tls, offer) in [
+        (TlsBinding::NoTls, PLAIN),
+        (TlsBinding::Undefined, BOTH),
+        (end_point(), PLAIN),
+    ] {
+        let error = answer(Require, tls, offer).unwrap_err();
+        let unavailable = AuthError::ChannelBindingUnavailable { reason: "" };
+        assert!(
+            matches!(&error, Error::Auth(cause)
+                if std::mem::discriminant(cause) == std::mem::discriminant(&unavailable)),
+            "{error}"
+        );
+    }
+    for request in [authentication(3, b""), authentication(5, b"salt"), authentication(0, b"")] {
+        let credentials =
+            Credentials { channel_binding: Require, tls: end_point(), ..credentials() };
+        let mut peer = Peer::new(credentials);
+        peer.said();
+        assert!(matches!(peer.hear(&[request]), Err(Error::Auth(_))));
+        assert!(peer.said().is_empty());
+    }
+}
+
+#[test]
+fn an_offer_to_bind_without_tls_is_an_attack() {
+    assert!(matches!(
+        answer(ChannelBinding::Prefer, TlsBinding::NoTls, BOTH),
+        Err(Error::Auth(AuthError::Scram { .. }))
+    ));
+}
+
+#[test]
+fn a_server_that_skips_its_proof_is_refused() {
+    let mut peer = Peer::new(credentials());
+    let error = peer.hear(&[sasl(PLAIN), authentication(0, b"")]).unwrap_err();
+    assert!(matches!(error, Error::Auth(AuthError::Scram { .. })), "{error}");
+}
+
+#[test]
+fn a_server_that_repeats_another_nonce_is_refused() {
+    let mut peer = Peer::new(credentials());
+    let challenge = b"r=somebodyelses,s=c2FsdA==,i=4096";
+    let error = peer.hear(&[sasl(PLAIN), authentication(11, challenge)]).unwrap_err();
+    assert!(matches!(error, Error::Auth(AuthError::Scram { .. })), "{error}");
+}
+
+#[test]
+fn requests_out_of_order_are_violations() {
+    for requests in [
+        vec![authentication(11, b"r=x")],
+        vec![authentication(12, b"v=x")],
+        vec![authentication(3, b""), authentication(3, b"")],
+    ] {
+        let error = Peer::new(credentials()).hear(&requests).unwrap_err();
+        assert!(matches!(error, Error::Violation(_)), "{error}");
+    }
+}
+
+#[test]
+fn other_methods_are_named() {
+    let error = Peer::new(credentials()).hear(&[authentication(7, b"")]).unwrap_err();
+    assert!(error.to_string().contains("GSSAPI"), "{error}");
+    let error = Peer::new(credentials()).hear(&[sasl(&["OAUTHBEARER"])]).unwrap_err();
+    assert!(error.to_string().contains("OAUTHBEARER"), "{error}");
+}
+
+#[test]
+fn the_servers_refusal_is_passed_on() {
+    let refusal = report(b'E', "FATAL", "28P01", "password authentication failed");
+    let error = Peer::new(credentials()).hear(&[refusal]).unwrap_err();
+    assert_eq!(error.sql_state().unwrap().as_str(), "28P01");
+}
