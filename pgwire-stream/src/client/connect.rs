@@ -58,7 +58,9 @@ async fn connect(config: &Config, purpose: Purpose) -> Result<ReplicationClient>
     match config.target_session_attrs {
         TargetSessionAttrs::PreferStandby => {
             match connect_to(config, purpose, TargetSessionAttrs::Standby).await {
-                Err(Error::Connect(_)) => connect_to(config, purpose, TargetSessionAttrs::Any).await,
+                Err(Error::Connect(_)) => {
+                    connect_to(config, purpose, TargetSessionAttrs::Any).await
+                }
                 decided => decided,
             }
         }

@@ -98,7 +98,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationClient<S> {
                 }
                 Event::Error(error) => failure = failure.or(Some(error)),
                 Event::Complete | Event::Notice(_) => {}
-                Event::CopyIn | Event::CopyOut | Event::CopyBoth | Event::CopyData(_)
+                Event::CopyIn
+                | Event::CopyOut
+                | Event::CopyBoth
+                | Event::CopyData(_)
                 | Event::CopyDone => {
                     let (message, state) = ("copy data".to_owned(), "answering with rows");
                     return Err(Violation::Unexpected { message, state }.into());
@@ -140,10 +143,7 @@ impl QueryResult {
 }
 
 /// The first row's bytes of a column that must be there.
-fn required_bytes(
-    rows: &crate::proto::ResultSet,
-    column: &'static str,
-) -> Result<Bytes, Error> {
+fn required_bytes(rows: &crate::proto::ResultSet, column: &'static str) -> Result<Bytes, Error> {
     let value = rows.bytes(column)?.cloned();
     Ok(value.ok_or(Violation::Column { command: rows.command, column })?)
 }

@@ -15,4 +15,4 @@ pub(crate) mod test_config;
 mod tests;
 
 pub(crate) use hosts::connect_any;
-pub(crate) use stream::Stream;
+pub use stream::Stream;

@@ -5,13 +5,12 @@
 use std::future::poll_fn;
 use std::task::Poll;
 
+use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 
+use crate::proto::ssl_request;
 use crate::{DecodeError, Error, Result, TlsError};
-
-/// Its length, and the code that stands where others have their protocol version.
-const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
 
 /// What the server says to the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +29,9 @@ pub(crate) enum Answer {
 /// [`TlsError::UnencryptedData`] only gives the attempt its right name, where it came early enough
 /// to be seen.
 pub(crate) async fn request_tls(tcp: &mut TcpStream) -> Result<Answer> {
-    tcp.write_all(&SSL_REQUEST).await?;
+    let mut request = BytesMut::with_capacity(8);
+    ssl_request(&mut request);
+    tcp.write_all(&request).await?;
     let mut answer = [0];
     if tcp.read(&mut answer).await? == 0 {
         return Err(Error::Closed { during: "TLS was negotiated" });

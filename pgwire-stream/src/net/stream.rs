@@ -20,8 +20,11 @@ use super::encryption::Encryption;
 use super::negotiate::{Answer, request_tls};
 use super::socket::{self, Address};
 
-/// A connection on which the login can start. What is written must be flushed to reach the server.
-pub(crate) enum Stream {
+/// A connection to a server, whatever carries it. What is written must be flushed to reach the
+/// server.
+pub struct Stream(Carrier);
+
+enum Carrier {
     /// TCP without TLS.
     Tcp(TcpStream),
     /// A Unix socket.
@@ -43,13 +46,15 @@ impl Stream {
         let address = match address {
             Address::Tcp(address) => *address,
             #[cfg(unix)]
-            Address::Unix(path) => return Ok(Self::Unix(socket::connect_unix(path).await?)),
+            Address::Unix(path) => {
+                return Ok(Self(Carrier::Unix(socket::connect_unix(path).await?)));
+            }
             #[cfg(not(unix))]
             Address::Unix(_) => return Err(io::Error::from(io::ErrorKind::Unsupported).into()),
         };
         let tcp = socket::connect_tcp(address, &config.keepalive).await?;
         match encryption {
-            Encryption::Plain => Ok(Self::Tcp(tcp)),
+            Encryption::Plain => Ok(Self(Carrier::Tcp(tcp))),
             #[cfg(feature = "tls")]
             Encryption::TlsIfOffered | Encryption::Tls => {
                 encrypt(config, host, tcp, encryption).await
@@ -59,24 +64,24 @@ impl Stream {
 
     /// Whether the connection is encrypted.
     pub(crate) fn is_tls(&self) -> bool {
-        match self {
-            Self::Tcp(_) => false,
+        match self.0 {
+            Carrier::Tcp(_) => false,
             #[cfg(unix)]
-            Self::Unix(_) => false,
+            Carrier::Unix(_) => false,
             #[cfg(feature = "tls")]
-            Self::Tls(_) => true,
+            Carrier::Tls(_) => true,
         }
     }
 
     /// What a login can be bound to (`tls-server-end-point`); `None` without TLS, and where nothing
     /// is defined for the server's certificate.
     pub(crate) fn channel_binding(&self) -> Option<&[u8]> {
-        match self {
-            Self::Tcp(_) => None,
+        match &self.0 {
+            Carrier::Tcp(_) => None,
             #[cfg(unix)]
-            Self::Unix(_) => None,
+            Carrier::Unix(_) => None,
             #[cfg(feature = "tls")]
-            Self::Tls(stream) => stream.channel_binding(),
+            Carrier::Tls(stream) => stream.channel_binding(),
         }
     }
 }
@@ -96,9 +101,9 @@ async fn encrypt(
                 Endpoint::Tcp { name, .. } => name.as_str(),
                 Endpoint::Unix(_) => "",
             };
-            Ok(Stream::Tls(connector.handshake(name, tcp).await?))
+            Ok(Stream(Carrier::Tls(connector.handshake(name, tcp).await?)))
         }
-        Answer::Plain if encryption == Encryption::TlsIfOffered => Ok(Stream::Tcp(tcp)),
+        Answer::Plain if encryption == Encryption::TlsIfOffered => Ok(Stream(Carrier::Tcp(tcp))),
         Answer::Plain => {
             let mode = match config.ssl_mode {
                 crate::SslMode::Disable => "disable",
@@ -117,11 +122,11 @@ async fn encrypt(
 macro_rules! each {
     ($stream:expr, $inner:ident => $call:expr) => {
         match $stream {
-            Stream::Tcp($inner) => $call,
+            Carrier::Tcp($inner) => $call,
             #[cfg(unix)]
-            Stream::Unix($inner) => $call,
+            Carrier::Unix($inner) => $call,
             #[cfg(feature = "tls")]
-            Stream::Tls($inner) => $call,
+            Carrier::Tls($inner) => $call,
         }
     };
 }
@@ -132,7 +137,7 @@ impl AsyncRead for Stream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        each!(self.get_mut(), inner => Pin::new(inner).poll_read(cx, buf))
+        each!(&mut self.get_mut().0, inner => Pin::new(inner).poll_read(cx, buf))
     }
 }
 
@@ -142,7 +147,7 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        each!(self.get_mut(), inner => Pin::new(inner).poll_write(cx, buf))
+        each!(&mut self.get_mut().0, inner => Pin::new(inner).poll_write(cx, buf))
     }
 
     fn poll_write_vectored(
@@ -150,18 +155,18 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        each!(self.get_mut(), inner => Pin::new(inner).poll_write_vectored(cx, bufs))
+        each!(&mut self.get_mut().0, inner => Pin::new(inner).poll_write_vectored(cx, bufs))
     }
 
     fn is_write_vectored(&self) -> bool {
-        each!(self, inner => inner.is_write_vectored())
+        each!(&self.0, inner => inner.is_write_vectored())
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each!(self.get_mut(), inner => Pin::new(inner).poll_flush(cx))
+        each!(&mut self.get_mut().0, inner => Pin::new(inner).poll_flush(cx))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each!(self.get_mut(), inner => Pin::new(inner).poll_shutdown(cx))
+        each!(&mut self.get_mut().0, inner => Pin::new(inner).poll_shutdown(cx))
     }
 }

@@ -120,9 +120,7 @@ impl Login {
             }
             .into()),
             (State::Verified { bound: true }, ChannelBinding::Require) => Ok(()),
-            (_, ChannelBinding::Require) => {
-                Err(unbound("the server let us in without it"))
-            }
+            (_, ChannelBinding::Require) => Err(unbound("the server let us in without it")),
             _ => Ok(()),
         }
     }
@@ -148,16 +146,17 @@ impl Login {
             return Err(AuthError::Scram { reason }.into());
         }
         let binding = match (channel_binding, tls) {
-            (ChannelBinding::Prefer | ChannelBinding::Require, TlsBinding::ServerEndPoint(hash))
-                if plus =>
-            {
-                Some(hash)
-            }
+            (
+                ChannelBinding::Prefer | ChannelBinding::Require,
+                TlsBinding::ServerEndPoint(hash),
+            ) if plus => Some(hash),
             (ChannelBinding::Require, TlsBinding::NoTls) => {
                 return Err(unbound("the connection is not encrypted"));
             }
             (ChannelBinding::Require, TlsBinding::Undefined) => {
-                return Err(unbound("the server's certificate has a signature that defines no hash"));
+                return Err(unbound(
+                    "the server's certificate has a signature that defines no hash",
+                ));
             }
             (ChannelBinding::Require, TlsBinding::ServerEndPoint(_)) => {
                 return Err(unbound("the server does not offer it"));
@@ -174,9 +173,7 @@ impl Login {
             }
             // "I could bind, but you did not offer it": the server refuses this if it did, which
             // uncovers somebody in the middle who removed the offer.
-            (None, TlsBinding::ServerEndPoint(_))
-                if *channel_binding == ChannelBinding::Prefer =>
-            {
+            (None, TlsBinding::ServerEndPoint(_)) if *channel_binding == ChannelBinding::Prefer => {
                 (SCRAM_SHA_256, ScramBinding::unrequested())
             }
             (None, _) => (SCRAM_SHA_256, ScramBinding::unsupported()),

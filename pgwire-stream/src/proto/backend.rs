@@ -60,9 +60,8 @@ impl BackendMessage {
     }
 
     fn from_library(message: Message, tag: u8) -> Result<Self, DecodeError> {
-        let text = |result: std::io::Result<&str>| {
-            result.map(str::to_owned).map_err(|_| malformed(tag))
-        };
+        let text =
+            |result: std::io::Result<&str>| result.map(str::to_owned).map_err(|_| malformed(tag));
         Ok(match message {
             Message::AuthenticationOk => Self::Authentication(Authentication::Ok),
             Message::AuthenticationCleartextPassword => {
@@ -79,9 +78,9 @@ impl BackendMessage {
             Message::AuthenticationSaslContinue(body) => Self::Authentication(
                 Authentication::SaslContinue(Bytes::copy_from_slice(body.data())),
             ),
-            Message::AuthenticationSaslFinal(body) => Self::Authentication(
-                Authentication::SaslFinal(Bytes::copy_from_slice(body.data())),
-            ),
+            Message::AuthenticationSaslFinal(body) => {
+                Self::Authentication(Authentication::SaslFinal(Bytes::copy_from_slice(body.data())))
+            }
             Message::AuthenticationGss | Message::AuthenticationGssContinue(_) => {
                 Self::Authentication(Authentication::Unsupported("GSSAPI"))
             }

@@ -283,8 +283,7 @@ impl BackupDecoder {
             let error = Violation::Column { command: "BASE_BACKUP", column: name };
             self.rows.columns.position(name).ok_or(error)
         };
-        let (oid, location, size) =
-            (column("spcoid")?, column("spclocation")?, column("size")?);
+        let (oid, location, size) = (column("spcoid")?, column("spclocation")?, column("size")?);
         let number = |row: &Row, position: usize, name: &'static str| {
             row.bytes(position)
                 .map(|_| row.text(position).and_then(|text| text.parse::<u64>().ok()))

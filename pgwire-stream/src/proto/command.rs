@@ -327,7 +327,10 @@ mod tests {
             Command::create_physical_slot(&slot(), options, version(major)).unwrap().text
         };
         let reserved = PhysicalSlot { temporary: false, reserve_wal: true };
-        assert_eq!(create(reserved, 10), "CREATE_REPLICATION_SLOT \"walrecv\" PHYSICAL RESERVE_WAL");
+        assert_eq!(
+            create(reserved, 10),
+            "CREATE_REPLICATION_SLOT \"walrecv\" PHYSICAL RESERVE_WAL"
+        );
         assert_eq!(
             create(reserved, 18),
             "CREATE_REPLICATION_SLOT \"walrecv\" PHYSICAL (RESERVE_WAL)"

@@ -19,7 +19,8 @@ pub(super) fn startup<'a>(
 }
 
 /// Asks whether the server speaks TLS; it answers with one byte, `S` or `N`.
-pub fn ssl_request(out: &mut BytesMut) {
+#[cfg(feature = "tls")]
+pub(crate) fn ssl_request(out: &mut BytesMut) {
     frontend::ssl_request(out);
 }
 

@@ -39,7 +39,9 @@ impl Row {
             || DecodeError { message: "DataRow", problem: "its fields do not fit its length" };
         let buffer = body.buffer_bytes();
         body.ranges()
-            .map(|range| Ok(range.filter(|range| range.end <= buffer.len()).map(|r| buffer.slice(r))))
+            .map(|range| {
+                Ok(range.filter(|range| range.end <= buffer.len()).map(|r| buffer.slice(r)))
+            })
             .collect()
             .map(Self)
             .map_err(|_| error())

@@ -94,11 +94,9 @@ fn scram_is_bound_whenever_it_can_be() {
 #[test]
 fn required_binding_is_had_or_the_login_fails_before_the_password_leaves() {
     use ChannelBinding::Require;
-    for (tls, offer) in [
-        (TlsBinding::NoTls, PLAIN),
-        (TlsBinding::Undefined, BOTH),
-        (end_point(), PLAIN),
-    ] {
+    for (tls, offer) in
+        [(TlsBinding::NoTls, PLAIN), (TlsBinding::Undefined, BOTH), (end_point(), PLAIN)]
+    {
         let error = answer(Require, tls, offer).unwrap_err();
         let unavailable = AuthError::ChannelBindingUnavailable { reason: "" };
         assert!(
