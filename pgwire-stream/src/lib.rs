@@ -24,7 +24,7 @@ mod version;
 
 #[cfg(feature = "tokio")]
 pub use client::{
-    BaseBackup, Positions, Progress, QueryResult, ReplicationClient, SlotPosition, StreamEnd,
+    BaseBackup, Positions, Progress, ReplicationClient, SlotPosition, StreamEnd,
     SystemIdentification, WalEvent, WalStream,
 };
 pub use config::{
@@ -42,8 +42,8 @@ pub use lsn::{Lsn, LsnParseError};
 pub use net::Stream;
 pub use proto::{
     Archive, BackupEnd, BackupEvent, BackupStart, BackupTablespace, BaseBackupOptions, DropSlot,
-    Intervals, Keepalive as ServerKeepalive, ManifestChecksums, PhysicalSlot, StartReplication,
-    WalData,
+    Intervals, Keepalive as ServerKeepalive, ManifestChecksums, PhysicalSlot, ResultSet,
+    StartReplication, WalData,
 };
 pub use segment::{
     SegmentName, SegmentNumber, SegmentSize, SegmentSizeError, WalFileName, WalNameError,

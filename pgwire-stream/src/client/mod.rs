@@ -19,7 +19,7 @@ pub use wal_stream::{StreamEnd, WalEvent, WalStream};
 
 use crate::connection::Connection;
 use crate::net::Stream;
-use crate::proto::{Columns, Command, Event, Row};
+use crate::proto::{Command, Event, ResultSet};
 use crate::{Error, Result, ServerVersion, Violation};
 
 /// A connection for replication commands.
@@ -61,9 +61,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationClient<S> {
     ///
     /// # Errors
     /// What the server reports, or if the connection fails.
-    pub async fn query(&mut self, sql: &str) -> Result<QueryResult> {
-        let rows = self.run(&Command { name: "the query", text: sql.to_owned() }).await?;
-        Ok(QueryResult { columns: rows.columns, rows: rows.rows })
+    pub async fn query(&mut self, sql: &str) -> Result<ResultSet> {
+        self.run(&Command { name: "the query", text: sql.to_owned() }).await
     }
 
     /// Says goodbye and closes the connection.
@@ -76,9 +75,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationClient<S> {
 
     /// Sends a command and collects its rows. The session is idle afterwards, unless the
     /// connection failed.
-    async fn run(&mut self, command: &Command) -> Result<crate::proto::ResultSet> {
+    async fn run(&mut self, command: &Command) -> Result<ResultSet> {
         self.send(command).await?;
-        let mut result = crate::proto::ResultSet { command: command.name, ..Default::default() };
+        let mut result = ResultSet { command: command.name, ..Default::default() };
         let mut failure = None;
         let mut size = 0;
         loop {
@@ -89,7 +88,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationClient<S> {
                     result.rows.clear();
                 }
                 Event::Row(row) => {
-                    size += row.size();
+                    size += row.memory();
                     if size > MAX_RESULT {
                         let (length, limit) = (size as u64, MAX_RESULT as u64);
                         return Err(Violation::TooLong { length, limit }.into());
@@ -125,25 +124,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationClient<S> {
     }
 }
 
-/// The rows of a query, in text format.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct QueryResult {
-    /// The columns' names.
-    pub columns: Columns,
-    /// The rows.
-    pub rows: Vec<Row>,
-}
-
-impl QueryResult {
-    /// The text of the first row's first column: the answer of a query that asks for one value.
-    /// `None` for no row and for NULL.
-    pub fn single(&self) -> Option<&str> {
-        self.rows.first()?.text(0)
-    }
-}
-
 /// The first row's bytes of a column that must be there.
-fn required_bytes(rows: &crate::proto::ResultSet, column: &'static str) -> Result<Bytes, Error> {
+fn required_bytes(rows: &ResultSet, column: &'static str) -> Result<Bytes, Error> {
     let value = rows.bytes(column)?.cloned();
     Ok(value.ok_or(Violation::Column { command: rows.command, column })?)
 }

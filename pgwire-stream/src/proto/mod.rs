@@ -29,8 +29,7 @@ pub use feedback::{Action, Feedback, Intervals};
 pub use frame::{MAX_COPY_DATA, MAX_LOGIN_MESSAGE, MAX_MESSAGE};
 #[cfg(feature = "tls")]
 pub(crate) use frontend::ssl_request;
-pub(crate) use rows::ResultSet;
-pub use rows::{Columns, Row};
+pub use rows::{Columns, ResultSet, Row};
 pub use session::{Event, Session};
 pub use wal::{CopyBothMessage, Keepalive, StandbyStatus, WalData};
 

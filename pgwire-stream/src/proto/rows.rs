@@ -58,7 +58,7 @@ impl Row {
     }
 
     /// How much memory the row takes, about.
-    pub(crate) fn size(&self) -> usize {
+    pub fn memory(&self) -> usize {
         let values = self.0.iter().flatten().map(Bytes::len).sum::<usize>();
         values + self.0.len() * size_of::<Option<Bytes>>()
     }
@@ -75,19 +75,28 @@ impl Row {
 }
 
 /// The rows of one command's answer, by column name.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct ResultSet {
-    pub(crate) command: &'static str,
-    pub(crate) columns: Columns,
-    pub(crate) rows: Vec<Row>,
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ResultSet {
+    /// The command's name, for messages.
+    pub command: &'static str,
+    /// The columns.
+    pub columns: Columns,
+    /// The rows.
+    pub rows: Vec<Row>,
 }
 
 impl ResultSet {
+    /// The text of the first row's first column: the answer of a query that asks for one value.
+    /// `None` for no row and for NULL.
+    pub fn single(&self) -> Option<&str> {
+        self.rows.first()?.text(0)
+    }
+
     /// The bytes of a column in the first row; `None` for NULL.
     ///
     /// # Errors
     /// If there is no such column or no row.
-    pub(crate) fn bytes(&self, column: &'static str) -> Result<Option<&Bytes>, Violation> {
+    pub fn bytes(&self, column: &'static str) -> Result<Option<&Bytes>, Violation> {
         let error = Violation::Column { command: self.command, column };
         match (self.columns.position(column), self.rows.first()) {
             (Some(position), Some(row)) => Ok(row.bytes(position)),
@@ -99,7 +108,7 @@ impl ResultSet {
     ///
     /// # Errors
     /// If there is no such column, no row, or the value cannot be parsed.
-    pub(crate) fn parsed<T: std::str::FromStr>(
+    pub fn parsed<T: std::str::FromStr>(
         &self,
         column: &'static str,
     ) -> Result<Option<T>, Violation> {
@@ -114,10 +123,7 @@ impl ResultSet {
     ///
     /// # Errors
     /// As [`ResultSet::parsed`], and for NULL.
-    pub(crate) fn required<T: std::str::FromStr>(
-        &self,
-        column: &'static str,
-    ) -> Result<T, Violation> {
+    pub fn required<T: std::str::FromStr>(&self, column: &'static str) -> Result<T, Violation> {
         self.parsed(column)?.ok_or(Violation::Column { command: self.command, column })
     }
 }
