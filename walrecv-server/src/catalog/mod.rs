@@ -1,1 +1,28 @@
 //! What is stored: identity, WAL, coverage, base backups.
+//!
+//! Everything is found by reading directories and the small files beside the data; there is no
+//! separate database to lose. Like the storage below it, all of this blocks.
+
+mod document;
+
+pub mod backup;
+pub mod backups;
+pub mod coverage;
+pub mod history;
+pub mod identity;
+pub mod status;
+pub mod wal;
+pub mod wal_index;
+mod wal_size;
+
+pub use backup::{
+    Archive, BackupOutcome, BackupRecord, Manifest, ManifestOrigin, Position, Tablespace,
+};
+pub use backups::{BackupError, Catalog, CatalogEntry};
+pub use coverage::{Coverage, Gap, Reach, Span};
+pub use document::DocumentError;
+pub use history::{HistoryStore, HistoryStoreError};
+pub use identity::{Identity, IdentityError};
+pub use status::{BackupStatus, Standing};
+pub use wal::{Held, WalError, WalStore};
+pub use wal_index::{WalIndex, WalIndexError, WalIndexRecord};

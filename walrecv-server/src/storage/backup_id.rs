@@ -31,6 +31,11 @@ impl BackupId {
         Self(utc.with().subsec_nanosecond(0).build().unwrap_or(utc))
     }
 
+    /// The second that it names.
+    pub fn time(self) -> Timestamp {
+        TimeZone::UTC.to_timestamp(self.0).unwrap_or(Timestamp::MIN)
+    }
+
     /// The id to try when this one is taken: a second later.
     #[must_use]
     pub fn next(self) -> Self {

@@ -51,6 +51,11 @@ impl Access {
             Self::Group => 0o640,
         }
     }
+
+    /// The permissions of a file. A new one must be given them: the umask may have taken some.
+    pub fn file_permissions(self) -> Permissions {
+        Permissions::from_mode(self.file_mode())
+    }
 }
 
 /// A file that has its name only once it is complete and durable.
@@ -181,7 +186,7 @@ fn create_locked(path: &Path, access: Access) -> io::Result<Option<File>> {
         .open(path);
     match opened {
         Ok(file) => {
-            file.set_permissions(Permissions::from_mode(access.file_mode()))?;
+            file.set_permissions(access.file_permissions())?;
             // Between the two calls somebody may have taken it for a leftover and removed it.
             let ours = matches!(file.try_lock(), Ok(())) && still_named(&file, path)?;
             Ok(ours.then_some(file))
@@ -322,7 +327,7 @@ pub fn create_file_new(path: &Path, access: Access) -> Result<File, StorageError
         .mode(access.file_mode())
         .open(path)
         .map_err(StorageError::of("create", path))?;
-    file.set_permissions(Permissions::from_mode(access.file_mode()))
+    file.set_permissions(access.file_permissions())
         .map_err(StorageError::of("set the permissions of", path))?;
     sync_parent(path)?;
     Ok(file)

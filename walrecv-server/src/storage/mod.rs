@@ -14,7 +14,7 @@ pub mod lock;
 pub mod tar;
 
 pub use backup_id::{BackupId, BackupIdError};
-pub use compression::Codec;
+pub use compression::{Codec, CompressedWriter, Frame, Method};
 pub use durable::Access;
 pub use error::StorageError;
 pub use hash::{HashingWriter, Sha256Sum, Sha256SumError, Stored};

@@ -1,0 +1,277 @@
+//! The base backups of a server: begun, recorded, listed, found by name.
+
+use std::collections::BTreeSet;
+use std::ops::Bound;
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use pgwire_stream::{SegmentName, SegmentNumber};
+
+use super::backup::{BackupOutcome, BackupRecord, Position};
+use super::document::DocumentError;
+use super::history::HistoryStoreError;
+use super::status::{self, BackupStatus, Certainty, Standing};
+use super::wal::{WalError, WalStore};
+use crate::failure::{Class, Failure};
+use crate::settings::ServerName;
+use crate::storage::{
+    BackupDir, BackupId, ServerDir, ServerLock, StorageError, durable, durable::Put,
+};
+
+/// The base backups of one server.
+#[derive(Clone, Debug)]
+pub struct Catalog {
+    server: ServerDir,
+}
+
+/// A backup in the list; its record may be unreadable, which must not hide the others.
+#[derive(Debug)]
+pub struct CatalogEntry {
+    /// The backup.
+    pub id: BackupId,
+    /// What is known of it.
+    pub record: Result<BackupRecord, BackupError>,
+}
+
+/// Why a backup cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupError {
+    /// There is none by this name.
+    #[error("server `{server}` has no backup `{wanted}`")]
+    Unknown {
+        /// What was asked for.
+        wanted: String,
+        /// The server.
+        server: ServerName,
+    },
+    /// There is none at all that is complete.
+    #[error("server `{server}` has no complete backup")]
+    NoneComplete {
+        /// The server.
+        server: ServerName,
+    },
+    /// Its directory has no record.
+    #[error("backup `{id}` has no record: `{}` is missing", path.display())]
+    NoRecord {
+        /// The backup.
+        id: BackupId,
+        /// Where the record would be.
+        path: PathBuf,
+    },
+    /// Its record cannot be read or written.
+    #[error(transparent)]
+    Document(#[from] DocumentError),
+    /// The history of its timeline cannot be read.
+    #[error(transparent)]
+    History(#[from] HistoryStoreError),
+    /// The WAL that it needs cannot be read.
+    #[error(transparent)]
+    Wal(#[from] WalError),
+    /// A file cannot be read or written.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+impl Failure for BackupError {
+    fn class(&self) -> Class {
+        match self {
+            Self::History(error) => error.class(),
+            _ => Class::Failed,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Unknown { server, .. } => {
+                Some(format!("`walrecv-server list-backups {server}` shows what there is"))
+            }
+            Self::NoneComplete { server } => {
+                Some(format!("`walrecv-server backup {server}` takes one"))
+            }
+            Self::NoRecord { .. } => None,
+            Self::Document(error) => error.hint(),
+            Self::History(error) => error.hint(),
+            Self::Wal(error) => error.hint(),
+            Self::Storage(error) => error.hint(),
+        }
+    }
+}
+
+impl Catalog {
+    /// The backups of a server.
+    pub fn new(server: &ServerDir) -> Self {
+        Self { server: server.clone() }
+    }
+
+    /// Makes the directory of a backup that begins at `now`, and its first record, which `record`
+    /// makes for the id that was free. Durable on return.
+    ///
+    /// # Errors
+    /// If the directory or the record cannot be written.
+    pub fn begin(
+        &self,
+        now: Timestamp,
+        _backup: &ServerLock,
+        record: impl FnOnce(BackupId) -> BackupRecord,
+    ) -> Result<(BackupDir, BackupRecord), BackupError> {
+        durable::create_dir(&self.server.base(), self.server.access())?;
+        let mut id = BackupId::at(now);
+        let backup = loop {
+            let backup = self.server.backup(id);
+            match durable::create_dir_new(backup.path(), self.server.access())? {
+                Put::Stored => break backup,
+                Put::Exists => id = id.next(),
+            }
+        };
+        let record = record(id);
+        record.save(&backup)?;
+        Ok((backup, record))
+    }
+
+    /// Writes a backup's record in place of the one there. Durable on return.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn save(&self, record: &BackupRecord) -> Result<(), BackupError> {
+        Ok(record.save(&self.server.backup(record.id))?)
+    }
+
+    /// What is known of a backup.
+    ///
+    /// # Errors
+    /// If there is no such backup, or its record cannot be read.
+    pub fn load(&self, id: BackupId) -> Result<BackupRecord, BackupError> {
+        let backup = self.server.backup(id);
+        match BackupRecord::load(&backup)? {
+            Some(record) => Ok(record),
+            None if backup.path().is_dir() => {
+                Err(BackupError::NoRecord { id, path: backup.record() })
+            }
+            None => Err(self.unknown(&id.to_string())),
+        }
+    }
+
+    /// Every backup, in the order in which they began. One whose record cannot be read is put
+    /// where its id says.
+    ///
+    /// # Errors
+    /// If the directory cannot be read.
+    pub fn list(&self) -> Result<Vec<CatalogEntry>, BackupError> {
+        let mut entries: Vec<CatalogEntry> = durable::list_dir(&self.server.base())?
+            .iter()
+            .filter_map(|name| name.to_str()?.parse().ok())
+            .map(|id| CatalogEntry { id, record: self.load(id) })
+            .collect();
+        entries.sort_by_cached_key(|entry| {
+            let began_at = entry.record.as_ref().map(|record| record.began_at).ok();
+            (began_at.unwrap_or_else(|| entry.id.time()), entry.id)
+        });
+        Ok(entries)
+    }
+
+    /// The backup that an operator means: an id, or `latest`, `last`, `first`, `oldest` or
+    /// `latest-full` of those that were copied completely.
+    ///
+    /// # Errors
+    /// If there is no such backup, or its record cannot be read.
+    pub fn resolve(&self, wanted: &str) -> Result<BackupRecord, BackupError> {
+        let complete = || -> Result<_, BackupError> {
+            let readable = self.list()?.into_iter().filter_map(|entry| entry.record.ok());
+            let mut complete: Vec<BackupRecord> =
+                readable.filter(|record| record.outcome == BackupOutcome::Copied).collect();
+            complete.reverse();
+            Ok(complete)
+        };
+        let found = match wanted {
+            "latest" | "last" => complete()?.into_iter().next(),
+            "first" | "oldest" => complete()?.into_iter().next_back(),
+            "latest-full" => complete()?.into_iter().find(|record| record.parent.is_none()),
+            id => return self.load(id.parse().map_err(|_| self.unknown(id))?),
+        };
+        found.ok_or_else(|| BackupError::NoneComplete { server: self.server.name().clone() })
+    }
+
+    /// What a backup is worth, as it looks now.
+    ///
+    /// # Errors
+    /// If the WAL or the timeline histories cannot be read.
+    pub fn standing(&self, record: &BackupRecord) -> Result<Standing, BackupError> {
+        status::standing(&self.server, record, Certainty::Seen)
+    }
+
+    /// What a backup is worth, and will be after a power cut. When it is found done for the first
+    /// time, that is recorded.
+    ///
+    /// # Errors
+    /// If the WAL or the timeline histories cannot be read, something cannot be made durable, or
+    /// the record cannot be written.
+    pub fn settle(
+        &self,
+        record: &mut BackupRecord,
+        _backup: &ServerLock,
+    ) -> Result<Standing, BackupError> {
+        let standing = status::standing(&self.server, record, Certainty::Durable)?;
+        if standing.status == BackupStatus::Done && record.done_at.is_none() {
+            record.done_at = Some(Timestamp::now());
+            self.save(record)?;
+        }
+        Ok(standing)
+    }
+
+    /// Marks the backups whose processes died as failed, and returns them. The lock proves that
+    /// nobody is taking one.
+    ///
+    /// # Errors
+    /// If a record cannot be written.
+    pub fn fail_interrupted(&self, _backup: &ServerLock) -> Result<Vec<BackupId>, BackupError> {
+        let mut failed = Vec::new();
+        for entry in self.list()? {
+            if let Ok(mut record) = entry.record
+                && record.outcome == BackupOutcome::Started
+            {
+                let error = "it was interrupted".to_owned();
+                record.outcome = BackupOutcome::Failed { error };
+                self.save(&record)?;
+                failed.push(record.id);
+            }
+        }
+        Ok(failed)
+    }
+
+    /// The stored size of the archived WAL of each backup: from where it begins to where the next
+    /// complete one on its timeline does, or to the end of what is there. In the order given.
+    ///
+    /// # Errors
+    /// If the archive cannot be read.
+    pub fn wal_sizes(&self, records: &[&BackupRecord]) -> Result<Vec<u64>, BackupError> {
+        let Some(size) = records.first().map(|record| record.segment_size) else {
+            return Ok(Vec::new());
+        };
+        let sizes = WalStore::new(&self.server, size).stored_sizes()?;
+        let first =
+            |begin: Position| SegmentName::new(begin.timeline, size.segment_of(begin.lsn), size);
+        let last = |begin: Position| {
+            SegmentName::new(begin.timeline, SegmentNumber::from_u64(u64::MAX), size)
+        };
+        let begins: BTreeSet<SegmentName> = records
+            .iter()
+            .filter(|record| record.outcome == BackupOutcome::Copied)
+            .filter_map(|record| record.begin.map(first))
+            .collect();
+        let size_of = |record: &&BackupRecord| {
+            let Some(begin) = record.begin else { return 0 };
+            let behind = (Bound::Excluded(first(begin)), Bound::Included(last(begin)));
+            let end = match begins.range(behind).next() {
+                Some(&next) => Bound::Excluded(next),
+                None => Bound::Included(last(begin)),
+            };
+            sizes.range((Bound::Included(first(begin)), end)).map(|(_, size)| size).sum()
+        };
+        Ok(records.iter().map(size_of).collect())
+    }
+
+    fn unknown(&self, wanted: &str) -> BackupError {
+        let wanted = wanted.chars().take(40).collect();
+        BackupError::Unknown { wanted, server: self.server.name().clone() }
+    }
+}

@@ -1,0 +1,103 @@
+//! What a backup is worth: computed from its record and from the WAL that is there.
+
+use std::fmt;
+
+use pgwire_stream::TimelineHistory;
+use serde::Serialize;
+
+use super::backup::{BackupOutcome, BackupRecord};
+use super::backups::BackupError;
+use super::coverage::{Gap, Reach};
+use super::history::HistoryStore;
+use super::wal::WalStore;
+use crate::storage::ServerDir;
+
+/// What a backup is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum BackupStatus {
+    /// It is being taken, or its process died.
+    Started,
+    /// It ended before everything was there.
+    Failed,
+    /// It is there, and WAL up to its end is still to come.
+    WaitingForWals,
+    /// It can be restored.
+    Done,
+    /// It is there, and WAL that it needs is lost.
+    Broken,
+}
+
+impl BackupStatus {
+    /// Its name in lists and records.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Started => "STARTED",
+            Self::Failed => "FAILED",
+            Self::WaitingForWals => "WAITING_FOR_WALS",
+            Self::Done => "DONE",
+            Self::Broken => "BROKEN",
+        }
+    }
+}
+
+impl fmt::Display for BackupStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// A backup's status, and the WAL that it lacks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// The status.
+    pub status: BackupStatus,
+    /// The first WAL that it needs and that is not there.
+    pub missing: Option<Gap>,
+}
+
+/// How sure an answer about WAL must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Certainty {
+    /// As it looks now.
+    Seen,
+    /// As it will be after a power cut.
+    Durable,
+}
+
+/// The standing of a backup.
+pub(super) fn standing(
+    server: &ServerDir,
+    record: &BackupRecord,
+    certainty: Certainty,
+) -> Result<Standing, BackupError> {
+    let of = |status| Ok(Standing { status, missing: None });
+    let (begin, end) = match (&record.outcome, record.begin, record.end) {
+        (BackupOutcome::Started, ..) => return of(BackupStatus::Started),
+        (BackupOutcome::Copied, Some(begin), Some(end)) => (begin, end),
+        // Copied without positions is a record that nobody wrote so.
+        (BackupOutcome::Failed { .. } | BackupOutcome::Copied, ..) => {
+            return of(BackupStatus::Failed);
+        }
+    };
+    // A backup that begins and ends on one timeline needs nothing of the older ones.
+    let history = if begin.timeline == end.timeline {
+        TimelineHistory::root(end.timeline)
+    } else {
+        HistoryStore::new(server).ancestry(end.timeline)?
+    };
+    let wal = WalStore::new(server, record.segment_size);
+    let reach = match certainty {
+        Certainty::Seen => wal.reach(&history, begin.lsn, end.lsn)?,
+        Certainty::Durable => wal.durable_reach(&history, begin.lsn, end.lsn)?,
+    };
+    Ok(match reach {
+        Reach::Covered => Standing { status: BackupStatus::Done, missing: None },
+        Reach::Missing(gap) => {
+            // The receiver goes forward only: what it has passed, or had and lost, never comes.
+            let lost = record.done_at.is_some() || gap.passed;
+            let status = if lost { BackupStatus::Broken } else { BackupStatus::WaitingForWals };
+            Standing { status, missing: Some(gap) }
+        }
+    })
+}

@@ -1,0 +1,448 @@
+//! What WAL is held, and reading it.
+//!
+//! A segment moves from `streaming/<segment>.partial` to `streaming/<segment>` to `wals/`, and is
+//! dropped from one place only when it is in the next. Whoever looks in this order while another
+//! process moves it finds it in one place or another.
+
+use std::collections::BTreeSet;
+use std::io::{self, Read};
+use std::path::PathBuf;
+
+use pgwire_stream::{Lsn, SegmentName, SegmentNumber, SegmentSize, TimelineHistory, WalFileName};
+
+use super::coverage::{Coverage, Gap, Reach};
+use super::wal_index::{WalIndex, WalIndexError};
+use crate::failure::Failure;
+use crate::storage::{ArchivedWal, Codec, ServerDir, StorageError, compression, durable};
+
+/// The WAL that is held for one server.
+#[derive(Clone, Debug)]
+pub struct WalStore {
+    server: ServerDir,
+    segment_size: SegmentSize,
+}
+
+/// Where a segment is held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// Whole, in the archive.
+    Archived {
+        /// The file.
+        path: PathBuf,
+        /// How it is compressed.
+        codec: Codec,
+    },
+    /// Whole and raw, not archived yet.
+    Streaming {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Only its beginning: it is being received, or its timeline was left within it.
+    Partial {
+        /// The file.
+        path: PathBuf,
+        /// How it is compressed: not at all, unless it is in the archive.
+        codec: Codec,
+        /// How much WAL is in it. Of one that is being received, it may be more by now.
+        length: u64,
+    },
+}
+
+/// Why WAL cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum WalError {
+    /// A file does not hold what it must.
+    #[error("`{}` holds {found} bytes of WAL instead of {expected}", path.display())]
+    WrongSize {
+        /// The file.
+        path: PathBuf,
+        /// The size that it must have.
+        expected: u64,
+        /// The size that it has, decompressed; one more than expected stands for any more.
+        found: u64,
+    },
+    /// What is known of the archive cannot be read.
+    #[error(transparent)]
+    Index(#[from] WalIndexError),
+    /// A file cannot be read.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+impl Failure for WalError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::WrongSize { .. } => None,
+            Self::Index(error) => error.hint(),
+            Self::Storage(error) => error.hint(),
+        }
+    }
+}
+
+/// The segments that somebody asks about.
+struct Wanted<'a> {
+    /// Of the timelines in this history; of every timeline without one.
+    history: Option<&'a TimelineHistory>,
+    first: SegmentNumber,
+    last: SegmentNumber,
+}
+
+impl Wanted<'_> {
+    fn has(&self, segment: SegmentName, size: SegmentSize) -> bool {
+        self.has_timeline(segment)
+            && segment.number(size).is_ok_and(|n| (self.first..=self.last).contains(&n))
+    }
+
+    /// Whether it may have a segment of the directory whose first segment this is.
+    fn has_some_of(&self, folder: SegmentName, size: SegmentSize) -> bool {
+        let others = (1 << 32) / u64::from(size.bytes()) - 1;
+        self.has_timeline(folder)
+            && folder.number(size).is_ok_and(|first| {
+                first <= self.last && first.as_u64().saturating_add(others) >= self.first.as_u64()
+            })
+    }
+
+    fn has_timeline(&self, segment: SegmentName) -> bool {
+        self.history.is_none_or(|history| history.contains(segment.timeline()))
+    }
+}
+
+impl WalStore {
+    /// The WAL of a server whose segments have this size.
+    pub fn new(server: &ServerDir, segment_size: SegmentSize) -> Self {
+        Self { server: server.clone(), segment_size }
+    }
+
+    pub(super) fn server(&self) -> &ServerDir {
+        &self.server
+    }
+
+    /// The size of its segments.
+    pub fn segment_size(&self) -> SegmentSize {
+        self.segment_size
+    }
+
+    /// Where a segment is held; whole if it is whole anywhere.
+    ///
+    /// # Errors
+    /// If a directory or an index cannot be read.
+    pub fn find(&self, segment: SegmentName) -> Result<Option<Held>, WalError> {
+        let partial = self.streaming_partial(segment)?;
+        let path = self.server.streaming_segment(segment);
+        if durable::file_size(&path)? == Some(self.segment_size.bytes().into()) {
+            return Ok(Some(Held::Streaming { path }));
+        }
+        for codec in Codec::ALL {
+            let path = self.server.archived(segment, codec);
+            if durable::file_size(&path)?.is_some() {
+                return Ok(Some(Held::Archived { path, codec }));
+            }
+        }
+        // Of two beginnings the longer one: a timeline may be left, and come back to.
+        let cut = self.archived_partial(segment)?;
+        Ok([partial, cut].into_iter().flatten().max_by_key(Held::length_of_partial))
+    }
+
+    /// Reads a segment, decompressed; `None` if nothing of it is held.
+    ///
+    /// A whole segment ends with an error if it does not have the size of one. A partial one ends
+    /// where it ended when it was found, although more may have been received since.
+    ///
+    /// # Errors
+    /// If it cannot be opened.
+    pub fn open(&self, segment: SegmentName) -> Result<Option<WalReader>, WalError> {
+        loop {
+            let Some(held) = self.find(segment)? else { return Ok(None) };
+            match self.open_held(&held) {
+                Ok(reader) => return Ok(Some(reader)),
+                // It moved on while we looked. It moves twice at most, so this ends.
+                Err(error) if error.is_not_found() => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Reads a segment from where it was found.
+    ///
+    /// # Errors
+    /// If it cannot be opened.
+    pub fn open_held(&self, held: &Held) -> Result<WalReader, StorageError> {
+        let whole = u64::from(self.segment_size.bytes());
+        let (path, codec, length) = match held {
+            Held::Archived { path, codec } => (path, *codec, whole),
+            Held::Streaming { path } => (path, Codec::None, whole),
+            Held::Partial { path, codec, length } => (path, *codec, *length),
+        };
+        let source = compression::open(path, codec)?;
+        let growing = matches!(held, Held::Partial { codec: Codec::None, .. });
+        Ok(WalReader { source, path: path.clone(), length, read: 0, growing })
+    }
+
+    /// All that is held. Reads every directory of the archive; prefer
+    /// [`coverage_between`](Self::coverage_between) where the question is about a part.
+    ///
+    /// # Errors
+    /// If a directory or an index cannot be read.
+    pub fn coverage(&self) -> Result<Coverage, WalError> {
+        let all = (SegmentNumber::from_u64(0), SegmentNumber::from_u64(u64::MAX));
+        self.scan(&Wanted { history: None, first: all.0, last: all.1 })
+    }
+
+    /// What is held of a history's WAL from `from` to `to`.
+    ///
+    /// # Errors
+    /// If a directory or an index cannot be read.
+    pub fn coverage_between(
+        &self,
+        history: &TimelineHistory,
+        from: Lsn,
+        to: Lsn,
+    ) -> Result<Coverage, WalError> {
+        let first = self.segment_size.segment_of(from);
+        let last = self.segment_size.last_byte_segment_of(to);
+        self.scan(&Wanted { history: Some(history), first, last })
+    }
+
+    /// Whether the WAL of a history is held from `from` to `to`: something to show, but not to
+    /// promise anything on, because it may not be durable yet.
+    ///
+    /// # Errors
+    /// If a directory or an index cannot be read.
+    pub fn reach(&self, history: &TimelineHistory, from: Lsn, to: Lsn) -> Result<Reach, WalError> {
+        let mut coverage = self.coverage_between(history, from, to)?;
+        loop {
+            let reach = coverage.reach(history, from, to);
+            let Reach::Missing(gap) = reach else { return Ok(reach) };
+            // A file may be missed in a directory in which another process renames it. By its
+            // name it is found.
+            if !self.look_again(&mut coverage, history, &gap)? {
+                let passed = gap.passed || self.holds_behind(history, &gap)?;
+                return Ok(Reach::Missing(Gap { passed, ..gap }));
+            }
+        }
+    }
+
+    /// Whether the WAL of a history is held from `from` to `to`, and will be after a power cut.
+    ///
+    /// The receiver, usually another process, appends to a `.partial` segment and syncs it when
+    /// it sees fit, so its length alone promises nothing. We sync ourselves what the answer rests
+    /// on, after we have looked at the lengths: `fsync` writes back what is in a file, whoever
+    /// wrote it. A segment is never preallocated while it is received, so its length is what was
+    /// received. The directories are synced too, for the names: a segment may just have been
+    /// renamed. What moves on meanwhile is durable where it goes before it leaves.
+    ///
+    /// # Errors
+    /// If a directory or an index cannot be read, or something cannot be made durable.
+    pub fn durable_reach(
+        &self,
+        history: &TimelineHistory,
+        from: Lsn,
+        to: Lsn,
+    ) -> Result<Reach, WalError> {
+        let reach = self.reach(history, from, to)?;
+        if reach != Reach::Covered {
+            return Ok(reach);
+        }
+        let first = self.segment_size.segment_of(from).as_u64();
+        let last = self.segment_size.last_byte_segment_of(to).as_u64();
+        let coverage = Coverage::new(self.segment_size);
+        let mut directories = BTreeSet::from([self.server.streaming(), self.server.wals()]);
+        for number in (first..=last).map(SegmentNumber::from_u64) {
+            for timeline in coverage.candidates(history, number) {
+                let segment = SegmentName::new(timeline, number, self.segment_size);
+                for path in
+                    [self.server.streaming_partial(segment), self.server.streaming_segment(segment)]
+                {
+                    sync_if_there(|| durable::sync_file(&path).map(drop))?;
+                }
+                directories.insert(self.server.wal_dir(segment));
+            }
+        }
+        for directory in directories {
+            sync_if_there(|| durable::sync_dir(&directory))?;
+        }
+        // What was looked at before may have been replaced while it was synced: look again.
+        self.reach(history, from, to)
+    }
+
+    /// The archive's directories, `wals/<16 digits>`, each as the name of its first segment.
+    pub(super) fn folders(&self) -> Result<Vec<SegmentName>, WalError> {
+        let mut folders: Vec<SegmentName> = durable::list_dir(&self.server.wals())?
+            .iter()
+            .filter_map(|name| format!("{}00000000", name.to_str()?).parse().ok())
+            .collect();
+        folders.sort();
+        Ok(folders)
+    }
+
+    fn scan(&self, wanted: &Wanted<'_>) -> Result<Coverage, WalError> {
+        let mut coverage = Coverage::new(self.segment_size);
+        // First where segments come from, then where they go to.
+        for name in durable::list_dir(&self.server.streaming())? {
+            match name.to_str().map(str::parse) {
+                Some(Ok(WalFileName::Partial(segment) | WalFileName::Segment(segment)))
+                    if wanted.has(segment, self.segment_size) =>
+                {
+                    let path = self.server.streaming().join(&name);
+                    coverage.add(segment, durable::file_size(&path)?.unwrap_or(0));
+                }
+                _ => {}
+            }
+        }
+        for folder in self.folders()? {
+            if wanted.has_some_of(folder, self.segment_size) {
+                self.scan_folder(folder, wanted, &mut coverage)?;
+            }
+        }
+        Ok(coverage)
+    }
+
+    fn scan_folder(
+        &self,
+        folder: SegmentName,
+        wanted: &Wanted<'_>,
+        coverage: &mut Coverage,
+    ) -> Result<(), WalError> {
+        for name in durable::list_dir(&self.server.wal_dir(folder))? {
+            match name.to_str().map(str::parse::<ArchivedWal>) {
+                Some(Ok(file)) if wanted.has(file.segment, self.segment_size) => {
+                    let length = if file.partial {
+                        self.length_of_archived_partial(file)?
+                    } else {
+                        self.segment_size.bytes().into()
+                    };
+                    coverage.add(file.segment, length);
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn streaming_partial(&self, segment: SegmentName) -> Result<Option<Held>, WalError> {
+        let path = self.server.streaming_partial(segment);
+        let length = durable::file_size(&path)?;
+        Ok(length.map(|length| Held::Partial { path, codec: Codec::None, length }))
+    }
+
+    fn archived_partial(&self, segment: SegmentName) -> Result<Option<Held>, WalError> {
+        for codec in Codec::ALL {
+            let file = ArchivedWal { segment, partial: true, codec };
+            let path = self.server.archived_file(file);
+            if durable::file_size(&path)?.is_some() {
+                let length = self.length_of_archived_partial(file)?;
+                return Ok(Some(Held::Partial { path, codec, length }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The index knows; without it the file must be read.
+    fn length_of_archived_partial(&self, file: ArchivedWal) -> Result<u64, WalError> {
+        if let Ok(Some(record)) = WalIndex::of(&self.server, file.segment).find(file) {
+            return Ok(record.plain_size);
+        }
+        let path = self.server.archived_file(file);
+        let limit = u64::from(self.segment_size.bytes());
+        let mut plain = compression::open(&path, file.codec)?.take(limit);
+        Ok(io::copy(&mut plain, &mut io::sink()).map_err(StorageError::of("read", &path))?)
+    }
+
+    /// Looks for the missing segment by its names; whether something was found that helps.
+    fn look_again(
+        &self,
+        coverage: &mut Coverage,
+        history: &TimelineHistory,
+        gap: &Gap,
+    ) -> Result<bool, WalError> {
+        let number = self.segment_size.segment_of(gap.from);
+        let mut found = false;
+        for timeline in coverage.candidates(history, number) {
+            let segment = SegmentName::new(timeline, number, self.segment_size);
+            let length = match self.find(segment)? {
+                Some(Held::Partial { length, .. }) => length,
+                Some(_) => self.segment_size.bytes().into(),
+                None => 0,
+            };
+            let before = coverage.length(timeline, number);
+            coverage.add(segment, length);
+            found |= coverage.length(timeline, number) > before;
+        }
+        Ok(found)
+    }
+
+    /// Whether WAL behind a gap is held, which tells lost from late.
+    fn holds_behind(&self, history: &TimelineHistory, gap: &Gap) -> Result<bool, WalError> {
+        let number = self.segment_size.segment_of(gap.from);
+        let last = SegmentNumber::from_u64(u64::MAX);
+        let behind = Wanted { history: Some(history), first: number.next(), last };
+        Ok(self.scan(&behind)?.holds_behind(history, number))
+    }
+}
+
+fn sync_if_there(sync: impl FnOnce() -> Result<(), StorageError>) -> Result<(), StorageError> {
+    match sync() {
+        Err(error) if error.is_not_found() => Ok(()),
+        result => result,
+    }
+}
+
+impl Held {
+    /// The file.
+    pub fn path(&self) -> &PathBuf {
+        match self {
+            Self::Archived { path, .. } | Self::Streaming { path } | Self::Partial { path, .. } => {
+                path
+            }
+        }
+    }
+
+    fn length_of_partial(&self) -> u64 {
+        match self {
+            Self::Partial { length, .. } => *length,
+            Self::Archived { .. } | Self::Streaming { .. } => u64::MAX,
+        }
+    }
+}
+
+/// The WAL of a segment, decompressed. Ends with an error if it is not as long as it must be.
+pub struct WalReader {
+    source: Box<dyn Read + Send>,
+    path: PathBuf,
+    length: u64,
+    read: u64,
+    growing: bool,
+}
+
+impl WalReader {
+    /// How many bytes it gives.
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    fn wrong_size(&self, found: u64) -> io::Error {
+        let error = WalError::WrongSize { path: self.path.clone(), expected: self.length, found };
+        io::Error::new(io::ErrorKind::InvalidData, error)
+    }
+}
+
+impl Read for WalReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        let left = self.length - self.read;
+        if left == 0 {
+            // Reading on makes the codec check its checksums, and shows what does not belong here.
+            let extra = if self.growing { 0 } else { self.source.read(&mut [0])? };
+            return if extra == 0 { Ok(0) } else { Err(self.wrong_size(self.length + 1)) };
+        }
+        let limit = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+        let taken = self.source.read(buffer.get_mut(..limit).unwrap_or_default())?;
+        if taken == 0 {
+            return Err(self.wrong_size(self.read));
+        }
+        self.read += taken as u64;
+        Ok(taken)
+    }
+}

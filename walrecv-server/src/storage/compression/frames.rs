@@ -1,0 +1,209 @@
+//! Independent frames, compressed by several threads and written in order.
+
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::num::NonZeroUsize;
+use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use serde::{Deserialize, Serialize};
+
+/// How much plain data a frame holds at most.
+pub const FRAME_SIZE: usize = 8 << 20;
+
+/// A part of a stored file that can be decompressed alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Frame {
+    /// Where its data begins in the plain file.
+    pub plain_offset: u64,
+    /// How much data it holds.
+    pub plain_length: u64,
+    /// Where it begins in the stored file.
+    pub stored_offset: u64,
+    /// Its size in the stored file.
+    pub stored_length: u64,
+}
+
+/// Compresses one frame after another, none knowing of the others.
+pub(super) trait FrameCodec: Send {
+    /// Puts the frame with this data into `frame`, whatever was there.
+    fn compress(&mut self, plain: &[u8], frame: &mut Vec<u8>) -> io::Result<()>;
+}
+
+/// Cuts what is written into frames.
+///
+/// With one worker the caller's thread compresses. With more, as many threads do, and the caller's
+/// thread collects and writes: it waits for the oldest frame when twice as many frames as threads
+/// are under way, which bounds the memory.
+pub(super) struct FramedWriter<W> {
+    sink: W,
+    /// The plain data of the frame that is being filled.
+    plain: Vec<u8>,
+    engine: Engine,
+    position: Frame,
+    frames: Vec<Frame>,
+}
+
+enum Engine {
+    Here { codec: Box<dyn FrameCodec>, frame: Vec<u8> },
+    Threads(Pool),
+}
+
+/// Plain data and the buffer for its frame, on the way to a worker or back.
+struct Job {
+    plain: Vec<u8>,
+    frame: Vec<u8>,
+}
+
+type Outcome = io::Result<Job>;
+
+struct Pool {
+    jobs: Sender<(Job, std::sync::mpsc::SyncSender<Outcome>)>,
+    /// The frames under way, in order.
+    pending: VecDeque<Receiver<Outcome>>,
+    /// Buffers that can be used again.
+    spare: Vec<Job>,
+    limit: usize,
+}
+
+impl<W: Write> FramedWriter<W> {
+    pub(super) fn new(
+        sink: W,
+        workers: NonZeroUsize,
+        mut codec: impl FnMut() -> io::Result<Box<dyn FrameCodec>>,
+    ) -> io::Result<Self> {
+        let engine = if workers.get() == 1 {
+            Engine::Here { codec: codec()?, frame: Vec::new() }
+        } else {
+            let codecs =
+                std::iter::repeat_with(codec).take(workers.get()).collect::<io::Result<_>>()?;
+            Engine::Threads(Pool::start(codecs)?)
+        };
+        Ok(Self { sink, plain: Vec::new(), engine, position: Frame::default(), frames: Vec::new() })
+    }
+
+    pub(super) fn write(&mut self, plain: &[u8]) -> io::Result<usize> {
+        let room = FRAME_SIZE - self.plain.len();
+        let taken = plain.get(..room).unwrap_or(plain);
+        self.plain.extend_from_slice(taken);
+        if self.plain.len() == FRAME_SIZE {
+            self.end_frame()?;
+        }
+        Ok(taken.len())
+    }
+
+    pub(super) fn take_frames(&mut self) -> Vec<Frame> {
+        std::mem::take(&mut self.frames)
+    }
+
+    pub(super) fn finish(mut self) -> io::Result<(W, Vec<Frame>)> {
+        // An empty file is an empty frame, so that stock tools accept it.
+        if !self.plain.is_empty() || self.position.plain_offset == 0 {
+            self.end_frame()?;
+        }
+        if let Engine::Threads(pool) = &mut self.engine {
+            while let Some(job) = pool.oldest()? {
+                write_frame(&mut self.sink, &job, &mut self.position, &mut self.frames)?;
+            }
+        }
+        Ok((self.sink, self.frames))
+    }
+
+    pub(super) fn sink_mut(&mut self) -> &mut W {
+        &mut self.sink
+    }
+
+    fn end_frame(&mut self) -> io::Result<()> {
+        let plain = std::mem::take(&mut self.plain);
+        match &mut self.engine {
+            Engine::Here { codec, frame } => {
+                let mut job = Job { plain, frame: std::mem::take(frame) };
+                codec.compress(&job.plain, &mut job.frame)?;
+                write_frame(&mut self.sink, &job, &mut self.position, &mut self.frames)?;
+                *frame = job.frame;
+                self.plain = job.plain;
+                self.plain.clear();
+            }
+            Engine::Threads(pool) => {
+                self.plain = pool.submit(plain)?;
+                while pool.is_full() {
+                    let Some(job) = pool.oldest()? else { break };
+                    write_frame(&mut self.sink, &job, &mut self.position, &mut self.frames)?;
+                    pool.spare.push(job);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn write_frame(
+    sink: &mut impl Write,
+    job: &Job,
+    position: &mut Frame,
+    frames: &mut Vec<Frame>,
+) -> io::Result<()> {
+    sink.write_all(&job.frame)?;
+    let frame = Frame {
+        plain_length: job.plain.len() as u64,
+        stored_length: job.frame.len() as u64,
+        ..*position
+    };
+    position.plain_offset += frame.plain_length;
+    position.stored_offset += frame.stored_length;
+    if frame.plain_length > 0 {
+        frames.push(frame);
+    }
+    Ok(())
+}
+
+impl Pool {
+    /// The threads end when the pool is dropped, because nobody sends them jobs any more.
+    fn start(codecs: Vec<Box<dyn FrameCodec>>) -> io::Result<Self> {
+        let limit = codecs.len() * 2;
+        let (jobs, queue) = channel::<(Job, std::sync::mpsc::SyncSender<Outcome>)>();
+        let queue = Arc::new(Mutex::new(queue));
+        for mut codec in codecs {
+            let queue = Arc::clone(&queue);
+            thread::Builder::new().name("compress".to_owned()).spawn(move || {
+                loop {
+                    // Nothing can go wrong while it is held, so poison means nothing.
+                    let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                    let Ok((mut job, done)) = next else { return };
+                    let outcome = codec.compress(&job.plain, &mut job.frame).map(|()| job);
+                    // Nobody waits for it if the writer gave up.
+                    let _ = done.send(outcome);
+                }
+            })?;
+        }
+        Ok(Self { jobs, pending: VecDeque::new(), spare: Vec::new(), limit })
+    }
+
+    /// Hands out a frame's data, and returns a buffer for the next.
+    fn submit(&mut self, plain: Vec<u8>) -> io::Result<Vec<u8>> {
+        let (mut next, frame) = match self.spare.pop() {
+            Some(job) => (job.plain, job.frame),
+            None => (Vec::new(), Vec::new()),
+        };
+        next.clear();
+        let (done, outcome) = sync_channel(1);
+        self.jobs.send((Job { plain, frame }, done)).map_err(|_| stopped())?;
+        self.pending.push_back(outcome);
+        Ok(next)
+    }
+
+    fn is_full(&self) -> bool {
+        self.pending.len() >= self.limit
+    }
+
+    /// The oldest frame under way, waiting for it; `None` if there is none.
+    fn oldest(&mut self) -> io::Result<Option<Job>> {
+        let Some(outcome) = self.pending.pop_front() else { return Ok(None) };
+        outcome.recv().map_err(|_| stopped())?.map(Some)
+    }
+}
+
+fn stopped() -> io::Error {
+    io::Error::other("a compression thread stopped")
+}

@@ -1,0 +1,131 @@
+use super::*;
+use proptest::prelude::*;
+
+/// Data that compresses, but not to nothing.
+fn sample(length: usize) -> Vec<u8> {
+    let mut state = 0x2545_F491_4F6C_DD1Du64;
+    (0..length)
+        .map(|index| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            if index % 3 == 0 { state as u8 } else { (index / 512) as u8 }
+        })
+        .collect()
+}
+
+fn method(codec: Codec, workers: usize) -> Method {
+    let level = if codec == Codec::Gzip { 6 } else { 1 };
+    Method::new(codec, level).with_workers(NonZeroUsize::new(workers).unwrap())
+}
+
+fn compress(plain: &[u8], method: Method, chunk: usize) -> (Vec<u8>, Vec<Frame>) {
+    let mut writer = CompressedWriter::new(Vec::new(), method).unwrap();
+    let mut frames = Vec::new();
+    for piece in plain.chunks(chunk) {
+        writer.write_all(piece).unwrap();
+        frames.extend(writer.take_frames());
+    }
+    let (stored, rest) = writer.finish().unwrap();
+    frames.extend(rest);
+    (stored, frames)
+}
+
+fn decompress(stored: &[u8], codec: Codec) -> io::Result<Vec<u8>> {
+    let mut plain = Vec::new();
+    reader(stored, codec)?.read_to_end(&mut plain)?;
+    Ok(plain)
+}
+
+#[test]
+fn every_codec_gives_back_what_it_took() {
+    for length in [0, 1, 100_000, FRAME_SIZE - 1, FRAME_SIZE, FRAME_SIZE + 1, 3 * FRAME_SIZE + 7] {
+        let plain = sample(length);
+        for codec in Codec::ALL {
+            let (stored, frames) = compress(&plain, method(codec, 1), 1 << 20);
+            assert!(decompress(&stored, codec).unwrap() == plain, "{codec} {length}");
+            assert_eq!(frames.len(), length.div_ceil(FRAME_SIZE), "{codec} {length}");
+            let mut end = (0, frames.first().map_or(0, |f| f.stored_offset));
+            for frame in &frames {
+                assert!(frame.plain_length <= FRAME_SIZE as u64);
+                assert_eq!((frame.plain_offset, frame.stored_offset), end, "{codec} {length}");
+                end = (end.0 + frame.plain_length, end.1 + frame.stored_length);
+            }
+            assert_eq!(end.0, length as u64, "{codec} {length}");
+            // Behind the last frame there is nothing but gzip's trailer.
+            let rest = stored.len() as u64 - end.1;
+            assert!(rest == 0 || codec == Codec::Gzip || length == 0, "{codec} {length} {rest}");
+            assert!(rest <= 32, "{codec} {length} {rest}");
+        }
+    }
+}
+
+#[test]
+fn a_frame_can_be_read_alone() {
+    let plain = sample(2 * FRAME_SIZE + 1000);
+    for codec in [Codec::Zstd, Codec::Lz4, Codec::None] {
+        let (stored, frames) = compress(&plain, method(codec, 1), 1 << 20);
+        for frame in frames {
+            let part = |offset: u64, length: u64| offset as usize..(offset + length) as usize;
+            let alone = &stored[part(frame.stored_offset, frame.stored_length)];
+            let expected = &plain[part(frame.plain_offset, frame.plain_length)];
+            assert!(decompress(alone, codec).unwrap() == expected, "{codec}");
+        }
+    }
+    // In gzip it is a piece of a deflate stream that needs nothing from before it.
+    let (stored, frames) = compress(&plain, method(Codec::Gzip, 1), 1 << 20);
+    let second = frames[1];
+    let mut inflate = flate2::read::DeflateDecoder::new(&stored[second.stored_offset as usize..]);
+    let mut alone = vec![0; second.plain_length as usize];
+    inflate.read_exact(&mut alone).unwrap();
+    assert!(alone == plain[FRAME_SIZE..2 * FRAME_SIZE]);
+}
+
+#[test]
+fn workers_change_nothing_but_the_time() {
+    let plain = sample(9 * FRAME_SIZE + 12345);
+    for codec in [Codec::Zstd, Codec::Lz4] {
+        let alone = compress(&plain, method(codec, 1), 3 << 20);
+        let together = compress(&plain, method(codec, 3), 3 << 20);
+        assert!(alone == together, "{codec}");
+    }
+}
+
+#[test]
+fn an_error_of_the_sink_is_reported() {
+    struct Full;
+    impl Write for Full {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::StorageFull.into())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    for codec in Codec::ALL {
+        let mut writer = CompressedWriter::new(Full, method(codec, 2)).unwrap();
+        let written = writer.write_all(&sample(100)).and_then(|()| writer.finish().map(drop));
+        assert_eq!(written.unwrap_err().kind(), io::ErrorKind::StorageFull, "{codec}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn a_truncated_or_damaged_file_is_never_taken_for_whole(
+        length in 1usize..300_000,
+        at in any::<prop::sample::Index>(),
+        codec in prop::sample::select(vec![Codec::Zstd, Codec::Lz4, Codec::Gzip]),
+    ) {
+        let plain = sample(length);
+        let (stored, _) = compress(&plain, method(codec, 1), 1 << 16);
+        let cut = &stored[..at.index(stored.len() - 1) + 1];
+        prop_assert!(cut.len() == stored.len() || decompress(cut, codec).is_err());
+    }
+
+    #[test]
+    fn decoders_survive_anything(bytes: Vec<u8>, codec in prop::sample::select(Codec::ALL.to_vec())) {
+        let _ = decompress(&bytes, codec);
+    }
+}
