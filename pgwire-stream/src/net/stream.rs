@@ -10,10 +10,10 @@ use tokio::net::TcpStream;
 use tokio::net::UnixStream;
 
 #[cfg(feature = "tls")]
-use crate::Endpoint;
-#[cfg(feature = "tls")]
 use crate::tls::{TlsConnector, TlsStream};
 use crate::{Config, Host, Result};
+#[cfg(feature = "tls")]
+use crate::{Endpoint, TlsError};
 
 use super::encryption::Encryption;
 #[cfg(feature = "tls")]
@@ -104,17 +104,7 @@ async fn encrypt(
             Ok(Stream(Carrier::Tls(connector.handshake(name, tcp).await?)))
         }
         Answer::Plain if encryption == Encryption::TlsIfOffered => Ok(Stream(Carrier::Tcp(tcp))),
-        Answer::Plain => {
-            let mode = match config.ssl_mode {
-                crate::SslMode::Disable => "disable",
-                crate::SslMode::Allow => "allow",
-                crate::SslMode::Prefer => "prefer",
-                crate::SslMode::Require => "require",
-                crate::SslMode::VerifyCa => "verify-ca",
-                crate::SslMode::VerifyFull => "verify-full",
-            };
-            Err(crate::TlsError::Refused { mode }.into())
-        }
+        Answer::Plain => Err(TlsError::Refused { mode: config.ssl_mode.as_str() }.into()),
     }
 }
 

@@ -101,7 +101,26 @@ mod tests {
     use rustls::pki_types::CertificateDer;
     use rustls::pki_types::pem::PemObject;
 
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn damaged_certificates_are_no_trouble(
+            position in any::<prop::sample::Index>(),
+            byte: u8,
+            length in any::<prop::sample::Index>(),
+        ) {
+            let pem = include_bytes!("fixtures/rsa-pss-sha384.pem");
+            let mut der = CertificateDer::from_pem_slice(pem).unwrap().to_vec();
+            let position = position.index(der.len());
+            der[position] = byte;
+            tls_server_end_point(&der);
+            let length = length.index(der.len());
+            prop_assert_eq!(tls_server_end_point(&der[..length]), None);
+        }
+    }
 
     #[test]
     fn the_hash_function_is_that_of_the_certificates_signature() {

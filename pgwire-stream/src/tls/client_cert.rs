@@ -21,7 +21,8 @@ const KEY: &str = "client key file";
 pub(super) fn load(config: &Config, provider: &CryptoProvider) -> Result<Option<SingleCertAndKey>> {
     let Some(path) = &config.ssl_cert else { return Ok(None) };
     let Some(key_path) = &config.ssl_key else {
-        return Err(ConfigError::Conflict("sslcert is set, but sslkey is not".into()).into());
+        let problem = format!("{} needs its key: set sslkey", path.display());
+        return Err(ConfigError::Conflict(problem).into());
     };
     let certificates = pem::certificates(CERTIFICATE, path)?;
     let key = read_key(key_path)?;

@@ -1,4 +1,4 @@
-//! Certificates that webpki does not read: those of X.509 version 1.
+//! Who signed a certificate, where webpki does not say it: for X.509 version 1.
 //!
 //! `openssl x509 -req` makes them unless it is given extensions, and PostgreSQL's documentation
 //! makes server certificates that way, so there are many. They are accepted where a trusted root
@@ -22,6 +22,10 @@ use x509_cert::spki::SubjectPublicKeyInfoOwned;
 
 pub(super) fn is_version_1(certificate: &Certificate) -> bool {
     certificate.tbs_certificate().version() == Version::V1
+}
+
+pub(super) fn is_self_issued(certificate: &Certificate) -> bool {
+    certificate.tbs_certificate().issuer() == certificate.tbs_certificate().subject()
 }
 
 /// Is the certificate valid now?

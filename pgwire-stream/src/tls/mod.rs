@@ -120,6 +120,14 @@ fn unacceptable(cause: &CertificateError) -> String {
         }
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => "it has expired",
         CertificateError::BadEncoding => "it is malformed",
+        CertificateError::NotValidForNameContext { expected, presented } => {
+            let presented = match &presented[..] {
+                [] => "it has no name".into(),
+                names => format!("its names are: {}", names.join(", ")),
+            };
+            return format!("it is not for `{}`; {presented}", expected.to_str());
+        }
+        CertificateError::Other(cause) => return cause.0.to_string(),
         cause => return cause.to_string(),
     }
     .into()

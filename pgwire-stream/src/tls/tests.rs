@@ -136,7 +136,9 @@ async fn the_handshakes_signature_is_verified_in_every_mode() {
 async fn names_are_sent_to_the_server_and_addresses_are_not() {
     let port = serve(&Identity::self_signed(|_| {}), Behaviour::default()).await;
     let config = config(SslMode::Require, &[]);
-    assert!(connect(&config, HOST, port).await.unwrap().sni);
+    for name in [HOST, "a_service", "db.example.com"] {
+        assert!(connect(&config, name, port).await.unwrap().sni, "{name}");
+    }
     assert!(!connect(&config, "127.0.0.1", port).await.unwrap().sni);
 }
 
@@ -221,6 +223,29 @@ fn a_key_that_the_group_can_read_is_refused() {
     };
     let Err(error) = TlsConnector::new(&config) else { panic!() };
     assert!(error.to_string().contains("permissions"), "{error}");
+}
+
+#[tokio::test]
+async fn an_unacceptable_certificate_is_told_with_the_reason() {
+    let files = Files::new();
+    let server = Identity::self_signed(|_| {});
+    let other = Authority::new("root");
+    let port = serve(&server, Behaviour::default()).await;
+    for (name, root, reason) in [
+        (
+            "elsewhere",
+            &server.certificate_pem,
+            "it is not for `elsewhere`; its names are: localhost",
+        ),
+        (HOST, &other.certificate_pem, "it leads to none of the trusted root certificates"),
+    ] {
+        let ssl_root_cert = Some(RootCert::File(files.write("root.crt", root)));
+        let config = Config { ssl_root_cert, ..config(SslMode::VerifyFull, &[]) };
+        match connect(&config, name, port).await {
+            Err(Error::Tls(TlsError::Certificate { reason: told })) => assert_eq!(told, reason),
+            outcome => panic!("{outcome:?}"),
+        }
+    }
 }
 
 #[test]

@@ -69,9 +69,8 @@ impl ServerVerifier {
         if roots.certificates.iter().any(|root| root.as_ref() == leaf.as_ref()) {
             return issuer::verify_dates(&parse(leaf)?, now);
         }
-        if let Ok(certificate) = parse(leaf)
-            && issuer::is_version_1(&certificate)
-        {
+        let certificate = parse(leaf)?;
+        if issuer::is_version_1(&certificate) {
             return issuer::verify_version_1(
                 &certificate,
                 &roots.certificates,
@@ -79,13 +78,18 @@ impl ServerVerifier {
                 self.algorithms,
             );
         }
-        verify_server_cert_signed_by_trust_anchor(
+        let verified = verify_server_cert_signed_by_trust_anchor(
             &ParsedCertificate::try_from(leaf)?,
             &roots.anchors,
             intermediates,
             now,
             self.algorithms.all,
-        )
+        );
+        // webpki's complaint about other people's self-signed certificates is about their form.
+        if verified.is_err() && issuer::is_self_issued(&certificate) {
+            return Err(CertificateError::UnknownIssuer.into());
+        }
+        verified
     }
 }
 
