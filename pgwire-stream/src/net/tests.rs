@@ -1,17 +1,15 @@
 //! The host loop and the ladder of encryptions, against servers that misbehave.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpListener;
 
 use super::test_config::config;
 use super::{Stream, connect_any};
 use crate::{
-    AuthError, Config, ConfigError, ConnectAttempt, Endpoint, Error, Host, Result, ServerError,
-    SqlState, SslMode,
+    AuthError, Config, ConfigError, ConnectAttempt, Endpoint, Error, Host, ServerError, SqlState,
+    SslMode,
 };
 
 fn fatal(code: &str) -> Error {
@@ -130,9 +128,15 @@ async fn a_build_without_tls_says_so() {
 /// The request for TLS and its answers.
 #[cfg(feature = "tls")]
 mod tls {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Arc, Mutex};
+
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpStream;
+
     use super::*;
-    use crate::TlsError;
     use crate::tls::test_server::{Behaviour, Identity, Seen, greet, serve_with, server_config};
+    use crate::{Result, TlsError};
 
     /// A server that answers the request for TLS with these bytes.
     async fn answering(answer: &'static [u8]) -> u16 {
