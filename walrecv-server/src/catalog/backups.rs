@@ -275,3 +275,6 @@ impl Catalog {
         BackupError::Unknown { wanted, server: self.server.name().clone() }
     }
 }
+
+#[cfg(test)]
+mod tests;

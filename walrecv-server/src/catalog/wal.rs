@@ -446,3 +446,6 @@ impl Read for WalReader {
         Ok(taken)
     }
 }
+
+#[cfg(test)]
+mod tests;

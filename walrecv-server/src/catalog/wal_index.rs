@@ -4,6 +4,9 @@
 //! space, and the record as JSON. A line is appended and made durable before the raw segment
 //! is dropped, so a line that is not whole is the last one and nobody relied on it.
 //!
+//! A line whose checksum holds but whose record is not understood comes from a later version of
+//! this program and is left alone.
+//!
 //! The files are the truth: the index only tells their checksums, and what was seen in them when
 //! they were received. It can be made again from them.
 
@@ -62,6 +65,9 @@ pub enum Validity {
     Validated,
     /// Something was not.
     Suspect,
+    /// A later version of this program knows.
+    #[serde(other)]
+    Unknown,
 }
 
 /// A named point that recovery can stop at.
@@ -277,11 +283,21 @@ fn encode(record: &WalIndexRecord) -> Vec<u8> {
     format!("{:08x} {json}\n", crc32c::crc32c(json.as_bytes())).into_bytes()
 }
 
-fn decode(line: &[u8]) -> Option<WalIndexRecord> {
-    let (crc, rest) = line.split_at_checked(8)?;
-    let json = rest.strip_prefix(b" ")?;
-    let expected = format!("{:08x}", crc32c::crc32c(json));
-    (crc == expected.as_bytes()).then(|| serde_json::from_slice(json).ok()).flatten()
+/// What a line of an index is.
+enum Line {
+    Known(WalIndexRecord),
+    /// Whole, and written by a later version.
+    Foreign,
+    Damaged,
+}
+
+fn decode(line: &[u8]) -> Line {
+    let Some((crc, rest)) = line.split_at_checked(8) else { return Line::Damaged };
+    let Some(json) = rest.strip_prefix(b" ") else { return Line::Damaged };
+    if crc != format!("{:08x}", crc32c::crc32c(json)).as_bytes() {
+        return Line::Damaged;
+    }
+    serde_json::from_slice(json).map_or(Line::Foreign, Line::Known)
 }
 
 /// The records of an index, or the number of a line that is damaged though others follow it.
@@ -289,22 +305,25 @@ fn parse(text: &[u8]) -> Result<Content, usize> {
     let mut content = Content { records: Vec::new(), whole: 0 };
     let mut lines = text.split_inclusive(|&b| b == b'\n').enumerate().peekable();
     while let Some((index, line)) = lines.next() {
-        match line.strip_suffix(b"\n").and_then(decode) {
-            Some(record) => {
-                content.records.push(record);
-                content.whole += line.len();
-            }
+        match line.strip_suffix(b"\n").map_or(Line::Damaged, decode) {
+            Line::Known(record) => content.records.push(record),
+            Line::Foreign => {}
             // A crash may have left any part of the last line, in any order of its blocks.
-            None if lines.peek().is_none() => break,
-            None => return Err(index + 1),
+            Line::Damaged if lines.peek().is_none() => break,
+            Line::Damaged => return Err(index + 1),
         }
+        content.whole += line.len();
     }
     Ok(content)
 }
 
-/// The lines that are whole, whatever is between them.
+/// The records of the lines that are whole, whatever is between them.
 fn parse_leniently(text: &[u8]) -> Vec<WalIndexRecord> {
-    text.split(|&b| b == b'\n').filter_map(decode).collect()
+    let known = |line| match decode(line) {
+        Line::Known(record) => Some(record),
+        Line::Foreign | Line::Damaged => None,
+    };
+    text.split(|&b| b == b'\n').filter_map(known).collect()
 }
 
 #[cfg(test)]
@@ -380,6 +399,17 @@ mod tests {
         assert_eq!(rebuilt[0].last_commit, None);
         assert_eq!(rebuilt[1..], [record(2), record(3)]);
         assert_eq!(index.records().unwrap(), rebuilt);
+    }
+
+    #[test]
+    fn lines_of_a_later_version_are_left_alone() {
+        let (_dir, _server, lock, index) = store();
+        let foreign = "{\"file\":\"000000010000000000000001.zst.age\"}";
+        let line = format!("{:08x} {foreign}\n", crc32c::crc32c(foreign.as_bytes()));
+        std::fs::write(&index.path, &line).unwrap();
+        index.append(&record(2), &lock).unwrap();
+        assert_eq!(index.records().unwrap(), [record(2)]);
+        assert!(std::fs::read_to_string(&index.path).unwrap().starts_with(&line));
     }
 
     proptest! {

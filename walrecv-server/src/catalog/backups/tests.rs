@@ -1,0 +1,162 @@
+use std::fs;
+
+use super::super::backup::tests::record;
+use super::*;
+use crate::storage::{Access, Home, LockKind};
+use pgwire_stream::{Lsn, SegmentSize};
+
+const MIB: u64 = 1 << 20;
+
+struct Store {
+    _home: tempfile::TempDir,
+    server: ServerDir,
+    lock: ServerLock,
+    catalog: Catalog,
+}
+
+fn store() -> Store {
+    let home = tempfile::tempdir().unwrap();
+    let server = Home::new(home.path(), Access::Private).server(&"main".parse().unwrap());
+    server.create().unwrap();
+    let lock = ServerLock::try_acquire(&server, LockKind::Backup).unwrap();
+    let catalog = Catalog::new(&server);
+    Store { _home: home, server, lock, catalog }
+}
+
+fn position(address: u64) -> Option<Position> {
+    Some(Position { lsn: Lsn::from_u64(address), timeline: pgwire_stream::TimelineId::FIRST })
+}
+
+fn segment(number: u64) -> SegmentName {
+    let size = SegmentSize::new(MIB).unwrap();
+    SegmentName::new(pgwire_stream::TimelineId::FIRST, SegmentNumber::from_u64(number), size)
+}
+
+impl Store {
+    fn begin(&self, time: &str) -> BackupRecord {
+        let now = time.parse().unwrap();
+        let begun = self.catalog.begin(now, &self.lock, |id| record(&id.to_string(), time));
+        begun.unwrap().1
+    }
+
+    fn copy(&self, time: &str, begin: u64, end: u64) -> BackupRecord {
+        let mut record = self.begin(time);
+        record.outcome = BackupOutcome::Copied;
+        (record.begin, record.end) = (position(begin), position(end));
+        self.catalog.save(&record).unwrap();
+        record
+    }
+
+    fn receive(&self, number: u64, length: u64) {
+        let (partial, whole) = (
+            self.server.streaming_partial(segment(number)),
+            self.server.streaming_segment(segment(number)),
+        );
+        fs::write(if length == MIB { whole } else { partial }, vec![0; length as usize]).unwrap();
+    }
+}
+
+#[test]
+fn ids_are_unique_and_lists_go_by_time() {
+    let store = store();
+    let first = store.begin("2026-03-05T15:11:33Z");
+    let second = store.begin("2026-03-05T15:11:33.5Z");
+    let third = store.begin("2026-03-05T15:11:33.1Z");
+    assert_eq!(second.id.to_string(), "20260305T151134");
+    assert_eq!(third.id.to_string(), "20260305T151135");
+    // Neither a broken record nor something else in the directory hides the others.
+    fs::create_dir(store.server.base().join("20260305T151130")).unwrap();
+    fs::write(store.server.base().join("notes"), b"").unwrap();
+    fs::write(store.server.backup(second.id).record(), b"{").unwrap();
+    let listed = store.catalog.list().unwrap();
+    let ids: Vec<_> = listed.iter().map(|entry| entry.id.to_string()).collect();
+    assert_eq!(ids, ["20260305T151130", "20260305T151133", "20260305T151135", "20260305T151134"]);
+    assert!(matches!(listed[0].record, Err(BackupError::NoRecord { .. })));
+    assert_eq!(listed[1].record.as_ref().unwrap(), &first);
+    assert!(matches!(listed[3].record, Err(BackupError::Document(_))));
+}
+
+#[test]
+fn shortcuts_mean_complete_backups() {
+    let store = store();
+    let error = store.catalog.resolve("latest").unwrap_err();
+    assert!(matches!(error, BackupError::NoneComplete { .. }), "{error}");
+    let old = store.copy("2026-03-05T15:00:00Z", MIB, MIB + 1);
+    let mut new = store.copy("2026-03-06T15:00:00Z", MIB, MIB + 1);
+    new.parent = Some(old.id);
+    store.catalog.save(&new).unwrap();
+    let begun = store.begin("2026-03-07T15:00:00Z");
+    for (wanted, expected) in [
+        ("latest", &new),
+        ("last", &new),
+        ("first", &old),
+        ("oldest", &old),
+        ("latest-full", &old),
+        ("20260307T150000", &begun),
+    ] {
+        assert_eq!(&store.catalog.resolve(wanted).unwrap(), expected, "{wanted}");
+    }
+    for wanted in ["20260308T150000", "", "../main", "newest"] {
+        let error = store.catalog.resolve(wanted).unwrap_err();
+        assert!(matches!(error, BackupError::Unknown { .. }), "{error}");
+    }
+}
+
+#[test]
+fn a_backup_is_done_when_wal_reaches_its_end_and_broken_when_it_is_lost() {
+    let store = store();
+    let standing = |record: &BackupRecord| store.catalog.standing(record).unwrap();
+    let started = store.begin("2026-03-05T14:00:00Z");
+    assert_eq!(standing(&started).status, BackupStatus::Started);
+
+    let mut record = store.copy("2026-03-05T15:00:00Z", MIB + 40, 2 * MIB + 100);
+    assert_eq!(standing(&record).status, BackupStatus::WaitingForWals);
+    store.receive(1, MIB);
+    store.receive(2, 99);
+    let waiting = store.catalog.settle(&mut record, &store.lock).unwrap();
+    assert_eq!(waiting.status, BackupStatus::WaitingForWals);
+    assert_eq!(waiting.missing.unwrap().from, Lsn::from_u64(2 * MIB + 99));
+    assert_eq!(record.done_at, None);
+
+    // The last byte of a partial segment is enough; no switch is waited for.
+    store.receive(2, 100);
+    assert_eq!(standing(&record).status, BackupStatus::Done);
+    assert_eq!(store.catalog.settle(&mut record, &store.lock).unwrap().status, BackupStatus::Done);
+    assert!(record.done_at.is_some());
+    assert_eq!(store.catalog.load(record.id).unwrap(), record);
+
+    fs::remove_file(store.server.streaming_segment(segment(1))).unwrap();
+    let broken = standing(&record);
+    assert_eq!(broken.status, BackupStatus::Broken);
+    assert_eq!(broken.missing.unwrap().segment, segment(1));
+    // WAL behind the hole is there, so it would never have become complete either.
+    record.done_at = None;
+    assert_eq!(standing(&record).status, BackupStatus::Broken);
+}
+
+#[test]
+fn what_was_interrupted_is_failed_by_the_next() {
+    let store = store();
+    let started = store.begin("2026-03-05T14:00:00Z");
+    let copied = store.copy("2026-03-05T15:00:00Z", MIB, MIB + 1);
+    assert_eq!(store.catalog.fail_interrupted(&store.lock).unwrap(), [started.id]);
+    assert_eq!(store.catalog.fail_interrupted(&store.lock).unwrap(), []);
+    let failed = store.catalog.load(started.id).unwrap();
+    assert_eq!(store.catalog.standing(&failed).unwrap().status, BackupStatus::Failed);
+    assert_eq!(store.catalog.load(copied.id).unwrap(), copied);
+}
+
+#[test]
+fn wal_belongs_to_the_backup_before_it() {
+    let store = store();
+    fs::create_dir_all(store.server.wal_dir(segment(1))).unwrap();
+    for number in 1..=9u64 {
+        let path = store.server.archived(segment(number), crate::storage::Codec::Zstd);
+        fs::write(path, vec![0; number as usize]).unwrap();
+    }
+    let one = store.copy("2026-03-05T15:00:00Z", 2 * MIB + 1, 3 * MIB);
+    let two = store.copy("2026-03-06T15:00:00Z", 5 * MIB, 6 * MIB);
+    let started = store.begin("2026-03-07T15:00:00Z");
+    let sizes = store.catalog.wal_sizes(&[&one, &two, &started]).unwrap();
+    assert_eq!(sizes, [2 + 3 + 4, 5 + 6 + 7 + 8 + 9, 0]);
+}

@@ -1,0 +1,152 @@
+use std::fs;
+use std::io::Write;
+
+use super::*;
+use crate::storage::{Access, CompressedWriter, Home, LockKind, Method, ServerLock, Sha256Sum};
+use pgwire_stream::TimelineId;
+
+use super::super::wal_index::WalIndexRecord;
+
+const MIB: usize = 1 << 20;
+
+struct Store {
+    _home: tempfile::TempDir,
+    server: ServerDir,
+    wal: WalStore,
+}
+
+fn store() -> Store {
+    let home = tempfile::tempdir().unwrap();
+    let server = Home::new(home.path(), Access::Private).server(&"main".parse().unwrap());
+    server.create().unwrap();
+    let wal = WalStore::new(&server, SegmentSize::new(MIB as u64).unwrap());
+    Store { _home: home, server, wal }
+}
+
+fn segment(timeline: u32, number: u64) -> SegmentName {
+    let size = SegmentSize::new(MIB as u64).unwrap();
+    SegmentName::new(TimelineId::new(timeline).unwrap(), SegmentNumber::from_u64(number), size)
+}
+
+fn lsn(mib: f64) -> Lsn {
+    Lsn::from_u64((mib * MIB as f64) as u64)
+}
+
+impl Store {
+    fn archive(&self, file: ArchivedWal, plain: &[u8]) -> Vec<u8> {
+        fs::create_dir_all(self.server.wal_dir(file.segment)).unwrap();
+        let mut writer = CompressedWriter::new(Vec::new(), Method::new(file.codec, 1)).unwrap();
+        writer.write_all(plain).unwrap();
+        let (stored, _) = writer.finish().unwrap();
+        fs::write(self.server.archived_file(file), &stored).unwrap();
+        stored
+    }
+
+    fn archive_whole(&self, timeline: u32, number: u64, codec: Codec) {
+        let file = ArchivedWal { segment: segment(timeline, number), partial: false, codec };
+        self.archive(file, &vec![number as u8; MIB]);
+    }
+
+    fn read(&self, segment: SegmentName) -> io::Result<Vec<u8>> {
+        let mut content = Vec::new();
+        self.wal.open(segment).unwrap().unwrap().read_to_end(&mut content)?;
+        Ok(content)
+    }
+}
+
+#[test]
+fn a_segment_is_found_wherever_it_is() {
+    let store = store();
+    for (number, codec) in (1..).zip(Codec::ALL) {
+        assert_eq!(store.wal.find(segment(1, number)).unwrap(), None);
+        store.archive_whole(1, number, codec);
+        let path = store.server.archived(segment(1, number), codec);
+        assert_eq!(
+            store.wal.find(segment(1, number)).unwrap(),
+            Some(Held::Archived { path, codec })
+        );
+        assert!(store.read(segment(1, number)).unwrap() == vec![number as u8; MIB]);
+    }
+
+    let path = store.server.streaming_partial(segment(1, 9));
+    fs::write(&path, b"received").unwrap();
+    let held = store.wal.find(segment(1, 9)).unwrap().unwrap();
+    assert_eq!(held, Held::Partial { path: path.clone(), codec: Codec::None, length: 8 });
+    // What comes after it was found is for the next look.
+    let mut reader = store.wal.open_held(&held).unwrap();
+    fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(b" and more").unwrap();
+    let mut content = String::new();
+    reader.read_to_string(&mut content).unwrap();
+    assert_eq!(content, "received");
+
+    let whole = store.server.streaming_segment(segment(1, 9));
+    fs::write(&whole, vec![9; MIB]).unwrap();
+    assert_eq!(store.wal.find(segment(1, 9)).unwrap(), Some(Held::Streaming { path: whole }));
+}
+
+#[test]
+fn a_file_of_the_wrong_size_is_not_taken_for_a_segment() {
+    let store = store();
+    for (number, length) in [(1, MIB - 1), (2, MIB + 1), (3, 0)] {
+        for codec in Codec::ALL {
+            let file = ArchivedWal { segment: segment(1, number), partial: false, codec };
+            store.archive(file, &vec![1; length]);
+            let error = store.read(segment(1, number)).unwrap_err();
+            assert!(error.to_string().contains("bytes of WAL instead of"), "{codec} {error}");
+            fs::remove_file(store.server.archived_file(file)).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_cut_tail_counts_as_far_as_it_goes() {
+    let store = store();
+    let file = ArchivedWal { segment: segment(1, 3), partial: true, codec: Codec::Zstd };
+    let stored = store.archive(file, &vec![7; MIB / 2]);
+    let held = store.wal.find(segment(1, 3)).unwrap().unwrap();
+    assert!(matches!(held, Held::Partial { length, .. } if length == MIB as u64 / 2), "{held:?}");
+    assert!(store.read(segment(1, 3)).unwrap() == vec![7; MIB / 2]);
+    assert_eq!(store.wal.coverage().unwrap().end_of(TimelineId::FIRST), Some(lsn(3.5)));
+
+    // With a record the file need not be read.
+    let lock = ServerLock::try_acquire(&store.server, LockKind::Archive).unwrap();
+    let index = WalIndex::of(&store.server, file.segment);
+    let record =
+        WalIndexRecord { plain_size: MIB as u64 / 4, ..index.rebuild(&lock).unwrap().remove(0) };
+    assert_eq!(record.stored_sha256, Sha256Sum::of(&stored));
+    index.append(&record, &lock).unwrap();
+    assert_eq!(store.wal.coverage().unwrap().end_of(TimelineId::FIRST), Some(lsn(3.25)));
+}
+
+#[test]
+fn reach_goes_through_archive_and_streaming() {
+    let store = store();
+    let root = TimelineHistory::root(TimelineId::FIRST);
+    // 4095 and 4096 lie in two directories of the archive.
+    store.archive_whole(1, 4095, Codec::Zstd);
+    store.archive_whole(1, 4096, Codec::None);
+    fs::write(store.server.streaming_segment(segment(1, 4097)), vec![1; MIB]).unwrap();
+    fs::write(store.server.streaming_partial(segment(1, 4098)), vec![1; MIB / 2]).unwrap();
+    fs::write(store.server.wals().join("stray"), b"").unwrap();
+    for reach in [WalStore::reach, WalStore::durable_reach] {
+        let covered = reach(&store.wal, &root, lsn(4095.25), lsn(4098.5)).unwrap();
+        assert_eq!(covered, Reach::Covered);
+        let Reach::Missing(gap) = reach(&store.wal, &root, lsn(4095.25), lsn(4098.75)).unwrap()
+        else {
+            panic!("half a segment is missing");
+        };
+        assert_eq!((gap.from, gap.segment, gap.passed), (lsn(4098.5), segment(1, 4098), false));
+        let Reach::Missing(gap) = reach(&store.wal, &root, lsn(4000.5), lsn(4001.5)).unwrap()
+        else {
+            panic!("nothing is held there");
+        };
+        assert_eq!((gap.from, gap.segment, gap.passed), (lsn(4000.5), segment(1, 4000), true));
+    }
+    let spans = store.wal.coverage().unwrap().spans();
+    assert_eq!(spans.len(), 1);
+    assert_eq!((spans[0].start, spans[0].end), (lsn(4095.0), lsn(4098.5)));
+
+    let sizes = store.wal.stored_sizes().unwrap();
+    assert_eq!(sizes.keys().copied().collect::<Vec<_>>(), [segment(1, 4095), segment(1, 4096)]);
+    assert_eq!(sizes[&segment(1, 4096)], MIB as u64);
+}
