@@ -211,7 +211,7 @@ fn exit_code(status: ExitStatus) -> i32 {
 ///
 /// A restored server calls it (`get-wal`) as another user, who may not enter the directory that
 /// it was built in, such as root's home. So it is used from a copy that everybody can reach;
-/// the copy lives as long as the machine's temporary files, one per build.
+/// [`remove_copy`] ends it.
 pub fn binary() -> Result<PathBuf> {
     static COPY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     COPY.get_or_init(|| built_binary().and_then(|built| share(&built)).map_err(|e| e.to_string()))
@@ -250,7 +250,7 @@ fn share(built: &Path) -> Result<PathBuf> {
 }
 
 /// Removes the shared copy of the binary; the runner calls it at its end.
-pub(crate) fn remove_copy() {
+pub fn remove_copy() {
     let directory = std::env::temp_dir().join(format!("walrecv-bin-{}", std::process::id()));
     // Most runs have made none.
     let _ = fs::remove_dir_all(directory);

@@ -1,11 +1,13 @@
 //! `cargo xtask`: everything that is done to this repository besides compiling it.
 //!
+//! * `demo`: shows the product on a real PostgreSQL, from nothing to the verdict.
 //! * `test`: all checks, in the order in which they fail soonest.
 //! * `postgres`: the PostgreSQL servers that the demonstration and the tests use.
 
 // It is a program for people at a terminal.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod demo;
 mod paths;
 mod postgres;
 mod test;
@@ -14,7 +16,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// The work on this repository.
+/// The work on this repository: demonstration, tests, PostgreSQL servers.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 struct Arguments {
@@ -24,6 +26,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Task {
+    /// Back up a throwaway PostgreSQL, kill it, restore it to its last commit.
+    Demo,
     /// Install what is missing, then run every check and every test.
     Test(test::Arguments),
     /// List or install the PostgreSQL servers that the tests use.
@@ -32,6 +36,7 @@ enum Task {
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().task {
+        Task::Demo => demo::run(),
         Task::Test(arguments) => test::run(&arguments),
         Task::Postgres(arguments) => postgres::run(&arguments),
     };

