@@ -1,39 +1,45 @@
-//! Asking a cluster, as its superuser over the Unix socket.
+//! Asking a cluster, by the library under test: most servers here come without `psql`.
+//!
+//! SQL goes over a replication connection with a database, which servers before 15 look at with
+//! the lexer of replication commands first: one statement at a time, and no lone apostrophes in
+//! comments or dollar quotes.
 
-use std::path::PathBuf;
-use std::process::Command;
+use pgwire_stream::{Config, ReplicationClient};
+use tokio::runtime::{Builder, Runtime};
 
 use crate::cluster::Cluster;
 use crate::failure::{Context, Result};
-use crate::{installation, program};
-
-/// Between fields; no test stores it.
-const FIELD: &str = "\u{1f}";
 
 /// The rows of a result; NULL is an empty string.
 pub type Rows = Vec<Vec<String>>;
 
-/// A connection for SQL.
-#[derive(Debug)]
+/// A connection for SQL. It may hold a transaction open.
 pub struct Session {
-    conninfo: String,
+    client: ReplicationClient,
+    runtime: Runtime,
 }
 
 impl Session {
-    /// Connects.
+    /// Connects to the database of the connection string.
     pub fn connect(conninfo: &str) -> Result<Self> {
-        Ok(Self { conninfo: conninfo.to_owned() })
+        let about = || format!("cannot connect to {conninfo}");
+        let config: Config = conninfo.parse().context(about)?;
+        let runtime = Builder::new_current_thread().enable_all().build().context(about)?;
+        let client =
+            runtime.block_on(ReplicationClient::connect_database(&config)).context(about)?;
+        Ok(Self { client, runtime })
     }
 
     /// Runs one statement and returns the rows of its result.
     pub fn query(&mut self, sql: &str) -> Result<Rows> {
-        let printed = program::run(
-            Command::new(psql()?)
-                .args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-F", FIELD, "-d"])
-                .arg(&self.conninfo)
-                .args(["-c", sql]),
-        )?;
-        Ok(printed.lines().map(|line| line.split(FIELD).map(String::from).collect()).collect())
+        let result =
+            self.runtime.block_on(self.client.query(sql)).context(|| format!("`{sql}` failed"))?;
+        let mut rows = Rows::new();
+        for row in &result.rows {
+            let text = |column| row.text(column).unwrap_or_default().to_owned();
+            rows.push((0..row.len()).map(text).collect());
+        }
+        Ok(rows)
     }
 
     /// Runs a statement that returns one value.
@@ -71,12 +77,4 @@ impl Cluster {
     pub fn create_role(&self, name: &str, password: &str, attributes: &str) -> Result<()> {
         self.execute(&format!("CREATE ROLE {name} LOGIN {attributes} PASSWORD '{password}'"))
     }
-}
-
-fn psql() -> Result<PathBuf> {
-    installation::all()
-        .iter()
-        .rev()
-        .find_map(|installation| installation.program("psql"))
-        .context(|| "no psql on this machine: run `cargo xtask postgres install`".to_owned())
 }

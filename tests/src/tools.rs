@@ -50,18 +50,21 @@ pub fn for_server(name: &str, major: u32) -> Option<PathBuf> {
         .find_map(|installation| installation.program(name))
 }
 
-/// Has `pg_verifybackup` check an unpacked backup of a server of this major.
+/// Has `pg_verifybackup` check an unpacked backup of a server of this major; there is nothing to
+/// check before 13. Returns whether it was judged.
 ///
 /// `wal` is the directory of the WAL that the backup needs, if that is to be read too; this
-/// wants the very major. Returns whether there was a judge.
+/// wants a judge of the very major.
 pub fn verify_backup(major: u32, backup: &Path, wal: Option<&Path>) -> Result<bool> {
+    if major < 13 {
+        return Ok(false);
+    }
     let own = of_major("pg_verifybackup", major);
     let without_wal = if major <= 16 { for_server("pg_verifybackup", major) } else { None };
     let (judge, wal) = match (own, without_wal) {
         (Some(judge), _) => (judge, wal),
-        // There is no manifest to judge before 13.
-        (None, Some(judge)) if major >= 13 => (judge, None),
-        _ => {
+        (None, Some(judge)) => (judge, None),
+        (None, None) => {
             missing("pg_verifybackup", &format!("a backup of PostgreSQL {major}"));
             return Ok(false);
         }
@@ -75,13 +78,14 @@ pub fn verify_backup(major: u32, backup: &Path, wal: Option<&Path>) -> Result<bo
     Ok(true)
 }
 
-/// Has `pg_amcheck` check every table and index of a cluster (14 and newer). Returns whether
-/// there was a judge.
+/// Has `pg_amcheck` check every table and index of a cluster, which it can from 14 on. Returns
+/// whether it was judged.
 pub fn amcheck(cluster: &Cluster) -> Result<bool> {
-    let judge =
-        if cluster.major() >= 14 { for_server("pg_amcheck", cluster.major()) } else { None };
-    let Some(judge) = judge else {
-        missing("pg_amcheck", &format!("PostgreSQL {}", cluster.major()));
+    if cluster.major() < 14 {
+        return Ok(false);
+    }
+    let Some(judge) = for_server("pg_amcheck", cluster.major()) else {
+        missing("pg_amcheck", &cluster.installation().name());
         return Ok(false);
     };
     program::run(client(judge, cluster).args([
@@ -96,7 +100,7 @@ pub fn amcheck(cluster: &Cluster) -> Result<bool> {
 /// A full dump of all databases: every row can be read. None without a judge.
 pub fn dump_all(cluster: &Cluster) -> Result<Option<String>> {
     let Some(judge) = for_server("pg_dumpall", cluster.major()) else {
-        missing("pg_dumpall", &format!("PostgreSQL {}", cluster.major()));
+        missing("pg_dumpall", &cluster.installation().name());
         return Ok(None);
     };
     program::run(&mut client(judge, cluster)).map(Some)

@@ -14,6 +14,7 @@ mod options;
 mod process;
 
 use std::fs;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -186,10 +187,14 @@ impl Cluster {
         Ok(files)
     }
 
-    /// A new directory that the server may use, for a tablespace.
+    /// A new directory that belongs to the server alone: for a tablespace, or another data
+    /// directory.
     pub fn new_directory(&self, name: &str) -> Result<PathBuf> {
         let path = self.base.path().join(name);
-        fs::create_dir(&path).context(|| format!("cannot make {}", path.display()))?;
+        fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&path)
+            .context(|| format!("cannot make {}", path.display()))?;
         self.account.owns(&path)?;
         Ok(path)
     }

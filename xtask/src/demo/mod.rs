@@ -13,7 +13,7 @@ mod scene;
 
 use std::time::Duration;
 
-use walrecv_tests::walrecv::{self, Walrecv};
+use walrecv_tests::walrecv::{self, Daemon, Walrecv};
 use walrecv_tests::{Cluster, Context, Failure, Installation, Result, program};
 
 use crate::{paths, postgres};
@@ -152,8 +152,11 @@ fn show(walrecv: &Walrecv, arguments: &[&str]) -> Result<()> {
     Err(Failure::new(format!("`walrecv-server {}` ended with {status}", arguments.join(" "))))
 }
 
-fn wait_until_streaming(cluster: &Cluster) -> Result<()> {
+fn wait_until_streaming(cluster: &Cluster, daemon: &mut Daemon) -> Result<()> {
     cluster.wait_for("the WAL receiver", |cluster| {
+        if !daemon.is_running() {
+            return Err(Failure::new("walrecv-server has ended"));
+        }
         let sql = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'";
         Ok(cluster.value(sql)? != "0")
     })
