@@ -67,8 +67,8 @@ fn demonstrate(interrupt: &Interrupt) -> Result<String> {
 
     scene.next("streaming its WAL through a physical slot: walrecv-server run")?;
     let walrecv = Walrecv::new(&configuration(&cluster))?;
-    let daemon = walrecv.spawn(&["run"])?;
-    wait_until_streaming(&cluster).map_err(|failure| {
+    let mut daemon = walrecv.spawn(&["run"])?;
+    wait_until_streaming(&cluster, &mut daemon).map_err(|failure| {
         Failure::new(format!("{failure}\nwalrecv-server said:\n{}", daemon.log()))
     })?;
     let load = Load::start(&cluster)?;
