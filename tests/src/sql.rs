@@ -1,8 +1,4 @@
 //! Asking a cluster, by the library under test: most servers here come without `psql`.
-//!
-//! SQL goes over a replication connection with a database, which servers before 15 look at with
-//! the lexer of replication commands first: one statement at a time, and no lone apostrophes in
-//! comments or dollar quotes.
 
 use pgwire_stream::{Config, ReplicationClient};
 use tokio::runtime::{Builder, Runtime};
@@ -30,7 +26,7 @@ impl Session {
         Ok(Self { client, runtime })
     }
 
-    /// Runs one statement and returns the rows of its result.
+    /// Runs SQL and returns the rows of its last result.
     pub fn query(&mut self, sql: &str) -> Result<Rows> {
         let result =
             self.runtime.block_on(self.client.query(sql)).context(|| format!("`{sql}` failed"))?;
@@ -42,7 +38,7 @@ impl Session {
         Ok(rows)
     }
 
-    /// Runs a statement that returns one value.
+    /// Runs SQL that returns one value.
     pub fn value(&mut self, sql: &str) -> Result<String> {
         let rows = self.query(sql)?;
         rows.into_iter()
@@ -58,17 +54,17 @@ impl Cluster {
         Session::connect(&self.superuser_conninfo())
     }
 
-    /// Runs one statement and returns the rows of its result.
+    /// Runs SQL and returns the rows of its last result.
     pub fn query(&self, sql: &str) -> Result<Rows> {
         self.session()?.query(sql)
     }
 
-    /// Runs a statement that returns nothing of interest.
+    /// Runs SQL that returns nothing of interest.
     pub fn execute(&self, sql: &str) -> Result<()> {
         self.query(sql).map(drop)
     }
 
-    /// Runs a statement that returns one value.
+    /// Runs SQL that returns one value.
     pub fn value(&self, sql: &str) -> Result<String> {
         self.session()?.value(sql)
     }
