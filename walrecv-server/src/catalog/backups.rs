@@ -58,6 +58,14 @@ pub enum BackupError {
         /// Where the record would be.
         path: PathBuf,
     },
+    /// Its record is that of another: somebody copied or renamed a directory.
+    #[error("`{}` is the record of backup `{says}`", path.display())]
+    Misplaced {
+        /// The record.
+        path: PathBuf,
+        /// The backup that it is of.
+        says: BackupId,
+    },
     /// Its record cannot be read or written.
     #[error(transparent)]
     Document(#[from] DocumentError),
@@ -89,6 +97,9 @@ impl Failure for BackupError {
                 Some(format!("`walrecv-server backup {server}` takes one"))
             }
             Self::NoRecord { .. } => None,
+            Self::Misplaced { says, .. } => {
+                Some(format!("a backup's directory keeps its name: rename it to `{says}`"))
+            }
             Self::Document(error) => error.hint(),
             Self::History(error) => error.hint(),
             Self::Wal(error) => error.hint(),
@@ -143,7 +154,8 @@ impl Catalog {
     pub fn load(&self, id: BackupId) -> Result<BackupRecord, BackupError> {
         let backup = self.server.backup(id);
         match BackupRecord::load(&backup)? {
-            Some(record) => Ok(record),
+            Some(record) if record.id == id => Ok(record),
+            Some(record) => Err(BackupError::Misplaced { path: backup.record(), says: record.id }),
             None if backup.path().is_dir() => {
                 Err(BackupError::NoRecord { id, path: backup.record() })
             }

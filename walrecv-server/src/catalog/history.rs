@@ -104,11 +104,20 @@ impl HistoryStore {
             .parse()
             .map_err(|source| HistoryStoreError::Malformed { path: path.clone(), source })?;
         durable::create_dir(&self.server.wals(), self.server.access())?;
-        match durable::put_if_absent(&path, &history.content, self.server.access())? {
-            Put::Stored => Ok(()),
-            Put::Exists => match self.load(history.timeline)? {
-                Some(ours) if ours.content == history.content => Ok(()),
-                _ => Err(HistoryStoreError::Conflict { timeline: history.timeline, path }),
+        let same = |ours: HistoryFile| {
+            if ours.content == history.content {
+                Ok(())
+            } else {
+                let timeline = history.timeline;
+                Err(HistoryStoreError::Conflict { timeline, path: path.clone() })
+            }
+        };
+        match self.load(history.timeline)? {
+            // Whoever stored it may not have made its name durable yet.
+            Some(ours) => same(ours).and_then(|()| Ok(durable::sync_dir(&self.server.wals())?)),
+            None => match durable::put_if_absent(&path, &history.content, self.server.access())? {
+                Put::Stored => Ok(()),
+                Put::Exists => self.load(history.timeline)?.map_or(Ok(()), same),
             },
         }
     }

@@ -77,6 +77,17 @@ fn ids_are_unique_and_lists_go_by_time() {
 }
 
 #[test]
+fn a_renamed_directory_is_not_written_to_another() {
+    let store = store();
+    let record = store.begin("2026-03-05T15:11:33Z");
+    let other: BackupId = "20260305T151200".parse().unwrap();
+    fs::rename(store.server.backup(record.id).path(), store.server.backup(other).path()).unwrap();
+    let error = store.catalog.load(other).unwrap_err();
+    assert!(matches!(error, BackupError::Misplaced { says, .. } if says == record.id), "{error}");
+    assert!(store.catalog.fail_interrupted(&store.lock).unwrap().is_empty());
+}
+
+#[test]
 fn shortcuts_mean_complete_backups() {
     let store = store();
     let error = store.catalog.resolve("latest").unwrap_err();
