@@ -1,1 +1,164 @@
-//! One base backup: receive, verify in flight, compress, store, record.
+//! Taking one base backup.
+//!
+//! ```text
+//!  socket ─▶ events ─▶ receive ═bounded queue═▶ contents ─┬▶ archive: tar reader ─▶ hashes ─▶ spool
+//!                                                         │           compressor ─▶ hash ─▶ file
+//!                                                         └▶ manifest: file, and merged with spool
+//! ```
+//!
+//! There is one pass and no second read: the manifest comes last and is merged with what was
+//! hashed on the way. A backup is a directory; its record says that it is being taken before
+//! anything else is in it, and that it is complete after everything else is durable.
+
+mod archive;
+mod attempt;
+mod blocking;
+mod check;
+mod contents;
+mod error;
+pub mod index;
+mod made_manifest;
+mod receive;
+mod reclaim;
+mod spool;
+#[cfg(test)]
+mod tests;
+mod wait;
+
+use jiff::Timestamp;
+use pgwire_stream::{Config, ReplicationClient};
+use tokio::sync::watch;
+
+use self::attempt::Attempt;
+use self::blocking::blocking;
+pub use self::error::BackupError;
+pub use self::wait::wait_for_wal;
+use crate::catalog::{BackupOutcome, BackupRecord, Catalog, Identity};
+use crate::progress::ProgressSink;
+use crate::settings::ServerSettings;
+use crate::storage::{BackupDir, LockKind, ServerDir, ServerLock};
+
+/// Which backup is wanted.
+#[derive(Clone, Debug)]
+pub struct BackupRequest {
+    /// Where it goes.
+    pub server: ServerDir,
+    /// What it is taken of, and how.
+    pub settings: ServerSettings,
+    /// What the operator calls it.
+    pub name: Option<String>,
+}
+
+/// Takes a full base backup.
+///
+/// The record that is returned says `Copied`: data and manifest are verified and durable. Whether
+/// the WAL is there that the backup needs is another question: [`wait_for_wal`].
+///
+/// Nothing is changed on disk before the server is known to be the one whose backups are kept
+/// here. After that, every failure, the interruption by `interrupted` included, leaves a record
+/// that says so and none of the backup's data.
+///
+/// Not cancel-safe: dropped, it leaves a backup that looks as if it was being taken, which the
+/// next one settles. Raise `interrupted` instead.
+///
+/// # Errors
+/// See [`BackupError`].
+pub async fn take(
+    request: &BackupRequest,
+    progress: &dyn ProgressSink,
+    mut interrupted: watch::Receiver<bool>,
+) -> Result<BackupRecord, BackupError> {
+    let conninfo = request.settings.backup_conninfo().to_owned();
+    let config = blocking(move || Config::load(&conninfo)).await?;
+    let (client, identity) = tokio::select! {
+        connected = connect(&config) => connected?,
+        () = receive::raised(&mut interrupted) => return Err(BackupError::Interrupted),
+    };
+
+    let (server, settings) = (request.server.clone(), request.settings.clone());
+    let (name, at_server) = (request.name.clone(), identity.clone());
+    let (lock, backup, record) =
+        blocking(move || begin(&server, &settings, name, &at_server)).await?;
+
+    let attempt = Attempt { request, backup: &backup, identity: &identity, progress };
+    let mut reached = record;
+    let outcome = attempt.run(client, &mut reached, &mut interrupted).await;
+    let server = request.server.clone();
+    blocking(move || end(&server, lock, reached, outcome)).await
+}
+
+/// A connection for the backup, and what is at its other end.
+async fn connect(config: &Config) -> pgwire_stream::Result<(ReplicationClient, Identity)> {
+    let mut client = ReplicationClient::connect(config).await?;
+    // Also required before a backup by servers that are older than 15.
+    let system = client.identify_system().await?;
+    let identity = Identity {
+        system_id: system.system_id,
+        segment_size: client.wal_segment_size().await?,
+        server_version: client.server_version(),
+        data_checksums: Some(client.show("data_checksums").await? == "on"),
+    };
+    Ok((client, identity))
+}
+
+/// Claims a directory for a backup, whose record says that it is being taken.
+fn begin(
+    server: &ServerDir,
+    settings: &ServerSettings,
+    name: Option<String>,
+    identity: &Identity,
+) -> Result<(ServerLock, BackupDir, BackupRecord), BackupError> {
+    identity.establish(server)?;
+    let lock = ServerLock::try_acquire(server, LockKind::Backup)?;
+    reclaim::settle_abandoned(server, &lock)?;
+    let began_at = Timestamp::now();
+    let record = |id| BackupRecord {
+        id,
+        server: settings.name.clone(),
+        outcome: BackupOutcome::Started,
+        name,
+        label: format!("walrecv-server {id}"),
+        parent: None,
+        system_id: identity.system_id,
+        segment_size: identity.segment_size,
+        server_version: identity.server_version,
+        data_checksums: identity.data_checksums,
+        program_version: env!("CARGO_PKG_VERSION").to_owned(),
+        began_at,
+        ended_at: None,
+        done_at: None,
+        begin: None,
+        end: None,
+        tablespaces: Vec::new(),
+        archives: Vec::new(),
+        manifest: None,
+    };
+    let (backup, record) = Catalog::new(server).begin(began_at, &lock, record)?;
+    Ok((lock, backup, record))
+}
+
+/// Records how the backup ended. The lock is held until then.
+fn end(
+    server: &ServerDir,
+    lock: ServerLock,
+    mut record: BackupRecord,
+    outcome: Result<(), BackupError>,
+) -> Result<BackupRecord, BackupError> {
+    if let Err(error) = outcome {
+        // What went wrong first is what the user has to know.
+        let id = record.id;
+        if let Err(also) = reclaim::fail(server, record, error.to_string()) {
+            tracing::error!(error = %also, backup = %id, "cannot record the failure");
+        }
+        return Err(error);
+    }
+    record.outcome = BackupOutcome::Copied;
+    record.ended_at = Some(Timestamp::now());
+    let catalog = Catalog::new(server);
+    catalog.save(&record)?;
+    // The WAL may be there already. If that cannot be told now, it is told later.
+    if let Err(error) = catalog.settle(&mut record, &lock) {
+        tracing::warn!(error = %error, backup = %record.id, "cannot look for its WAL");
+    }
+    Ok(record)
+}

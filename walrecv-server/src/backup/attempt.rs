@@ -1,0 +1,197 @@
+//! One attempt: from the command on the connection to files that are durable and verified.
+
+use std::num::NonZeroUsize;
+use std::pin::pin;
+
+use futures::stream;
+use pgwire_stream::manifest::{ChecksumAlgorithm, WalRange};
+use pgwire_stream::{BackupTablespace, BaseBackup, BaseBackupOptions, Feature, ReplicationClient};
+use tokio::sync::watch;
+
+use super::archive::ArchiveOptions;
+use super::blocking::blocking;
+use super::contents::{ContentsWriter, ReceivedManifest};
+use super::{BackupError, BackupRequest, made_manifest, receive};
+use crate::catalog::{
+    BackupRecord, Catalog, Identity, Manifest, ManifestOrigin, Position, Tablespace,
+};
+use crate::progress::ProgressSink;
+use crate::settings::ManifestChecksums;
+use crate::storage::compression::Method;
+use crate::storage::durable::AtomicFile;
+use crate::storage::{BackupDir, Codec};
+
+/// One backup under way.
+pub(super) struct Attempt<'a> {
+    pub(super) request: &'a BackupRequest,
+    pub(super) backup: &'a BackupDir,
+    pub(super) identity: &'a Identity,
+    pub(super) progress: &'a dyn ProgressSink,
+}
+
+impl Attempt<'_> {
+    /// Fills the record in as far as it comes.
+    pub(super) async fn run(
+        &self,
+        client: ReplicationClient,
+        record: &mut BackupRecord,
+        interrupted: &mut watch::Receiver<bool>,
+    ) -> Result<(), BackupError> {
+        let options = self.options(record);
+        self.progress.note("waiting for the server's checkpoint");
+        let mut stream = tokio::select! {
+            stream = client.base_backup(&options) => stream?,
+            () = receive::raised(interrupted) => return Err(BackupError::Interrupted),
+        };
+        let start = stream.start();
+        record.begin = Some(Position { lsn: start.lsn, timeline: start.timeline });
+        record.tablespaces = tablespaces(&stream);
+        let (begun, server) = (record.clone(), self.request.server.clone());
+        blocking(move || Catalog::new(&server).save(&begun)).await?;
+
+        self.progress.begin("backup", estimate(&stream));
+        let received = self.receive(&mut stream, interrupted).await;
+        self.progress.finish();
+        for warning in stream.warnings() {
+            self.progress.note(&warning.to_string());
+        }
+        let contents = received?;
+        // Its last word first: a complaint about damaged pages comes after everything else, and
+        // one that ended an archive early is the reason for it.
+        let (mut client, end) = stream.finish()?;
+        let contents = blocking(move || contents.finish()).await?;
+        record.end = Some(Position { lsn: end.lsn, timeline: end.timeline });
+        record.manifest = Some(self.manifest(contents.manifest, &mut client, record).await?);
+        record.archives = contents.archives;
+        // The backup is there, with or without a goodbye.
+        let _ = client.close().await;
+        Ok(())
+    }
+
+    fn options(&self, record: &BackupRecord) -> BaseBackupOptions {
+        let settings = &self.request.settings;
+        BaseBackupOptions {
+            label: record.label.clone(),
+            fast_checkpoint: settings.immediate_checkpoint,
+            max_rate_kb: settings.bandwidth_limit_kb,
+            manifest: self.sends_manifest().then(|| on_the_wire(settings.manifest_checksums)),
+            ..BaseBackupOptions::default()
+        }
+    }
+
+    fn sends_manifest(&self) -> bool {
+        self.identity.server_version.supports(Feature::Manifest)
+    }
+
+    async fn receive(
+        &self,
+        backup: &mut BaseBackup,
+        interrupted: &mut watch::Receiver<bool>,
+    ) -> Result<ContentsWriter, BackupError> {
+        let compression = &self.request.settings.backup_compression;
+        let workers = usize::try_from(compression.workers).ok().and_then(NonZeroUsize::new);
+        let workers = workers.unwrap_or(NonZeroUsize::MIN);
+        let options = ArchiveOptions {
+            compression: Method::new(Codec::from(compression.codec), compression.level)
+                .with_workers(workers),
+            checksums: algorithm(self.request.settings.manifest_checksums),
+        };
+        let (directory, system_id) = (self.backup.clone(), self.identity.system_id);
+        let contents = blocking(move || ContentsWriter::new(directory, system_id, options)).await?;
+        let events = pin!(stream::unfold(backup, |backup| async move {
+            backup.next().await.transpose().map(|event| (event, backup))
+        }));
+        receive::receive(events, contents, interrupted, self.progress).await
+    }
+
+    /// The record of the manifest, which is made here if the server has none.
+    async fn manifest(
+        &self,
+        received: ReceivedManifest,
+        client: &mut ReplicationClient,
+        record: &BackupRecord,
+    ) -> Result<Manifest, BackupError> {
+        let checksums = algorithm(self.request.settings.manifest_checksums);
+        let (origin, stored) = match received {
+            ReceivedManifest::Verified { stored } => (ManifestOrigin::Server, stored),
+            ReceivedManifest::None { .. } if self.sends_manifest() => {
+                return Err(BackupError::Disorder { what: "no manifest" });
+            }
+            ReceivedManifest::None { received } => {
+                let wal = wal_needed(client, record).await?;
+                let backup = self.backup.clone();
+                let write = move || {
+                    let file = AtomicFile::create(&backup.manifest(), backup.access())?;
+                    made_manifest::write(file, received, checksums, &wal)
+                };
+                (ManifestOrigin::Receipt, blocking(write).await?)
+            }
+        };
+        Ok(Manifest {
+            origin,
+            checksum_algorithm: checksums.map(|algorithm| algorithm.name().to_owned()),
+            size: stored.size,
+            sha256: stored.sha256,
+        })
+    }
+}
+
+/// The WAL that the backup needs, the newest timeline first. More than one timeline if the server
+/// is a standby that followed its primary onto a new one meanwhile.
+async fn wal_needed(
+    client: &mut ReplicationClient,
+    record: &BackupRecord,
+) -> Result<Vec<WalRange>, BackupError> {
+    let (Some(begin), Some(end)) = (record.begin, record.end) else {
+        return Err(BackupError::Disorder { what: "no begin or no end" });
+    };
+    if begin.timeline == end.timeline {
+        return Ok(vec![WalRange { timeline: end.timeline, start: begin.lsn, end: end.lsn }]);
+    }
+    let history = client.timeline_history(end.timeline).await?;
+    let history = history
+        .parse()
+        .map_err(|source| BackupError::History { timeline: end.timeline, source })?;
+    made_manifest::wal_ranges(&history, begin, end)
+        .ok_or(BackupError::Disorder { what: "an end that does not descend from the begin" })
+}
+
+/// The server's estimate of the whole backup in bytes.
+fn estimate(backup: &BaseBackup) -> Option<u64> {
+    backup.tablespaces().iter().try_fold(0u64, |sum, tablespace| {
+        Some(sum.saturating_add(tablespace.size_kb?.saturating_mul(1024)))
+    })
+}
+
+fn tablespaces(backup: &BaseBackup) -> Vec<Tablespace> {
+    let outside = |tablespace: &BackupTablespace| {
+        Some(Tablespace {
+            oid: tablespace.oid?,
+            name: None,
+            location: tablespace.location.clone().unwrap_or_default(),
+        })
+    };
+    backup.tablespaces().iter().filter_map(outside).collect()
+}
+
+fn on_the_wire(checksums: ManifestChecksums) -> pgwire_stream::ManifestChecksums {
+    match checksums {
+        ManifestChecksums::None => pgwire_stream::ManifestChecksums::None,
+        ManifestChecksums::Crc32c => pgwire_stream::ManifestChecksums::Crc32c,
+        ManifestChecksums::Sha224 => pgwire_stream::ManifestChecksums::Sha224,
+        ManifestChecksums::Sha256 => pgwire_stream::ManifestChecksums::Sha256,
+        ManifestChecksums::Sha384 => pgwire_stream::ManifestChecksums::Sha384,
+        ManifestChecksums::Sha512 => pgwire_stream::ManifestChecksums::Sha512,
+    }
+}
+
+fn algorithm(checksums: ManifestChecksums) -> Option<ChecksumAlgorithm> {
+    match checksums {
+        ManifestChecksums::None => None,
+        ManifestChecksums::Crc32c => Some(ChecksumAlgorithm::Crc32c),
+        ManifestChecksums::Sha224 => Some(ChecksumAlgorithm::Sha224),
+        ManifestChecksums::Sha256 => Some(ChecksumAlgorithm::Sha256),
+        ManifestChecksums::Sha384 => Some(ChecksumAlgorithm::Sha384),
+        ManifestChecksums::Sha512 => Some(ChecksumAlgorithm::Sha512),
+    }
+}

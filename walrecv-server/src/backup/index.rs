@@ -1,0 +1,160 @@
+//! `<archive>.idx`: what lies where in a stored archive, so that one file can be fetched alone and
+//! a restore can begin in several places.
+//!
+//! Lines of JSON, written while the archive is: first the format, then members when they begin and
+//! frames when they are stored, each kind in the order of the archive. The frame that a member
+//! begins in is the last one that begins at or before its header.
+//!
+//! ```text
+//! {"format":1}
+//! {"member":{"path":"backup_label","kind":"file","at":0,"size":225}}
+//! {"member":{"path":"global","kind":"directory","at":1024,"size":0}}
+//! {"frame":{"plain_offset":0,"plain_length":1536,"stored_offset":0,"stored_length":210}}
+//! ```
+
+use std::io::{self, BufWriter, Write};
+
+use serde::{Deserialize, Serialize};
+
+use crate::storage::StorageError;
+use crate::storage::compression::Frame;
+use crate::storage::durable::AtomicFile;
+use crate::storage::tar::{Member, MemberKind};
+
+/// The version of the format that is written.
+pub const FORMAT: u32 = 1;
+
+/// A line of the index.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IndexLine {
+    /// Always the first.
+    Format(u32),
+    /// A part of the stored file that can be decompressed without those before it.
+    Frame(Frame),
+    /// A member of the archive.
+    Member(IndexedMember),
+}
+
+/// A member of the archive.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IndexedMember {
+    /// Its path in the archive.
+    #[serde(flatten)]
+    pub path: IndexedPath,
+    /// What it is.
+    pub kind: IndexedKind,
+    /// Where its header begins in the plain tar archive; the content is 512 bytes further on.
+    pub at: u64,
+    /// The size of its content.
+    pub size: u64,
+}
+
+/// A path, in the two spellings that manifests have.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IndexedPath {
+    /// A path in UTF-8.
+    Path(String),
+    /// The bytes of any other path, in hexadecimal.
+    EncodedPath(String),
+}
+
+/// What a member is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IndexedKind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+}
+
+/// Writes the index of one archive.
+#[derive(Debug)]
+pub(super) struct IndexWriter {
+    file: BufWriter<AtomicFile>,
+}
+
+impl IndexWriter {
+    pub(super) fn new(file: AtomicFile) -> Result<Self, StorageError> {
+        let mut writer = Self { file: BufWriter::new(file) };
+        writer.line(&IndexLine::Format(FORMAT))?;
+        Ok(writer)
+    }
+
+    pub(super) fn frame(&mut self, frame: Frame) -> Result<(), StorageError> {
+        self.line(&IndexLine::Frame(frame))
+    }
+
+    pub(super) fn member(&mut self, member: &Member) -> Result<(), StorageError> {
+        let path = match std::str::from_utf8(&member.path) {
+            Ok(path) => IndexedPath::Path(path.to_owned()),
+            Err(_) => IndexedPath::EncodedPath(hexadecimal(&member.path)),
+        };
+        let kind = match member.kind {
+            MemberKind::File => IndexedKind::File,
+            MemberKind::Directory => IndexedKind::Directory,
+        };
+        let at = member.header_at;
+        self.line(&IndexLine::Member(IndexedMember { path, kind, at, size: member.size }))
+    }
+
+    /// Gives the index its name. Durable on return.
+    pub(super) fn commit(self) -> Result<(), StorageError> {
+        let target = self.file.get_ref().target().to_owned();
+        let file = self.file.into_inner().map_err(|error| error.into_error());
+        file.map_err(StorageError::of("write", &target))?.commit()
+    }
+
+    fn line(&mut self, line: &IndexLine) -> Result<(), StorageError> {
+        let written = serde_json::to_writer(&mut self.file, line)
+            .map_err(io::Error::from)
+            .and_then(|()| self.file.write_all(b"\n"));
+        written.map_err(StorageError::of("write", self.file.get_ref().target()))
+    }
+}
+
+fn hexadecimal(path: &[u8]) -> String {
+    path.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::Access;
+
+    #[test]
+    fn lines_are_as_documented() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("base.tar.idx");
+        let file = AtomicFile::create(&path, Access::Private).unwrap();
+        let mut index = IndexWriter::new(file).unwrap();
+        let (plain_length, stored_length) = (1536, 210);
+        index.frame(Frame { plain_length, stored_length, ..Frame::default() }).unwrap();
+        let mut member = Member {
+            path: b"backup_label".to_vec(),
+            kind: MemberKind::File,
+            size: 225,
+            mode: 0o600,
+            modified: 0,
+            header_at: 0,
+        };
+        index.member(&member).unwrap();
+        member.path = b"b\xff".to_vec();
+        member.header_at = 1024;
+        index.member(&member).unwrap();
+        index.commit().unwrap();
+        let text = std::fs::read_to_string(path).unwrap();
+        assert_eq!(
+            text,
+            "{\"format\":1}\n\
+             {\"frame\":{\"plain_offset\":0,\"plain_length\":1536,\
+              \"stored_offset\":0,\"stored_length\":210}}\n\
+             {\"member\":{\"path\":\"backup_label\",\"kind\":\"file\",\"at\":0,\"size\":225}}\n\
+             {\"member\":{\"encoded_path\":\"62ff\",\"kind\":\"file\",\"at\":1024,\"size\":225}}\n"
+        );
+        let last: IndexLine = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+        assert!(matches!(last, IndexLine::Member(member) if member.at == 1024));
+    }
+}

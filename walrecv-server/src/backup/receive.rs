@@ -1,0 +1,90 @@
+//! From the socket to the thread that stores: back-pressure and interruption.
+
+use std::future::pending;
+use std::sync::{Arc, mpsc};
+
+use futures::{Stream, StreamExt};
+use pgwire_stream::BackupEvent;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task;
+
+use super::BackupError;
+use super::blocking::finished;
+use super::contents::ContentsWriter;
+use crate::progress::ProgressSink;
+
+/// How many bytes may be received but not stored yet. Past this, nothing is read from the socket,
+/// and the server waits.
+const IN_FLIGHT: usize = 8 << 20;
+
+/// An event, and the room that its bytes take until they are stored.
+type Work = (BackupEvent, OwnedSemaphorePermit);
+
+/// Hands what the server sends to a thread that stores it, until the stream ends. Whether it ended
+/// well is for the stream to say, and then for [`ContentsWriter::finish`].
+///
+/// Not cancel-safe: dropped, it leaves a backup that is not known to have failed. To stop, raise
+/// `interrupted`; everything that was begun is given up then before this returns.
+pub(super) async fn receive(
+    mut events: impl Stream<Item = Result<BackupEvent, pgwire_stream::Error>> + Unpin,
+    contents: ContentsWriter,
+    interrupted: &mut watch::Receiver<bool>,
+    progress: &dyn ProgressSink,
+) -> Result<ContentsWriter, BackupError> {
+    let (work, queue) = mpsc::channel();
+    let storing = task::spawn_blocking(move || store(contents, &queue));
+    let received = tokio::select! {
+        received = hand_over(&mut events, work, progress) => received,
+        () = raised(interrupted) => Err(BackupError::Interrupted),
+    };
+    // The queue is closed now. What the thread met with comes first: if it gave up, the stream was
+    // left for that reason.
+    let contents = finished(storing.await)?;
+    received.map(|()| contents)
+}
+
+async fn hand_over(
+    events: &mut (impl Stream<Item = Result<BackupEvent, pgwire_stream::Error>> + Unpin),
+    work: mpsc::Sender<Work>,
+    progress: &dyn ProgressSink,
+) -> Result<(), BackupError> {
+    let room = Arc::new(Semaphore::new(IN_FLIGHT));
+    let mut done = 0;
+    while let Some(event) = events.next().await {
+        let event = event?;
+        let size = match &event {
+            BackupEvent::ArchiveData(bytes) => {
+                done += bytes.len() as u64;
+                bytes.len()
+            }
+            BackupEvent::ManifestData(bytes) => bytes.len(),
+            _ => 0,
+        };
+        let permits = u32::try_from(size.min(IN_FLIGHT)).unwrap_or(u32::MAX);
+        let Ok(permit) = Arc::clone(&room).acquire_many_owned(permits).await else { break };
+        if work.send((event, permit)).is_err() {
+            break;
+        }
+        progress.advance_to(done);
+    }
+    Ok(())
+}
+
+fn store(
+    mut contents: ContentsWriter,
+    queue: &mpsc::Receiver<Work>,
+) -> Result<ContentsWriter, BackupError> {
+    for (event, room) in queue {
+        contents.take(event)?;
+        drop(room);
+    }
+    Ok(contents)
+}
+
+/// Returns when the user wants no backup any more.
+pub(super) async fn raised(interrupted: &mut watch::Receiver<bool>) {
+    if interrupted.wait_for(|raised| *raised).await.is_err() {
+        // Nobody is left who could raise it.
+        pending::<()>().await;
+    }
+}
