@@ -1,4 +1,187 @@
 //! From a stored backup and WAL to a data directory that a server starts from.
+//!
+//! [`plan`] decides everything and refuses what is not possible; it changes nothing. [`execute`]
+//! does what the plan says:
+//!
+//! ```text
+//! directories → archives, compared with the manifest → WAL, if it is to be copied
+//!   → links, recovery settings → everything durable → global/pg_control gets its name
+//! ```
+//!
+//! Until the last step no server starts from the directory, so an interrupted restore is not
+//! taken for a complete one.
 
+mod beneath;
+mod destination;
+mod error;
+mod expected;
+mod extract;
+mod handover;
+mod owner;
+mod plan;
+mod syncer;
+mod tablespace_map;
+mod tablespaces;
+mod wal_copy;
+
+pub mod get_wal;
 pub mod recovery;
 pub mod target;
+
+use std::collections::BTreeMap;
+use std::fs::DirBuilder;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use pgwire_stream::ServerVersion;
+use serde::Serialize;
+
+use self::beneath::Root;
+use self::expected::Expected;
+use self::extract::{Extracted, Extractor, PG_CONTROL, PG_CONTROL_WITHHELD};
+use crate::progress::ProgressSink;
+use crate::storage::{BackupId, StorageError, compression};
+
+pub use destination::DestinationError;
+pub use error::RestoreError;
+pub use extract::ExtractError;
+pub use owner::Owner;
+pub use plan::{Plan, Request, ServesWal, WalDelivery, WalRange, plan};
+pub use tablespaces::{MappingError, PlacedTablespace, TablespaceMapping};
+
+/// From this version on a server's group may be allowed to read its data directory.
+const GROUP_ACCESS: ServerVersion = ServerVersion::from_num(110_000);
+/// From this version on WAL lies in `pg_wal`, and no longer in `pg_xlog`.
+const PG_WAL: ServerVersion = ServerVersion::from_num(100_000);
+
+/// What a restore did.
+#[derive(Clone, Debug, Serialize)]
+pub struct RestoreReport {
+    /// The backup.
+    pub backup: BackupId,
+    /// The new data directory.
+    pub destination: PathBuf,
+    /// How many files of the backup were written.
+    pub files: u64,
+    /// How many bytes are in them.
+    pub bytes: u64,
+    /// How many files of WAL were copied.
+    pub wal_files: u64,
+    /// What the operator should know.
+    pub notes: Vec<String>,
+}
+
+/// Does what a plan says. When it returns, the data directory is complete and durable.
+///
+/// # Errors
+/// If the backup turns out to be damaged, or something cannot be written. What was written so far
+/// stays, and no server starts from it.
+pub fn execute(plan: &Plan, progress: &dyn ProgressSink) -> Result<RestoreReport, RestoreError> {
+    let version = plan.sources.record.server_version;
+    let mut roots = Roots::create(plan)?;
+    let (extracted, wal_files) = syncer::with_syncer(|syncer| {
+        let extracted = extract_archives(plan, &mut roots, syncer, progress)?;
+        let wal_files = match plan.wal_delivery {
+            WalDelivery::GetWal => 0,
+            WalDelivery::Copy => {
+                let directory = if version >= PG_WAL { "pg_wal" } else { "pg_xlog" };
+                wal_copy::copy(plan, directory, &mut roots.data, syncer, progress)?
+            }
+        };
+        Ok::<_, RestoreError>((extracted, wal_files))
+    })?;
+    let (directory_mode, file_mode) =
+        if extracted.group_access { (0o750, 0o640) } else { (0o700, 0o600) };
+    let mut notes = plan.notes.clone();
+    notes.extend(handover::prepare(plan, &mut roots.data, file_mode)?);
+    roots.finish(directory_mode)?;
+    Ok(RestoreReport {
+        backup: plan.backup,
+        destination: plan.destination.clone(),
+        files: extracted.files,
+        bytes: extracted.bytes,
+        wal_files,
+        notes,
+    })
+}
+
+/// The directories that are written into.
+struct Roots {
+    data: Root,
+    /// By the tablespaces' object identifiers.
+    tablespaces: BTreeMap<u32, Root>,
+}
+
+impl Roots {
+    fn create(plan: &Plan) -> Result<Self, RestoreError> {
+        // Only root can give files away, and to itself nobody needs to.
+        let owner = rustix::process::geteuid().is_root().then_some(&plan.owner);
+        let open = |path: &Path| -> Result<Root, RestoreError> {
+            make_empty(path)?;
+            let root = Root::open(path, owner)?;
+            root.set_mode(0o700)?;
+            Ok(root)
+        };
+        let mut data = open(&plan.destination)?;
+        let mut tablespaces = BTreeMap::new();
+        for tablespace in &plan.tablespaces {
+            if tablespace.in_place {
+                data.make_dirs(format!("pg_tblspc/{}", tablespace.oid).as_bytes(), 0o700)?;
+            }
+            tablespaces.insert(tablespace.oid, open(&tablespace.directory)?);
+        }
+        Ok(Self { data, tablespaces })
+    }
+
+    /// Makes everything durable, and last of all the directory one to start from.
+    fn finish(&mut self, directory_mode: u32) -> Result<(), StorageError> {
+        for root in self.tablespaces.values_mut().chain([&mut self.data]) {
+            root.set_mode(directory_mode)?;
+            root.sync()?;
+        }
+        self.data.rename(PG_CONTROL_WITHHELD, PG_CONTROL)?;
+        self.data.sync_dir(b"global")
+    }
+}
+
+/// Makes a directory, unless it is there and still as empty as when the restore was planned.
+fn make_empty(path: &Path) -> Result<(), RestoreError> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            destination::Place::look(path)?;
+            Ok(())
+        }
+        Err(error) => Err(StorageError::of("create", path)(error).into()),
+    }
+}
+
+fn extract_archives(
+    plan: &Plan,
+    roots: &mut Roots,
+    syncer: &syncer::Syncer,
+    progress: &dyn ProgressSink,
+) -> Result<Extracted, RestoreError> {
+    let record = &plan.sources.record;
+    let backup = &plan.sources.backup;
+    let expected = Expected::open(&backup.manifest())?;
+    let allow_group = record.server_version >= GROUP_ACCESS;
+    let mut extractor = Extractor::new(expected, syncer, progress, allow_group);
+    progress.begin("restoring files", Some(record.plain_size()));
+    for archive in &record.archives {
+        let (prefix, root) = match archive.tablespace {
+            None => (String::new(), &mut roots.data),
+            Some(oid) => match roots.tablespaces.get_mut(&oid) {
+                Some(root) => (format!("pg_tblspc/{oid}/"), root),
+                None => return Err(RestoreError::TablespaceMap { backup: plan.backup }),
+            },
+        };
+        let stored =
+            compression::open(&backup.archive(&archive.name, archive.codec), archive.codec)?;
+        extractor.archive(&archive.name, prefix.as_bytes(), root, stored)?;
+    }
+    let extracted = extractor.finish()?;
+    progress.finish();
+    Ok(extracted)
+}

@@ -1,0 +1,309 @@
+//! Why a restore is refused or fails, and what is possible instead.
+
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use pgwire_stream::{Lsn, ServerVersion, TimelineId};
+
+use super::destination::DestinationError;
+use super::extract::ExtractError;
+use super::get_wal::GetWalError;
+use super::tablespaces::MappingError;
+use crate::catalog::{BackupError, Gap, HistoryStoreError, WalError};
+use crate::failure::{Class, Failure};
+use crate::storage::{BackupId, StorageError};
+
+/// Why a restore is refused, or fails.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// There is no such backup, or its record cannot be read.
+    #[error(transparent)]
+    Backup(#[from] BackupError),
+    /// The backup is being taken, or failed.
+    #[error("backup `{backup}` is not complete: {why}")]
+    Incomplete {
+        /// The backup.
+        backup: BackupId,
+        /// What became of it.
+        why: String,
+    },
+    /// The backup is only the difference to another.
+    #[error(
+        "backup `{backup}` is incremental, on top of `{parent}`, and is no data directory alone"
+    )]
+    Incremental {
+        /// The backup.
+        backup: BackupId,
+        /// What it is the difference to.
+        parent: BackupId,
+    },
+    /// WAL up to the end of the backup has not arrived yet.
+    #[error("backup `{backup}` cannot be consistent yet: WAL from {missing} is still to come")]
+    WaitingForWal {
+        /// The backup.
+        backup: BackupId,
+        /// The first WAL that is missing.
+        missing: Gap,
+    },
+    /// WAL between the begin and the end of the backup is lost.
+    #[error("backup `{backup}` is broken: WAL from {missing} is missing")]
+    Broken {
+        /// The backup.
+        backup: BackupId,
+        /// The first WAL that is missing.
+        missing: Gap,
+    },
+    /// WAL between the backup and the target is lost.
+    #[error("WAL from {missing} is missing on the way to {target}")]
+    WalGap {
+        /// The first WAL that is missing.
+        missing: Gap,
+        /// Where recovery was to go.
+        target: String,
+    },
+    /// The target lies within the backup.
+    #[error("LSN {target} lies before the end of backup `{backup}` at {end}")]
+    LsnBeforeEnd {
+        /// The target.
+        target: Lsn,
+        /// The backup.
+        backup: BackupId,
+        /// Where it ends.
+        end: Lsn,
+    },
+    /// The target lies behind the WAL that is held.
+    #[error("LSN {target} lies behind the last WAL that is held, which ends at {last}")]
+    LsnBeyondWal {
+        /// The target.
+        target: Lsn,
+        /// Where the WAL ends.
+        last: Lsn,
+    },
+    /// The target was before the backup was complete.
+    #[error("{target} was before the end of backup `{backup}` at {end}")]
+    TimeBeforeEnd {
+        /// The target.
+        target: Timestamp,
+        /// The backup.
+        backup: BackupId,
+        /// When it ended.
+        end: Timestamp,
+    },
+    /// The target has not come yet.
+    #[error("{target} lies in the future")]
+    TimeInFuture {
+        /// The target.
+        target: Timestamp,
+    },
+    /// Servers learned this kind of target later.
+    #[error("PostgreSQL {version} cannot recover to an LSN")]
+    NoLsnTarget {
+        /// The version of the server that was backed up.
+        version: ServerVersion,
+    },
+    /// The history of a timeline is needed and not held.
+    #[error(transparent)]
+    History(#[from] HistoryStoreError),
+    /// The timeline does not come from that of the backup.
+    #[error("timeline {wanted} does not descend from timeline {of_backup} of backup `{backup}`")]
+    NotADescendant {
+        /// The timeline that was asked for.
+        wanted: TimelineId,
+        /// The backup.
+        backup: BackupId,
+        /// Its timeline.
+        of_backup: TimelineId,
+    },
+    /// The timeline left that of the backup too early.
+    #[error("timeline {wanted} forked off at {fork}, before the end of backup `{backup}` at {end}")]
+    ForkedBeforeEnd {
+        /// The timeline that was asked for.
+        wanted: TimelineId,
+        /// Where it forked off.
+        fork: Lsn,
+        /// The backup.
+        backup: BackupId,
+        /// Where it ends.
+        end: Lsn,
+    },
+    /// A directory cannot be restored into.
+    #[error(transparent)]
+    Destination(#[from] DestinationError),
+    /// A tablespace would go back to where it was, and something is there.
+    #[error("tablespace `{tablespace}` cannot go back to where it was")]
+    TablespaceInPlace {
+        /// Which one.
+        tablespace: String,
+        /// Why not.
+        source: DestinationError,
+    },
+    /// The tablespace mapping does not fit the backup.
+    #[error(transparent)]
+    Mapping(#[from] MappingError),
+    /// Not enough room.
+    #[error("`{}` has room for {available} bytes, and {needed} are to be written", path.display())]
+    NoRoom {
+        /// The directory.
+        path: PathBuf,
+        /// What is needed on its file system.
+        needed: u64,
+        /// What is free on its file system.
+        available: u64,
+    },
+    /// No such user.
+    #[error("there is no user `{name}` on this machine")]
+    UnknownOwner {
+        /// What was asked for.
+        name: String,
+    },
+    /// PostgreSQL refuses to run as root.
+    #[error("the restored server would have to run as root, which PostgreSQL refuses")]
+    RootOwner,
+    /// Files can be given away by root only.
+    #[error("only root can hand files to `{owner}`; this runs as `{current}`")]
+    ForeignOwner {
+        /// Who is to own the files.
+        owner: String,
+        /// Who runs this.
+        current: String,
+    },
+    /// The restored server would not get at its WAL.
+    #[error("the user `{owner}` may not read the store `{}`, and no daemon serves it", home.display())]
+    WalUnreadable {
+        /// Who is to run the server.
+        owner: String,
+        /// The store.
+        home: PathBuf,
+    },
+    /// The restored server could not run this program.
+    #[error("the user `{owner}` cannot run `{}`", program.display())]
+    ProgramUnreachable {
+        /// Who is to run the server.
+        owner: String,
+        /// This program.
+        program: PathBuf,
+    },
+    /// A configuration file cannot hold such a path.
+    #[error("`{}` is not valid UTF-8, and cannot be written into a configuration file", path.display())]
+    NotUtf8 {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The backup's own list of tablespaces is not that of its record.
+    #[error("`tablespace_map` of backup `{backup}` does not name the tablespaces of its record")]
+    TablespaceMap {
+        /// The backup.
+        backup: BackupId,
+    },
+    /// The archives did not become files.
+    #[error(transparent)]
+    Extract(#[from] ExtractError),
+    /// WAL cannot be copied.
+    #[error("cannot copy `{name}`")]
+    CopyWal {
+        /// The file of WAL.
+        name: String,
+        /// Why not.
+        source: GetWalError,
+    },
+    /// The WAL cannot be read.
+    #[error(transparent)]
+    Wal(#[from] WalError),
+    /// A file cannot be read or written.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+impl Failure for RestoreError {
+    fn class(&self) -> Class {
+        match self {
+            Self::Backup(error) => error.class(),
+            Self::History(error) => error.class(),
+            Self::Destination(error) | Self::TablespaceInPlace { source: error, .. } => {
+                error.class()
+            }
+            Self::Mapping(error) => error.class(),
+            Self::Extract(error) => error.class(),
+            Self::CopyWal { source, .. } => source.class(),
+            Self::Wal(error) => error.class(),
+            Self::Storage(error) => error.class(),
+            Self::UnknownOwner { .. } | Self::NotUtf8 { .. } | Self::NoLsnTarget { .. } => {
+                Class::Usage
+            }
+            Self::NoRoom { .. } | Self::TablespaceMap { .. } => Class::Failed,
+            _ => Class::Refused,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::Backup(error) => return error.hint(),
+            Self::History(error) => return error.hint(),
+            Self::Destination(error) => return error.hint(),
+            Self::Mapping(error) => return error.hint(),
+            Self::Extract(error) => return error.hint(),
+            Self::CopyWal { source, .. } => return source.hint(),
+            Self::Wal(error) => return error.hint(),
+            Self::Storage(error) => return error.hint(),
+            Self::Incomplete { .. } | Self::Broken { .. } => {
+                "choose another backup; `list-backups` shows those that are DONE".to_owned()
+            }
+            Self::Incremental { parent, .. } => {
+                format!("restore a full backup, such as `{parent}` if it is one")
+            }
+            Self::WaitingForWal { .. } => {
+                "let the receiver run until the backup is DONE, or choose an earlier backup"
+                    .to_owned()
+            }
+            Self::WalGap { missing, .. } => format!(
+                "with this backup any target before {} can be reached, such as --target-immediate; \
+                 a later backup may begin behind the gap",
+                missing.from
+            ),
+            Self::LsnBeforeEnd { end, .. } => format!(
+                "with this backup no target before {end} can be reached; choose an earlier backup"
+            ),
+            Self::LsnBeyondWal { last, .. } => {
+                format!("leave the target away to recover up to {last}, all there is")
+            }
+            Self::TimeBeforeEnd { end, .. } => format!(
+                "with this backup no target before {end} can be reached; choose an earlier backup"
+            ),
+            Self::TimeInFuture { .. } => "leave the target away to recover all there is".to_owned(),
+            Self::NoLsnTarget { .. } => "name a time, a transaction or a restore point".to_owned(),
+            Self::NotADescendant { of_backup, .. } => format!(
+                "`--target-tli current` recovers along timeline {of_backup}; a backup of the other \
+                 timeline, or of one before the fork, leads there"
+            ),
+            Self::ForkedBeforeEnd { fork, .. } => {
+                format!("choose a backup that ended before {fork}, or `--target-tli current`")
+            }
+            Self::TablespaceInPlace { tablespace, .. } => {
+                format!("name a directory for it: `--tablespace {tablespace}:DIRECTORY`")
+            }
+            Self::NoRoom { .. } => "make room, or name a directory elsewhere".to_owned(),
+            Self::UnknownOwner { .. } => {
+                "name the user that PostgreSQL runs as, usually `postgres`".to_owned()
+            }
+            Self::RootOwner => {
+                "name the user that PostgreSQL runs as: `--owner postgres`".to_owned()
+            }
+            Self::ForeignOwner { owner, .. } => format!("run this as root, or as `{owner}`"),
+            Self::WalUnreadable { owner, .. } => format!(
+                "run the daemon with `wal_readers = [\"{owner}\"]`, or let the group of `{owner}` \
+                 read the store with `group_access = true`, or copy the WAL with --no-get-wal"
+            ),
+            Self::ProgramUnreachable { .. } => {
+                "install the program where everybody may run it, such as `/usr/local/bin`, or copy \
+                 the WAL with --no-get-wal"
+                    .to_owned()
+            }
+            Self::NotUtf8 { .. } => "rename it, or copy the WAL with --no-get-wal".to_owned(),
+            Self::TablespaceMap { .. } => {
+                "the stored backup cannot be trusted any more; remove what was restored and \
+                 restore another backup"
+                    .to_owned()
+            }
+        })
+    }
+}

@@ -1,0 +1,99 @@
+//! What makes extracted files a data directory that recovers as planned: the links to its
+//! tablespaces, and what the server is told.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use super::beneath::Root;
+use super::error::RestoreError;
+use super::plan::Plan;
+use super::recovery;
+use super::tablespace_map;
+
+/// Larger than any configuration that a server reads in reasonable time.
+const CONF_LIMIT: u64 = 16 << 20;
+
+/// Files of the origin by which it was told to be a standby or to recover, or that a server of
+/// another version would stumble over.
+const SIGNALS: [&str; 3] = ["standby.signal", "recovery.signal", "recovery.conf"];
+
+/// Prepares the data directory. Returns what the operator should know.
+pub(super) fn prepare(
+    plan: &Plan,
+    root: &mut Root,
+    file_mode: u32,
+) -> Result<Vec<String>, RestoreError> {
+    let mut notes = Vec::new();
+    link_tablespaces(plan, root, file_mode)?;
+    for signal in SIGNALS {
+        if root.remove(signal.as_bytes())? {
+            notes.push(format!("removed `{signal}`, which came with the backup"));
+        }
+    }
+    let origin = root.read(b"postgresql.auto.conf", CONF_LIMIT)?.unwrap_or_default();
+    let mut conf = recovery::neutralise(&origin);
+    if !conf.disabled.is_empty() {
+        notes.push(format!(
+            "turned into comments in `postgresql.auto.conf`: {}",
+            conf.disabled.join(", ")
+        ));
+    }
+    let heading = format!("# Recovery of backup {} of server {}.\n", plan.backup, plan.server);
+    conf.content.extend_from_slice(heading.as_bytes());
+    conf.content.extend_from_slice(recovery::to_conf(&plan.settings.auto_conf).as_bytes());
+    root.replace(b"postgresql.auto.conf", &conf.content, file_mode)?;
+    if let Some(settings) = &plan.settings.recovery_conf {
+        let content = heading + &recovery::to_conf(settings);
+        root.replace(b"recovery.conf", content.as_bytes(), file_mode)?;
+    }
+    if plan.settings.recovery_signal {
+        root.replace(b"recovery.signal", b"", file_mode)?;
+    }
+    notes.push(
+        "archiving and synchronous replication are off in `postgresql.auto.conf`; set them again \
+         when the server has taken over"
+            .to_owned(),
+    );
+    match root.read(b"postgresql.conf", CONF_LIMIT)? {
+        Some(conf) => {
+            for name in recovery::outside_paths(&conf) {
+                notes.push(format!(
+                    "`postgresql.conf` sets `{name}`, as on the original machine: check it before \
+                     you start the server"
+                ));
+            }
+        }
+        None => notes.push(
+            "`postgresql.conf` is not in the backup, because it lay outside the data directory: \
+             provide one before you start the server"
+                .to_owned(),
+        ),
+    }
+    Ok(notes)
+}
+
+/// A server makes the links itself from `tablespace_map` when it first starts, so that both must
+/// say the same.
+fn link_tablespaces(plan: &Plan, root: &mut Root, file_mode: u32) -> Result<(), RestoreError> {
+    let places: BTreeMap<u32, PathBuf> = plan
+        .tablespaces
+        .iter()
+        .filter(|tablespace| !tablespace.in_place)
+        .map(|tablespace| (tablespace.oid, tablespace.directory.clone()))
+        .collect();
+    let map = root.read(tablespace_map::NAME, tablespace_map::LIMIT)?;
+    let named: Option<BTreeSet<u32>> = tablespace_map::oids(map.as_deref().unwrap_or_default())
+        .map(|oids| oids.into_iter().collect());
+    if named != Some(places.keys().copied().collect()) {
+        return Err(RestoreError::TablespaceMap { backup: plan.backup });
+    }
+    if places.is_empty() {
+        return Ok(());
+    }
+    for (oid, directory) in &places {
+        root.link(directory, format!("pg_tblspc/{oid}").as_bytes())?;
+    }
+    let version = plan.sources.record.server_version;
+    Ok(root.replace(tablespace_map::NAME, &tablespace_map::write(&places, version), file_mode)?)
+}

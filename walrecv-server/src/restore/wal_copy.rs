@@ -1,0 +1,154 @@
+//! All the WAL that a recovery needs, copied into the new data directory beforehand.
+
+use std::io::{Read, Write};
+
+use pgwire_stream::{Lsn, SegmentName, SegmentNumber, TimelineHistory, TimelineId, WalFileName};
+
+use super::beneath::Root;
+use super::error::RestoreError;
+use super::get_wal::{self, GetWalError, Lookup, WalFile};
+use super::plan::Plan;
+use super::syncer::Syncer;
+use crate::catalog::HistoryStore;
+use crate::progress::ProgressSink;
+use crate::storage::StorageError;
+
+const BUFFER: usize = 256 * 1024;
+
+/// Copies segments, decompressed and with the tail padded, and the histories of their timelines.
+/// Returns how many files there were.
+pub(super) fn copy(
+    plan: &Plan,
+    directory: &str,
+    root: &mut Root,
+    syncer: &Syncer,
+    progress: &dyn ProgressSink,
+) -> Result<u64, RestoreError> {
+    let size = plan.sources.record.segment_size;
+    let first = size.segment_of(plan.wal.needed_from).as_u64();
+    let last = size.last_byte_segment_of(plan.wal.needed_to).as_u64();
+    let mut files = 0;
+    progress.begin(
+        "copying WAL",
+        Some(plan.wal.needed_to.bytes_since(size.start_of(SegmentNumber::from_u64(first)))),
+    );
+    for number in (first..=last).map(SegmentNumber::from_u64) {
+        let (segment, file) = newest(plan, number)?;
+        write(&format!("{directory}/{segment}"), &segment.to_string(), file, root, syncer)?;
+        files += 1;
+        progress.advance_to(files * u64::from(size.bytes()));
+    }
+    let histories = HistoryStore::new(&plan.sources.server);
+    for timeline in histories.list()? {
+        if !plan.sources.history.contains(timeline) {
+            continue;
+        }
+        let name = WalFileName::History(timeline).to_string();
+        if let Lookup::Found(file) = locate(plan, &name)? {
+            write(&format!("{directory}/{name}"), &name, file, root, syncer)?;
+            files += 1;
+        }
+    }
+    progress.finish();
+    Ok(files)
+}
+
+/// A segment as the newest timeline has it: its beginning is that of the older ones.
+fn newest(plan: &Plan, number: SegmentNumber) -> Result<(SegmentName, WalFile), RestoreError> {
+    let size = plan.sources.record.segment_size;
+    let mut gap = None;
+    for timeline in timelines_of(&plan.sources.history, size.start_of(number), size.end_of(number))
+    {
+        let segment = SegmentName::new(timeline, number, size);
+        match locate(plan, &segment.to_string()) {
+            Ok(Lookup::Found(file)) => return Ok((segment, file)),
+            Ok(Lookup::EndOfArchive) => {}
+            // The older timeline may have all that is needed of it.
+            Err(error @ RestoreError::CopyWal { source: GetWalError::Gap { .. }, .. }) => {
+                gap = gap.or(Some(error));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    let segment = SegmentName::new(plan.timeline, number, size);
+    Err(gap.unwrap_or_else(|| RestoreError::CopyWal {
+        name: segment.to_string(),
+        source: GetWalError::Gap { segment, held: 0 },
+    }))
+}
+
+/// The timelines that have a segment from `start` to `end`, newest first.
+fn timelines_of(history: &TimelineHistory, start: Lsn, end: Lsn) -> Vec<TimelineId> {
+    let mut began = Lsn::ZERO;
+    let mut timelines = Vec::new();
+    for switch in history.switches() {
+        if began < end && switch.switch_point > start {
+            timelines.push(switch.timeline);
+        }
+        began = switch.switch_point;
+    }
+    if began < end {
+        timelines.push(history.timeline());
+    }
+    timelines.reverse();
+    timelines
+}
+
+fn locate(plan: &Plan, name: &str) -> Result<Lookup, RestoreError> {
+    get_wal::locate(&plan.sources.server, name, true)
+        .map_err(|source| RestoreError::CopyWal { name: name.to_owned(), source })
+}
+
+fn write(
+    path: &str,
+    name: &str,
+    mut file: WalFile,
+    root: &mut Root,
+    syncer: &Syncer,
+) -> Result<(), RestoreError> {
+    let mut copy = root.create(path.as_bytes(), 0o600)?;
+    let target = root.resolve(path.as_bytes());
+    let failed = |source| RestoreError::CopyWal { name: name.to_owned(), source };
+    let mut buffer = vec![0; BUFFER];
+    let mut written = 0;
+    loop {
+        let read =
+            file.read(&mut buffer).map_err(|error| failed(get_wal::read_error(name, error)))?;
+        let bytes = buffer.get(..read).unwrap_or_default();
+        if bytes.is_empty() {
+            break;
+        }
+        copy.write_all(bytes).map_err(StorageError::of("write", &target))?;
+        written += bytes.len() as u64;
+    }
+    if written != file.length() {
+        return Err(failed(get_wal::wrong_length(name, written, file.length())));
+    }
+    syncer.sync(copy, target);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_segment_is_looked_for_on_the_newest_timeline_first() {
+        let tli = |number| TimelineId::new(number).unwrap();
+        let text = b"1\t0/280000\tr\n2\t0/500000\tr\n";
+        let history = TimelineHistory::parse(tli(3), text).unwrap();
+        let timelines = |number: u64| -> Vec<u32> {
+            let (start, end) = (number << 20, (number + 1) << 20);
+            timelines_of(&history, Lsn::from_u64(start), Lsn::from_u64(end))
+                .into_iter()
+                .map(TimelineId::get)
+                .collect()
+        };
+        assert_eq!(timelines(1), [1]);
+        assert_eq!(timelines(2), [2, 1]);
+        assert_eq!(timelines(4), [2]);
+        // The switch lies between the two segments.
+        assert_eq!(timelines(5), [3]);
+        assert_eq!(timelines(6), [3]);
+    }
+}
