@@ -4,6 +4,9 @@
 //! cargo run -p pgwire-stream-examples --bin base_backup -- "host=localhost user=postgres" backup
 //! ```
 
+// Examples are for people at a terminal.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;

@@ -4,6 +4,9 @@
 //! cargo run -p pgwire-stream-examples --bin identify_system -- "host=localhost user=postgres"
 //! ```
 
+// Examples are for people at a terminal.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
 use pgwire_stream::{Config, ReplicationClient};
 
 #[tokio::main]

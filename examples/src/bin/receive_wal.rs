@@ -7,6 +7,9 @@
 //! cargo run -p pgwire-stream-examples --bin receive_wal -- "host=localhost user=postgres" 0/5000000
 //! ```
 
+// Examples are for people at a terminal.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
 use pgwire_stream::{Config, Lsn, ReplicationClient, StartReplication, StreamEnd, WalEvent};
 
 #[tokio::main]
