@@ -4,6 +4,7 @@
 //! * [`installation`]: which PostgreSQL servers this machine has, and where the cache of
 //!   `cargo xtask postgres` lies.
 //! * [`cluster`]: a throwaway cluster on the loopback interface, run by an unprivileged user.
+//! * [`port`]: ports on which nothing listens.
 //! * [`sql`]: asking a cluster.
 //! * [`tools`]: the independent judges (`pg_verifybackup`, `pg_amcheck`, `pg_dumpall`, ...).
 //! * [`walrecv`]: running `walrecv-server`.
@@ -18,7 +19,7 @@ mod cgroup;
 pub mod cluster;
 pub mod failure;
 pub mod installation;
-mod port;
+pub mod port;
 pub mod program;
 pub mod run;
 pub mod sql;

@@ -14,7 +14,7 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 
 /// A port on which nothing listens. Never the same one twice in a process; processes begin at
 /// different places.
-pub(crate) fn free_port() -> Result<u16> {
+pub fn free_port() -> Result<u16> {
     let begin = std::process::id().wrapping_mul(37);
     (0..COUNT)
         .map(|_| FIRST + begin.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % COUNT)

@@ -71,6 +71,7 @@ impl Cluster {
 
     /// Creates a role that may log in with a password; `attributes` such as `REPLICATION`.
     pub fn create_role(&self, name: &str, password: &str, attributes: &str) -> Result<()> {
+        let password = password.replace('\'', "''");
         self.execute(&format!("CREATE ROLE {name} LOGIN {attributes} PASSWORD '{password}'"))
     }
 }

@@ -285,6 +285,21 @@ impl Cluster {
         self.wait_until_promoted()
     }
 
+    /// Prepares a stopped cluster to recover from its own WAL at the next start, and to go on as
+    /// a new timeline.
+    pub fn recover_onto_a_new_timeline(&mut self) -> Result<()> {
+        let (file, text) = if self.major() >= 12 {
+            // A recovery wants to be told where WAL comes from, even if from nowhere.
+            self.set("restore_command", "false");
+            ("recovery.signal", "")
+        } else {
+            ("recovery.conf", "restore_command = 'false'\n")
+        };
+        let path = self.data.join(file);
+        fs::write(&path, text).context(|| format!("cannot write {}", path.display()))?;
+        self.account.owns(&path)
+    }
+
     /// Waits until the server has left recovery.
     pub fn wait_until_promoted(&self) -> Result<()> {
         self.wait_for("the end of recovery", |cluster| {

@@ -4,12 +4,11 @@ use walrecv_tests::run::{ScenarioResult, Scenarios};
 use walrecv_tests::sql::Session;
 use walrecv_tests::{Cluster, Installation, program, tools};
 
-fn main() -> std::process::ExitCode {
-    Scenarios::new()
-        .every_major("life_of_a_cluster", life_of_a_cluster)
-        .every_major("ways_in", ways_in)
-        .every_major("judges", judges)
-        .run()
+pub(crate) fn register(scenarios: Scenarios) -> Scenarios {
+    scenarios
+        .every_major("harness_life_of_a_cluster", life_of_a_cluster)
+        .every_major("harness_ways_in", ways_in)
+        .every_major("harness_judges", judges)
 }
 
 /// From initdb to a fast stop, with a crash in between.

@@ -1,0 +1,18 @@
+//! Whole-system tests on real servers of every major.
+// All of it is tests, which fail by panicking.
+#![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
+
+mod harness;
+mod library_connect;
+mod library_stream;
+mod runtime;
+
+use walrecv_tests::run::Scenarios;
+
+fn main() -> std::process::ExitCode {
+    let mut scenarios = Scenarios::new();
+    for register in [harness::register, library_connect::register, library_stream::register] {
+        scenarios = register(scenarios);
+    }
+    scenarios.run()
+}
