@@ -173,6 +173,11 @@ fn each_mistake_is_told_with_its_line_and_advice() {
              hint: move it into [servers.NAME]",
         ),
         (
+            "[servers.main]\nconninfo = \"hst=db\"",
+            "walrecv-server.toml:2: `conninfo`: `hst` is not a connection option; \
+             did you mean `host`?",
+        ),
+        (
             "servers = 1",
             "walrecv-server.toml:1: `servers` must be a section\nhint: write [servers.NAME]",
         ),

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use pgwire_stream::SlotName;
+use pgwire_stream::{Config, ConfigError, SlotName};
 
 use super::error::Origin;
 
@@ -176,7 +176,8 @@ pub(super) fn conninfo(given: &Given) -> Parsed<String> {
     if text.trim().is_empty() {
         return Err("must not be empty".into());
     }
-    if carries_password(&text) && matches!(given.origin, Origin::Argument(_)) {
+    let config: Config = text.parse().map_err(misspelt)?;
+    if config.password.is_some() && matches!(given.origin, Origin::Argument(_)) {
         return Err(Problem {
             text: "a password in an argument can be seen by every user of this machine".into(),
             hint: Some(
@@ -187,15 +188,15 @@ pub(super) fn conninfo(given: &Given) -> Parsed<String> {
     Ok(text)
 }
 
-/// Whether a keyword/value string or URI has a password in it.
-fn carries_password(text: &str) -> bool {
-    let user_info = text
-        .split_once("://")
-        .and_then(|(_, rest)| rest.split(['/', '?']).next())
-        .and_then(|authority| authority.rsplit_once('@'))
-        .is_some_and(|(user, _)| user.contains(':'));
-    let keyword = text.split("password").skip(1).any(|rest| rest.trim_start().starts_with('='));
-    user_info || keyword
+fn misspelt(error: ConfigError) -> Problem {
+    let hint = match error {
+        ConfigError::Syntax { .. } => Some(
+            "write it as \"host=… user=… dbname=postgres\" or \"postgresql://user@host/postgres\""
+                .to_owned(),
+        ),
+        _ => None,
+    };
+    Problem { text: error.to_string(), hint }
 }
 
 #[cfg(test)]
