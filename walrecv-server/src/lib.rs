@@ -26,3 +26,5 @@ pub mod commands;
 pub mod output;
 
 pub mod cli;
+
+pub mod program;

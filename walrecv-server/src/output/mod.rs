@@ -4,8 +4,10 @@
 //! JSON. The exit code comes from the same values, so success is never printed if anything failed.
 
 mod diagnostic;
+mod init;
 mod logging;
 mod progress;
+mod switch_wal;
 mod units;
 
 use std::error::Error;

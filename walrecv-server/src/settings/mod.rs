@@ -22,8 +22,7 @@ pub use environment::{Lookup, process as process_environment};
 pub use error::{Mistake, Origin, SettingsError};
 pub use file::DEFAULT_PATH;
 pub use server::{
-    BackupCompression, Compression, ConnInfo, CreateSlot, ManifestChecksums, ServerSettings,
-    Synchronous,
+    BackupCompression, Compression, ConnInfo, CreateSlot, ServerSettings, Synchronous,
 };
 pub use server_name::{ServerName, ServerNameError};
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::thread;
 use std::time::Duration;
 
-use pgwire_stream::SlotName;
+use pgwire_stream::{ManifestChecksums, SlotName};
 
 use super::ServerName;
 use super::layer::Layers;
@@ -115,24 +115,6 @@ pub struct BackupCompression {
     pub level: i32,
     /// The threads that share the work.
     pub workers: u32,
-}
-
-/// The checksums of the files in a manifest: `MANIFEST_CHECKSUMS`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ManifestChecksums {
-    /// None; sizes are checked all the same.
-    None,
-    /// CRC-32C.
-    #[default]
-    Crc32c,
-    /// SHA-224.
-    Sha224,
-    /// SHA-256.
-    Sha256,
-    /// SHA-384.
-    Sha384,
-    /// SHA-512.
-    Sha512,
 }
 
 const COMPRESSIONS: &[(&str, Compression)] = &[

@@ -1,6 +1,8 @@
 use std::fs;
 use std::time::Duration;
 
+use pgwire_stream::ManifestChecksums;
+
 use super::*;
 use crate::failure::Failure;
 

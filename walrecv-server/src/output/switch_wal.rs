@@ -1,0 +1,28 @@
+//! What became of a switched segment.
+
+use serde_json::{Map, Value, json};
+
+use super::Report;
+use crate::commands::switch_wal::SwitchWalOutcome;
+
+impl Report for SwitchWalOutcome {
+    fn console(&self) -> String {
+        let server = &self.server;
+        match self.closed {
+            Some(segment) => {
+                format!("The WAL file {segment} has been closed on server '{server}'\n")
+            }
+            None => format!(
+                "No switch required for server '{server}': nothing was written since the last\n"
+            ),
+        }
+    }
+
+    fn barman(&self, document: &mut Map<String, Value>) {
+        document.insert(self.server.to_string(), self.clean());
+    }
+
+    fn clean(&self) -> Value {
+        json!({"server": self.server, "closed": self.closed, "ended_at": self.ended_at})
+    }
+}

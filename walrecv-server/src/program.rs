@@ -1,0 +1,82 @@
+//! From the arguments to the exit code: parse, settings, command, print.
+
+mod dispatch;
+mod exit;
+
+use std::ffi::OsString;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use clap::Parser;
+use tokio::runtime::{Builder, Runtime};
+
+use crate::cli::{Cli, ColorArg, Command, FormatArg};
+use crate::output::{Color, Format, Printer, Results, start_logging};
+use crate::settings::process_environment;
+
+use exit::Contract;
+
+/// What is logged without `-v`.
+const DEFAULT_LOG: &str = "warn";
+
+/// Runs the program with these arguments, and returns its exit code.
+pub fn run(arguments: Vec<OsString>) -> u8 {
+    let contract = Contract::of(&arguments);
+    // A panic is told by the hook; here it only has to become the right exit code.
+    match catch_unwind(AssertUnwindSafe(|| program(arguments))) {
+        Ok(code) => contract.code(code),
+        Err(_) => contract.panicked(),
+    }
+}
+
+fn program(arguments: Vec<OsString>) -> u8 {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Nowhere to complain to if that fails.
+            let _ = error.print();
+            return u8::try_from(error.exit_code()).unwrap_or(2);
+        }
+    };
+    let printer = printer(&cli);
+    start_logging(&printer, log_level(&cli));
+    let results = match runtime(&cli.command) {
+        Ok(runtime) => runtime.block_on(dispatch::dispatch(&cli, &process_environment, &printer)),
+        Err(error) => Results::failed(error.into()),
+    };
+    printer.results(&results)
+}
+
+fn printer(cli: &Cli) -> Printer {
+    let format = match cli.global.format {
+        FormatArg::Console => Format::Console,
+        FormatArg::Json => Format::Json,
+        FormatArg::Json2 => Format::Json2,
+    };
+    let color = match cli.global.color {
+        ColorArg::Auto => Color::Auto,
+        ColorArg::Always => Color::Always,
+        ColorArg::Never => Color::Never,
+    };
+    Printer::new(format, cli.global.quiet, color)
+}
+
+/// The processes that stay tell what they are doing; the others only what is worth a warning.
+fn log_level(cli: &Cli) -> &'static str {
+    let stays = matches!(cli.command, Command::Run(_) | Command::ReceiveWal(_));
+    match (cli.global.verbose, stays) {
+        _ if cli.global.quiet => "error",
+        (0, false) => DEFAULT_LOG,
+        (0, true) | (1, _) => "info",
+        (2, _) => "debug,hyper=info,rustls=info",
+        _ => "trace",
+    }
+}
+
+/// `get-wal` is started once for each segment of a recovery: it should start quickly.
+fn runtime(command: &Command) -> Result<Runtime, exit::NoRuntime> {
+    let mut builder = match command {
+        Command::GetWal(_) => Builder::new_current_thread(),
+        _ => Builder::new_multi_thread(),
+    };
+    builder.enable_all().build().map_err(exit::NoRuntime)
+}

@@ -1,0 +1,133 @@
+//! From a command's arguments to its results.
+
+use std::path::PathBuf;
+
+use futures::future::join_all;
+
+use crate::cli::{Cli, Command, InitArgs, SwitchWalArgs};
+use crate::commands::{self, init::FirstConfiguration};
+use crate::failure::Failure;
+use crate::output::{Failed, Printer, Report, Results};
+use crate::settings::{DEFAULT_PATH, Lookup, ServerName, ServerSettings, Settings, SettingsError};
+
+type Outcome<T> = Result<T, Box<dyn Failure>>;
+
+/// The name of a server that `init` is not told the name of.
+const FIRST_SERVER: &str = "main";
+
+/// Runs the command.
+pub(super) async fn dispatch(cli: &Cli, environment: Lookup<'_>, printer: &Printer) -> Results {
+    let result = match &cli.command {
+        Command::Init(args) => init(cli, args, environment).await,
+        command => match Settings::load(&cli.typed(), environment) {
+            Ok(settings) => with_settings(command, &settings, printer).await,
+            Err(error) => Err(error.into()),
+        },
+    };
+    result.unwrap_or_else(Results::failed)
+}
+
+async fn with_settings(
+    command: &Command,
+    settings: &Settings,
+    _printer: &Printer,
+) -> Outcome<Results> {
+    match command {
+        Command::SwitchWal(args) => switch_wal(command, settings, args).await,
+        _ => Ok(Results::default()),
+    }
+}
+
+async fn init(cli: &Cli, args: &InitArgs, environment: Lookup<'_>) -> Outcome<Results> {
+    let server = match &args.server {
+        Some(server) => server.clone(),
+        None => FIRST_SERVER.parse().map_err(SettingsError::Name)?,
+    };
+    let path = cli
+        .global
+        .config
+        .clone()
+        .or_else(|| environment("WALRECV_CONFIG").map(PathBuf::from))
+        .unwrap_or_else(|| DEFAULT_PATH.into());
+    let path = std::path::absolute(&path).unwrap_or(path);
+
+    let mut typed = cli.typed();
+    typed.servers = vec![server.clone()];
+    let written = if path.exists() {
+        false
+    } else {
+        // What was typed is checked before anything is written.
+        typed.config = Some("/dev/null".into());
+        let settings = Settings::load(&typed, environment)?;
+        let known = settings.servers.first();
+        commands::init::write_configuration(&FirstConfiguration {
+            path: path.clone(),
+            home: settings.home.clone(),
+            server: server.clone(),
+            conninfo: known.map(|server| server.conninfo.as_str().to_owned()),
+            slot_name: known.map_or("walrecv", |server| server.slot_name.as_str()).to_owned(),
+        })?
+    };
+    typed.config = Some(path.clone());
+    let settings = Settings::load(&typed, environment)?;
+    let configured = settings.server(&server)?;
+    let mut outcome =
+        commands::init::prepare(&path, written, &server, configured.streaming_conninfo());
+    // A file that still has the example in it has nothing to try.
+    let example =
+        written && cli.global.conninfo.is_none() && environment("WALRECV_CONNINFO").is_none();
+    if example {
+        return Ok(Results::one(outcome));
+    }
+    match commands::init::reach(configured).await {
+        Ok(reached) => {
+            outcome.reached = Some(reached);
+            Ok(Results::one(outcome))
+        }
+        Err(error) => {
+            let mut results = Results::one(outcome);
+            results.failures.push(Failed { server: None, failure: error.into() });
+            Ok(results)
+        }
+    }
+}
+
+async fn switch_wal(
+    command: &Command,
+    settings: &Settings,
+    args: &SwitchWalArgs,
+) -> Outcome<Results> {
+    let servers = selected(settings, &command.servers())?;
+    let switched =
+        servers.iter().map(|server| commands::switch_wal::switch_wal(server, args.force));
+    Ok(gathered(&servers, join_all(switched).await))
+}
+
+/// The settings of these servers, or of all.
+fn selected<'s>(
+    settings: &'s Settings,
+    named: &[ServerName],
+) -> Result<Vec<&'s ServerSettings>, SettingsError> {
+    match named {
+        [] if settings.servers.is_empty() => Err(SettingsError::NoServers),
+        [] => Ok(settings.servers.iter().collect()),
+        named => named.iter().map(|name| settings.server(name)).collect(),
+    }
+}
+
+/// What was done for each server, and what failed.
+fn gathered<R: Report + 'static, E: Failure>(
+    servers: &[&ServerSettings],
+    outcomes: Vec<Result<R, E>>,
+) -> Results {
+    let mut results = Results::default();
+    for (server, outcome) in servers.iter().zip(outcomes) {
+        match outcome {
+            Ok(report) => results.reports.push(Box::new(report)),
+            Err(failure) => results
+                .failures
+                .push(Failed { server: Some(server.name.clone()), failure: failure.into() }),
+        }
+    }
+    results
+}
