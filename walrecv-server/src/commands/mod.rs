@@ -1,5 +1,9 @@
 //! One file per command: what each does, as a value. No argument structs and no printing here.
 
+pub mod check;
 pub mod connection;
 pub mod init;
+pub mod list_backups;
+pub mod show_backup;
+pub mod store;
 pub mod switch_wal;

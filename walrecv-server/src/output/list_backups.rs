@@ -143,3 +143,80 @@ fn barman(record: &BackupRecord, standing: &Standing, wal_size: u64) -> Value {
     }
     Value::Object(backup)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::show_backup::tests::record;
+
+    fn report(minimal: bool) -> ListBackupsReport {
+        let known = |mut record: BackupRecord, status, name: Option<&str>| {
+            record.name = name.map(str::to_owned);
+            let standing = Standing { status, missing: None };
+            ListedBackup::Known { record: Box::new(record), standing, wal_size: 16 << 20 }
+        };
+        let backups = vec![
+            known(record("20260306T020000"), BackupStatus::Started, None),
+            ListedBackup::Unreadable {
+                id: "20260305T200000".parse().unwrap(),
+                reason: "no record".to_owned(),
+                hint: None,
+            },
+            known(record("20260305T151133"), BackupStatus::WaitingForWals, Some("before")),
+            known(record("20260304T151133"), BackupStatus::Done, None),
+        ];
+        let outcome = ListBackupsOutcome { server: "main".parse().unwrap(), backups };
+        ListBackupsReport { outcome, minimal }
+    }
+
+    #[test]
+    fn lines_look_as_barmans() {
+        let end = units::ctime("2026-03-05T15:12:03Z".parse().unwrap());
+        assert_eq!(
+            report(false).console(),
+            format!(
+                "main 20260306T020000 - F - STARTED\n\
+                 main 20260305T200000 - UNREADABLE - no record\n\
+                 main 20260305T151133 'before' - F - {end} - Size: 1.0 KiB - \
+                 WAL Size: 16.0 MiB - WAITING_FOR_WALS\n\
+                 main 20260304T151133 - F - {end} - Size: 1.0 KiB - WAL Size: 16.0 MiB\n"
+            )
+        );
+        assert_eq!(report(true).console().lines().next(), Some("20260306T020000"));
+    }
+
+    #[test]
+    fn json_has_barmans_keys() {
+        let mut document = Map::new();
+        report(false).barman(&mut document);
+        let end = units::ctime("2026-03-05T15:12:03Z".parse().unwrap());
+        assert_eq!(
+            document["main"][0],
+            json!({"backup_id": "20260306T020000", "backup_type": "full", "status": "STARTED"})
+        );
+        assert_eq!(
+            document["main"][2],
+            json!({
+                "backup_id": "20260305T151133",
+                "backup_name": "before",
+                "backup_type": "full",
+                "end_time": end,
+                "end_time_timestamp": "1772723523",
+                "retention_status": "-",
+                "size": "1.0 KiB",
+                "size_bytes": 1024,
+                "status": "WAITING_FOR_WALS",
+                "wal_size": "16.0 MiB",
+                "wal_size_bytes": 16_777_216,
+            })
+        );
+    }
+
+    #[test]
+    fn clean_json_has_numbers_and_times() {
+        let clean = report(false).clean();
+        assert_eq!(clean["server"], "main");
+        assert_eq!(clean["backups"][3]["ended_at"], "2026-03-05T15:12:03Z");
+        assert_eq!(clean["backups"][3]["size"], 1024);
+    }
+}

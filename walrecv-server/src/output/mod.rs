@@ -3,10 +3,13 @@
 //! Commands return values; a [`Report`] renders one for people, in Barman's JSON, and in clean
 //! JSON. The exit code comes from the same values, so success is never printed if anything failed.
 
+mod check;
 mod diagnostic;
 mod init;
+mod list_backups;
 mod logging;
 mod progress;
+mod show_backup;
 mod switch_wal;
 mod units;
 
@@ -19,6 +22,8 @@ use serde_json::{Map, Value, json};
 use crate::failure::Failure;
 use crate::settings::ServerName;
 
+pub use check::CheckReport;
+pub use list_backups::ListBackupsReport;
 pub use logging::start_logging;
 pub use progress::Progress;
 

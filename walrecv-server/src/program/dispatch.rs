@@ -4,10 +4,12 @@ use std::path::PathBuf;
 
 use futures::future::join_all;
 
-use crate::cli::{Cli, Command, InitArgs, SwitchWalArgs};
-use crate::commands::{self, init::FirstConfiguration};
+use crate::cli::{
+    CheckArgs, Cli, Command, InitArgs, ListBackupsArgs, ShowBackupArgs, SwitchWalArgs,
+};
+use crate::commands::{self, init::FirstConfiguration, store};
 use crate::failure::Failure;
-use crate::output::{Failed, Printer, Report, Results};
+use crate::output::{CheckReport, Failed, ListBackupsReport, Printer, Report, Results};
 use crate::settings::{DEFAULT_PATH, Lookup, ServerName, ServerSettings, Settings, SettingsError};
 
 type Outcome<T> = Result<T, Box<dyn Failure>>;
@@ -33,6 +35,9 @@ async fn with_settings(
     _printer: &Printer,
 ) -> Outcome<Results> {
     match command {
+        Command::Check(args) => check(command, settings, args).await,
+        Command::ListBackups(args) => list_backups(command, settings, args),
+        Command::ShowBackup(args) => show_backup(settings, args),
         Command::SwitchWal(args) => switch_wal(command, settings, args).await,
         _ => Ok(Results::default()),
     }
@@ -90,6 +95,43 @@ async fn init(cli: &Cli, args: &InitArgs, environment: Lookup<'_>) -> Outcome<Re
             Ok(results)
         }
     }
+}
+
+async fn check(command: &Command, settings: &Settings, args: &CheckArgs) -> Outcome<Results> {
+    let servers = selected(settings, &command.servers())?;
+    let home = store::home(settings);
+    let checks = servers.iter().map(|server| {
+        let store = home.server(&server.name);
+        async move { commands::check::check(server, &store).await }
+    });
+    let servers = join_all(checks).await;
+    Ok(Results::one(CheckReport { servers, nagios: args.nagios }))
+}
+
+fn list_backups(
+    command: &Command,
+    settings: &Settings,
+    args: &ListBackupsArgs,
+) -> Outcome<Results> {
+    let mut results = Results::default();
+    for server in store::servers(settings, &command.servers())? {
+        match commands::list_backups::list_backups(&server) {
+            Ok(outcome) => {
+                results
+                    .reports
+                    .push(Box::new(ListBackupsReport { outcome, minimal: args.minimal }));
+            }
+            Err(failure) => results
+                .failures
+                .push(Failed { server: Some(server.name().clone()), failure: failure.into() }),
+        }
+    }
+    Ok(results)
+}
+
+fn show_backup(settings: &Settings, args: &ShowBackupArgs) -> Outcome<Results> {
+    let server = store::server(settings, &args.server)?;
+    Ok(Results::one(commands::show_backup::show_backup(&server, &args.backup)?))
 }
 
 async fn switch_wal(

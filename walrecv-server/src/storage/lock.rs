@@ -1,7 +1,7 @@
 //! Who may change what of a server's store: one process at a time.
 
 use std::fs::{File, OpenOptions, Permissions, TryLockError};
-use std::io::{Read, Seek, Write};
+use std::io::{ErrorKind, Read, Seek, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 
 use super::{ServerDir, StorageError, durable};
@@ -114,6 +114,24 @@ impl ServerLock {
         Self::taken(file, server, kind)
     }
 
+    /// Whether another process has the lock; changes nothing on disk.
+    ///
+    /// # Errors
+    /// If its file cannot be used.
+    pub fn is_held(server: &ServerDir, kind: LockKind) -> Result<bool, StorageError> {
+        let path = server.lock(kind);
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(StorageError::of("open", &path)(error)),
+        };
+        match file.try_lock_shared() {
+            Ok(()) => Ok(false),
+            Err(TryLockError::WouldBlock) => Ok(true),
+            Err(TryLockError::Error(source)) => Err(StorageError::of("lock", &path)(source)),
+        }
+    }
+
     /// What the lock is for.
     pub fn kind(&self) -> LockKind {
         self.kind
@@ -174,13 +192,16 @@ mod tests {
     fn one_holder_at_a_time_and_the_other_is_told_who() {
         let dir = tempfile::tempdir().unwrap();
         let server = Home::new(dir.path(), Access::Private).server(&"main".parse().unwrap());
+        assert!(!ServerLock::is_held(&server, LockKind::Receiver).unwrap());
         let first = ServerLock::try_acquire(&server, LockKind::Receiver).unwrap();
+        assert!(ServerLock::is_held(&server, LockKind::Receiver).unwrap());
         let error = ServerLock::try_acquire(&server, LockKind::Receiver).unwrap_err();
         let expected =
             format!("process {} already receives WAL of server `main`", std::process::id());
         assert_eq!(error.to_string(), expected);
         let _other = ServerLock::try_acquire(&server, LockKind::Backup).unwrap();
         drop(first);
+        assert!(!ServerLock::is_held(&server, LockKind::Receiver).unwrap());
         drop(ServerLock::acquire(&server, LockKind::Receiver).unwrap());
         ServerLock::try_acquire(&server, LockKind::Receiver).unwrap();
     }

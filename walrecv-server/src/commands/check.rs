@@ -1,0 +1,103 @@
+//! `check`: whether a server is backed up as it should be.
+//!
+//! Never fails itself: what cannot be found out is a row of its own.
+
+mod peer;
+mod store;
+
+use std::error::Error;
+
+use crate::catalog::Identity;
+use crate::failure::Failure;
+use crate::settings::{ServerName, ServerSettings};
+use crate::storage::ServerDir;
+
+/// How one thing is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum State {
+    /// As it should be.
+    Ok,
+    /// Worth knowing; the server is backed up all the same.
+    Warning,
+    /// The server is not backed up as it should be.
+    Failed,
+}
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// What it is, in Barman's words where Barman has them.
+    pub name: &'static str,
+    /// How it is.
+    pub state: State,
+    /// What is behind that, and what to do about it.
+    pub remark: Option<String>,
+}
+
+impl Row {
+    fn ok(name: &'static str) -> Self {
+        Self { name, state: State::Ok, remark: None }
+    }
+
+    fn remark(name: &'static str, state: State, remark: impl Into<String>) -> Self {
+        Self { name, state, remark: Some(remark.into()) }
+    }
+
+    /// A failure in one line: the sentence, its cause, and the hint.
+    fn failure(name: &'static str, state: State, failure: &dyn Failure) -> Self {
+        let mut remark = failure.to_string();
+        let mut source = failure.source();
+        while let Some(cause) = source {
+            let text = cause.to_string();
+            if !remark.contains(&text) {
+                remark.push_str(&format!(": {text}"));
+            }
+            source = Error::source(cause);
+        }
+        if let Some(hint) = failure.hint() {
+            remark.push_str(&format!("; {}", hint.replace('\n', " ")));
+        }
+        Self::remark(name, state, remark)
+    }
+}
+
+/// How a server is backed up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckOutcome {
+    /// The server.
+    pub server: ServerName,
+    /// What was looked at.
+    pub rows: Vec<Row>,
+    /// The stored size of the last backup that can be restored.
+    pub last_backup_size: Option<u64>,
+    /// The stored size of the archived WAL that follows the first backup.
+    pub wal_size: u64,
+}
+
+impl CheckOutcome {
+    /// Whether nothing failed.
+    pub fn is_ok(&self) -> bool {
+        self.rows.iter().all(|row| row.state != State::Failed)
+    }
+}
+
+/// Looks at a server and at what is stored for it.
+pub async fn check(settings: &ServerSettings, store: &ServerDir) -> CheckOutcome {
+    let identity = Identity::load(store);
+    let known = identity.as_ref().ok().and_then(Option::as_ref);
+    let mut rows = peer::rows(settings, known).await;
+    if let Err(error) = &identity {
+        rows.push(Row::failure("identity", State::Failed, error));
+    }
+    rows.push(store::directories(store));
+    rows.push(store::receiver(store));
+    let backups = store::backups(store);
+    rows.extend(backups.rows);
+    rows.push(store::set_apart(store));
+    CheckOutcome {
+        server: settings.name.clone(),
+        rows,
+        last_backup_size: backups.last_size,
+        wal_size: backups.wal_size,
+    }
+}

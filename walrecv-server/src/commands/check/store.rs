@@ -1,0 +1,135 @@
+//! What is stored for a server.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use rustix::fs::{Access as Allowed, access};
+
+use super::{Row, State};
+use crate::catalog::{BackupError, BackupStatus};
+use crate::commands::list_backups::{ListedBackup, list_backups};
+use crate::storage::{LockKind, ServerDir, ServerLock, durable};
+
+const DIRECTORIES: &str = "directories";
+const RECEIVER: &str = "receive-wal running";
+const LAST_BACKUP: &str = "last backup";
+const WAL_ARCHIVE: &str = "WAL archive";
+const ERRORS: &str = "archiver errors";
+
+/// Whether the store can be written, by the right users only.
+pub(super) fn directories(store: &ServerDir) -> Row {
+    let failed = |remark| Row::remark(DIRECTORIES, State::Failed, remark);
+    let path = store.path();
+    let Some(existing) = path.ancestors().find(|path| path.exists()) else {
+        return failed(format!("{} is not there", path.display()));
+    };
+    let needed = Allowed::READ_OK | Allowed::WRITE_OK | Allowed::EXEC_OK;
+    if let Err(error) = access(existing, needed) {
+        return failed(format!(
+            "{} cannot be written by the user who runs this: {}",
+            existing.display(),
+            std::io::Error::from(error)
+        ));
+    }
+    if existing != path {
+        return Row::remark(DIRECTORIES, State::Ok, "made when receiving begins");
+    }
+    match too_open(path, store.access().directory_mode()) {
+        Ok(None) => Row::ok(DIRECTORIES),
+        Ok(Some(mode)) => failed(format!(
+            "{} may be read by others: its mode is {mode:04o}, not {:04o}",
+            path.display(),
+            store.access().directory_mode()
+        )),
+        Err(error) => failed(format!("{}: {error}", path.display())),
+    }
+}
+
+/// The mode of a directory, if it allows more than it should.
+fn too_open(path: &Path, allowed: u32) -> std::io::Result<Option<u32>> {
+    let mode = path.metadata()?.permissions().mode() & 0o777;
+    Ok((mode & !allowed != 0).then_some(mode))
+}
+
+/// Whether somebody receives the server's WAL.
+pub(super) fn receiver(store: &ServerDir) -> Row {
+    match ServerLock::is_held(store, LockKind::Receiver) {
+        Ok(true) => Row::ok(RECEIVER),
+        Ok(false) => {
+            Row::remark(RECEIVER, State::Failed, "nobody receives: start `walrecv-server run`")
+        }
+        Err(error) => Row::failure(RECEIVER, State::Failed, &error),
+    }
+}
+
+/// Whether what must not happen to WAL happened.
+pub(super) fn set_apart(store: &ServerDir) -> Row {
+    match durable::list_dir(&store.errors()) {
+        Ok(files) if files.is_empty() => Row::ok(ERRORS),
+        Ok(files) => Row::remark(
+            ERRORS,
+            State::Warning,
+            format!("{} files were set apart in {}", files.len(), store.errors().display()),
+        ),
+        Err(error) => Row::failure(ERRORS, State::Failed, &error),
+    }
+}
+
+/// How the backups are.
+pub(super) struct Backups {
+    pub(super) rows: Vec<Row>,
+    pub(super) last_size: Option<u64>,
+    pub(super) wal_size: u64,
+}
+
+/// Looks at the last backup, and at the WAL that the backups need.
+pub(super) fn backups(store: &ServerDir) -> Backups {
+    let list = match list_backups(store) {
+        Ok(list) => list.backups,
+        Err(error) => {
+            let error: BackupError = error;
+            let rows = vec![Row::failure(LAST_BACKUP, State::Failed, &error)];
+            return Backups { rows, last_size: None, wal_size: 0 };
+        }
+    };
+    let mut wal_size = 0;
+    let mut last_size = None;
+    let mut broken = Vec::new();
+    for backup in &list {
+        if let ListedBackup::Known { record, standing, wal_size: size } = backup {
+            wal_size += size;
+            match standing.status {
+                BackupStatus::Done => last_size = last_size.or(Some(record.stored_size())),
+                BackupStatus::Broken => broken.push(match standing.missing {
+                    Some(gap) => format!("backup {} lacks {gap}", record.id),
+                    None => format!("backup {} is broken", record.id),
+                }),
+                _ => {}
+            }
+        }
+    }
+    let wal = if broken.is_empty() {
+        Row::ok(WAL_ARCHIVE)
+    } else {
+        Row::remark(WAL_ARCHIVE, State::Failed, format!("WAL is missing: {}", broken.join(", ")))
+    };
+    Backups { rows: vec![last_backup(list.first()), wal], last_size, wal_size }
+}
+
+fn last_backup(last: Option<&ListedBackup>) -> Row {
+    let row = |state, remark: String| Row::remark(LAST_BACKUP, state, remark);
+    match last {
+        None => row(State::Warning, "there is none yet".to_owned()),
+        Some(ListedBackup::Unreadable { id, reason, .. }) => {
+            row(State::Failed, format!("{id} cannot be read: {reason}"))
+        }
+        Some(ListedBackup::Known { record, standing, .. }) => {
+            let state = match standing.status {
+                BackupStatus::Done | BackupStatus::Started => State::Ok,
+                BackupStatus::WaitingForWals => State::Warning,
+                BackupStatus::Failed | BackupStatus::Broken => State::Failed,
+            };
+            row(state, format!("{} is {}", record.id, standing.status))
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! `list-backups`: the base backups of a server.
+
+use crate::catalog::{BackupError, BackupRecord, Catalog, Standing};
+use crate::failure::Failure;
+use crate::settings::ServerName;
+use crate::storage::{BackupId, ServerDir};
+
+/// The base backups of a server.
+#[derive(Debug)]
+pub struct ListBackupsOutcome {
+    /// The server.
+    pub server: ServerName,
+    /// Its backups, the newest first.
+    pub backups: Vec<ListedBackup>,
+}
+
+/// A backup in the list.
+#[derive(Debug)]
+pub enum ListedBackup {
+    /// One whose record can be read.
+    Known {
+        /// Its record.
+        record: Box<BackupRecord>,
+        /// What it is worth.
+        standing: Standing,
+        /// The size of the WAL that leads from it to the next.
+        wal_size: u64,
+    },
+    /// One whose record, or the WAL that belongs to it, cannot be read.
+    Unreadable {
+        /// The backup.
+        id: BackupId,
+        /// Why.
+        reason: String,
+        /// What to do about it.
+        hint: Option<String>,
+    },
+}
+
+/// Lists the base backups of a server.
+pub fn list_backups(server: &ServerDir) -> Result<ListBackupsOutcome, BackupError> {
+    let catalog = Catalog::new(server);
+    let entries = catalog.list()?;
+    let records: Vec<_> = entries.iter().filter_map(|entry| entry.record.as_ref().ok()).collect();
+    let mut wal_sizes = catalog.wal_sizes(&records)?.into_iter();
+    let mut backups = Vec::with_capacity(entries.len());
+    for entry in entries {
+        let id = entry.id;
+        let listed = entry.record.and_then(|record| {
+            let wal_size = wal_sizes.next().unwrap_or_default();
+            let standing = catalog.standing(&record)?;
+            Ok(ListedBackup::Known { record: Box::new(record), standing, wal_size })
+        });
+        backups.push(listed.unwrap_or_else(|error| ListedBackup::Unreadable {
+            id,
+            reason: error.to_string(),
+            hint: error.hint(),
+        }));
+    }
+    backups.reverse();
+    Ok(ListBackupsOutcome { server: server.name().clone(), backups })
+}

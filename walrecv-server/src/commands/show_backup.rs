@@ -1,0 +1,79 @@
+//! `show-backup`: everything about a base backup.
+
+use pgwire_stream::{Lsn, SegmentName};
+
+use crate::catalog::{BackupError, BackupRecord, Catalog, Standing, WalStore};
+use crate::storage::{BackupId, ServerDir};
+
+/// Everything about a base backup.
+#[derive(Clone, Debug)]
+pub struct ShowBackupOutcome {
+    /// Its record.
+    pub record: BackupRecord,
+    /// What it is worth.
+    pub standing: Standing,
+    /// The stored size of the WAL from it to the next one.
+    pub wal_size: u64,
+    /// The WAL that can be replayed on its timeline.
+    pub wal: Option<HeldWal>,
+    /// The backup before it.
+    pub previous: Option<BackupId>,
+    /// The backup after it.
+    pub next: Option<BackupId>,
+}
+
+/// WAL that follows the end of a backup on its timeline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeldWal {
+    /// How many segments, the one still being received included.
+    pub segments: u64,
+    /// The last of them.
+    pub last: SegmentName,
+    /// The byte behind the last.
+    pub end: Lsn,
+}
+
+/// Shows the backup that `wanted` names.
+pub fn show_backup(server: &ServerDir, wanted: &str) -> Result<ShowBackupOutcome, BackupError> {
+    let catalog = Catalog::new(server);
+    let record = catalog.resolve(wanted)?;
+    let standing = catalog.standing(&record)?;
+    let entries = catalog.list()?;
+    let records: Vec<_> = entries.iter().filter_map(|entry| entry.record.as_ref().ok()).collect();
+    let sizes = catalog.wal_sizes(&records)?;
+    let wal_size = records
+        .iter()
+        .zip(sizes)
+        .find(|(other, _)| other.id == record.id)
+        .map_or(0, |(_, size)| size);
+    let position = entries.iter().position(|entry| entry.id == record.id);
+    let neighbour = |index: Option<usize>| Some(entries.get(index?)?.id);
+    Ok(ShowBackupOutcome {
+        wal: held_wal(server, &record)?,
+        previous: neighbour(position.and_then(|position| position.checked_sub(1))),
+        next: neighbour(position.map(|position| position + 1)),
+        record,
+        standing,
+        wal_size,
+    })
+}
+
+fn held_wal(server: &ServerDir, record: &BackupRecord) -> Result<Option<HeldWal>, BackupError> {
+    let Some(end) = record.end else { return Ok(None) };
+    let size = record.segment_size;
+    let coverage = WalStore::new(server, size).coverage()?;
+    // The stretch that the backup's end lies in: what comes after a gap cannot be replayed.
+    let span = coverage
+        .spans()
+        .into_iter()
+        .find(|span| span.timeline == end.timeline && span.start < end.lsn && end.lsn <= span.end);
+    Ok(span.map(|span| {
+        let first = size.last_byte_segment_of(end.lsn);
+        let last = size.last_byte_segment_of(span.end);
+        HeldWal {
+            segments: last.as_u64().saturating_sub(first.as_u64()) + 1,
+            last: SegmentName::new(end.timeline, last, size),
+            end: span.end,
+        }
+    }))
+}
