@@ -5,7 +5,9 @@ use std::pin::pin;
 
 use futures::stream;
 use pgwire_stream::manifest::{ChecksumAlgorithm, WalRange};
-use pgwire_stream::{BackupTablespace, BaseBackup, BaseBackupOptions, Feature, ReplicationClient};
+use pgwire_stream::{
+    BackupTablespace, BaseBackup, BaseBackupOptions, Feature, ManifestChecksums, ReplicationClient,
+};
 use tokio::sync::watch;
 
 use super::archive::ArchiveOptions;
@@ -16,7 +18,6 @@ use crate::catalog::{
     BackupRecord, Catalog, Identity, Manifest, ManifestOrigin, Position, Tablespace,
 };
 use crate::progress::ProgressSink;
-use crate::settings::ManifestChecksums;
 use crate::storage::compression::Method;
 use crate::storage::durable::AtomicFile;
 use crate::storage::{BackupDir, Codec};
@@ -74,7 +75,7 @@ impl Attempt<'_> {
             label: record.label.clone(),
             fast_checkpoint: settings.immediate_checkpoint,
             max_rate_kb: settings.bandwidth_limit_kb,
-            manifest: self.sends_manifest().then(|| on_the_wire(settings.manifest_checksums)),
+            manifest: self.sends_manifest().then_some(settings.manifest_checksums),
             ..BaseBackupOptions::default()
         }
     }
@@ -172,17 +173,6 @@ fn tablespaces(backup: &BaseBackup) -> Vec<Tablespace> {
         })
     };
     backup.tablespaces().iter().filter_map(outside).collect()
-}
-
-fn on_the_wire(checksums: ManifestChecksums) -> pgwire_stream::ManifestChecksums {
-    match checksums {
-        ManifestChecksums::None => pgwire_stream::ManifestChecksums::None,
-        ManifestChecksums::Crc32c => pgwire_stream::ManifestChecksums::Crc32c,
-        ManifestChecksums::Sha224 => pgwire_stream::ManifestChecksums::Sha224,
-        ManifestChecksums::Sha256 => pgwire_stream::ManifestChecksums::Sha256,
-        ManifestChecksums::Sha384 => pgwire_stream::ManifestChecksums::Sha384,
-        ManifestChecksums::Sha512 => pgwire_stream::ManifestChecksums::Sha512,
-    }
 }
 
 fn algorithm(checksums: ManifestChecksums) -> Option<ChecksumAlgorithm> {
