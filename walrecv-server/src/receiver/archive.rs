@@ -1,0 +1,525 @@
+//! Complete segments, and the cut tails of timelines that were left, move from `streaming/` into
+//! the archive.
+//!
+//! Each step is durable before the next begins: the compressed file under its final name, its
+//! record in the index, and only then the raw file goes. A crash between any two of them leaves a
+//! raw file beside an archived one; then the two are compared, and what is missing is done.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use pgwire_stream::{SegmentName, SegmentNumber, SegmentSize, TimelineId, WalFileName};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+
+use super::status::Status;
+use super::{ReceiverError, blocking};
+use crate::catalog::{WalIndex, WalIndexError, WalIndexRecord};
+use crate::storage::compression::{self, CompressedWriter, Method};
+use crate::storage::durable::{self, AtomicFile};
+use crate::storage::{
+    ArchivedWal, Codec, HashingWriter, LockError, LockKind, ServerDir, ServerLock, Sha256Sum,
+    StorageError, Stored,
+};
+
+/// How much is read at a time.
+const CHUNK: usize = 256 << 10;
+
+/// When archiving is tried again after it failed.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// Why a segment could not be archived. It stays where it is.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ArchiveError {
+    #[error("`{}` has {found} bytes instead of {expected}", path.display())]
+    WrongSize { path: PathBuf, found: u64, expected: u64 },
+    #[error("`{}` differs from `{}`, which is archived already", raw.display(), archived.display())]
+    Differs { raw: PathBuf, archived: PathBuf },
+    #[error(transparent)]
+    Index(#[from] WalIndexError),
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+/// Partial segments before this one are not received any more: their timeline was left, or WAL
+/// after them was given up on.
+type Frontier = (TimelineId, SegmentNumber);
+
+/// Moves the segments of one server into its archive.
+pub(crate) struct Archive {
+    dir: ServerDir,
+    segment_size: SegmentSize,
+    method: Method,
+}
+
+/// How two files with WAL of the same segment compare.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Comparison {
+    Same,
+    /// The raw one goes on where the archived one ends.
+    RawIsLonger,
+    ArchivedIsLonger,
+    Different,
+}
+
+impl Archive {
+    pub(crate) fn new(dir: ServerDir, segment_size: SegmentSize, method: Method) -> Self {
+        Self { dir, segment_size, method }
+    }
+
+    /// Archives all that waits; `left` is told before each file how many there are.
+    pub(crate) fn pass(
+        &self,
+        frontier: Option<Frontier>,
+        mut go_on: impl FnMut(u64) -> bool,
+    ) -> Result<(), ArchiveError> {
+        let waiting = self.waiting(frontier)?;
+        if waiting.is_empty() {
+            go_on(0);
+            return Ok(());
+        }
+        let lock = ServerLock::try_acquire(&self.dir, LockKind::Archive)?;
+        for (done, &(segment, partial)) in waiting.iter().enumerate() {
+            if !go_on((waiting.len() - done) as u64) {
+                return Ok(());
+            }
+            self.archive(segment, partial, &lock)?;
+        }
+        go_on(0);
+        Ok(())
+    }
+
+    /// What waits, oldest first.
+    fn waiting(
+        &self,
+        frontier: Option<Frontier>,
+    ) -> Result<Vec<(SegmentName, bool)>, StorageError> {
+        let mut waiting = Vec::new();
+        for name in durable::list_dir(&self.dir.streaming())? {
+            match name.to_str().and_then(|name| name.parse().ok()) {
+                Some(WalFileName::Segment(segment)) => waiting.push((segment, false)),
+                Some(WalFileName::Partial(segment)) => {
+                    let position = segment.number(self.segment_size).ok();
+                    let position = position.map(|number| (segment.timeline(), number));
+                    if position.is_some() && position < frontier {
+                        waiting.push((segment, true));
+                    }
+                }
+                Some(WalFileName::History(_)) | None => {}
+            }
+        }
+        waiting.sort();
+        Ok(waiting)
+    }
+
+    /// Archives one file, whatever an earlier attempt has left undone.
+    fn archive(
+        &self,
+        segment: SegmentName,
+        partial: bool,
+        lock: &ServerLock,
+    ) -> Result<(), ArchiveError> {
+        let raw = if partial {
+            self.dir.streaming_partial(segment)
+        } else {
+            self.dir.streaming_segment(segment)
+        };
+        let Some(found) = durable::file_size(&raw)? else { return Ok(()) };
+        let expected = u64::from(self.segment_size.bytes());
+        if !partial && found != expected {
+            return Err(ArchiveError::WrongSize { path: raw, found, expected });
+        }
+        // A timeline that was left before anything was written: nothing to keep.
+        if found > 0 {
+            match self.archived_before(segment, partial)? {
+                Some(file) => self.complete(&raw, file, lock)?,
+                None => self.store(&raw, segment, partial, lock)?,
+            }
+        }
+        Ok(durable::remove_file(&raw)?)
+    }
+
+    fn archived_before(
+        &self,
+        segment: SegmentName,
+        partial: bool,
+    ) -> Result<Option<ArchivedWal>, StorageError> {
+        for codec in Codec::ALL {
+            let file = ArchivedWal { segment, partial, codec };
+            if durable::file_size(&self.dir.archived_file(file))?.is_some() {
+                return Ok(Some(file));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Compresses into a temporary file, which gets its name when it is complete, then records it.
+    fn store(
+        &self,
+        raw: &Path,
+        segment: SegmentName,
+        partial: bool,
+        lock: &ServerLock,
+    ) -> Result<(), ArchiveError> {
+        let file = ArchivedWal { segment, partial, codec: self.method.codec };
+        let target = self.dir.archived_file(file);
+        durable::create_dir(&self.dir.wal_dir(segment), self.dir.access())?;
+        let temporary = AtomicFile::create(&target, self.dir.access())?;
+        let compress = || -> io::Result<(AtomicFile, Stored, Stored)> {
+            let sink = HashingWriter::new(temporary);
+            let mut plain = HashingWriter::new(CompressedWriter::new(sink, self.method)?);
+            let mut source = File::open(raw)?;
+            let mut chunk = vec![0; CHUNK];
+            loop {
+                let read = source.read(&mut chunk)?;
+                if read == 0 {
+                    break;
+                }
+                plain.write_all(chunk.get(..read).unwrap_or_default())?;
+            }
+            let (compressor, plain) = plain.finish();
+            let (sink, stored) = compressor.finish()?.0.finish();
+            Ok((sink, plain, stored))
+        };
+        let (temporary, plain, stored) = compress().map_err(StorageError::of("compress", raw))?;
+        temporary.commit()?;
+        self.record(file, plain, stored, lock)
+    }
+
+    fn record(
+        &self,
+        file: ArchivedWal,
+        plain: Stored,
+        stored: Stored,
+        lock: &ServerLock,
+    ) -> Result<(), ArchiveError> {
+        let record = WalIndexRecord {
+            file,
+            plain_size: plain.size,
+            plain_sha256: plain.sha256,
+            stored_size: stored.size,
+            stored_sha256: stored.sha256,
+            validity: None,
+            first_commit: None,
+            last_commit: None,
+            restore_points: Vec::new(),
+            xids: None,
+        };
+        Ok(WalIndex::of(&self.dir, file.segment).append(&record, lock)?)
+    }
+
+    /// The file is archived already. Its record may be missing, and a cut tail may have grown.
+    fn complete(
+        &self,
+        raw: &Path,
+        file: ArchivedWal,
+        lock: &ServerLock,
+    ) -> Result<(), ArchiveError> {
+        let archived = self.dir.archived_file(file);
+        match compare(raw, &archived, file.codec)? {
+            Comparison::Same => {}
+            Comparison::ArchivedIsLonger if file.partial => {}
+            Comparison::RawIsLonger if file.partial => {
+                return self.store(raw, file.segment, true, lock);
+            }
+            _ => return Err(ArchiveError::Differs { raw: raw.to_owned(), archived }),
+        }
+        if WalIndex::of(&self.dir, file.segment).find(file)?.is_some() {
+            return Ok(());
+        }
+        let sum = |source: Box<dyn Read + Send>| {
+            Sha256Sum::of_reader(source).map_err(StorageError::of("read", &archived))
+        };
+        let plain = sum(compression::open(&archived, file.codec)?)?;
+        let stored = sum(compression::open(&archived, Codec::None)?)?;
+        self.record(file, plain, stored, lock)
+    }
+}
+
+fn compare(raw: &Path, archived: &Path, codec: Codec) -> Result<Comparison, StorageError> {
+    let mut left = File::open(raw).map_err(StorageError::of("open", raw))?;
+    let mut right = compression::open(archived, codec)?;
+    let (mut a, mut b) = (vec![0; CHUNK], vec![0; CHUNK]);
+    loop {
+        let a = fill(&mut left, &mut a).map_err(StorageError::of("read", raw))?;
+        let b = fill(&mut right, &mut b).map_err(StorageError::of("read", archived))?;
+        if a == b {
+            if a.is_empty() {
+                return Ok(Comparison::Same);
+            }
+        } else if a.starts_with(b) {
+            return Ok(Comparison::RawIsLonger);
+        } else if b.starts_with(a) {
+            return Ok(Comparison::ArchivedIsLonger);
+        } else {
+            return Ok(Comparison::Different);
+        }
+    }
+}
+
+/// Fills the buffer as far as the source goes.
+fn fill<'a>(source: &mut impl Read, buffer: &'a mut [u8]) -> io::Result<&'a [u8]> {
+    let mut filled = 0;
+    while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match source.read(rest) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(buffer.get(..filled).unwrap_or_default())
+}
+
+/// The background task that archives one server's segments, one at a time.
+pub(super) struct Archiver {
+    shared: Arc<Shared>,
+    task: Option<JoinHandle<()>>,
+}
+
+/// Wakes the task, from any thread.
+#[derive(Clone)]
+pub(super) struct ArchiverHandle(Arc<Shared>);
+
+struct Shared {
+    news: Notify,
+    stop: AtomicBool,
+    frontier: Mutex<Option<Frontier>>,
+    status: Arc<watch::Sender<Status>>,
+}
+
+impl Archiver {
+    pub(super) fn new(status: Arc<watch::Sender<Status>>) -> Self {
+        let shared = Shared {
+            news: Notify::new(),
+            stop: AtomicBool::new(false),
+            frontier: Mutex::new(None),
+            status,
+        };
+        Self { shared: Arc::new(shared), task: None }
+    }
+
+    /// Begins to work, with what is there already; does nothing if it works already.
+    pub(super) fn start(&mut self, archive: Archive) {
+        if self.task.is_none() {
+            let shared = Arc::clone(&self.shared);
+            self.task = Some(tokio::spawn(work(Arc::new(archive), shared)));
+            self.shared.news.notify_one();
+        }
+    }
+
+    /// Reception begins at this segment: partial segments before it are over.
+    pub(super) fn frontier(&self, timeline: TimelineId, segment: SegmentNumber) {
+        *self.shared.frontier.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some((timeline, segment));
+        self.shared.news.notify_one();
+    }
+
+    pub(super) fn handle(&self) -> ArchiverHandle {
+        ArchiverHandle(Arc::clone(&self.shared))
+    }
+
+    /// Ends after the file in work.
+    pub(super) async fn stop(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        self.shared.news.notify_one();
+        if let Some(task) = self.task.take()
+            && let Err(error) = task.await
+        {
+            tracing::error!(error = %error, "the archiving task was lost");
+        }
+    }
+}
+
+impl ArchiverHandle {
+    pub(super) fn wake(&self) {
+        self.0.news.notify_one();
+    }
+}
+
+async fn work(archive: Arc<Archive>, shared: Arc<Shared>) {
+    let mut failed = false;
+    while !shared.stop.load(Ordering::Relaxed) {
+        tokio::select! {
+            () = shared.news.notified() => {}
+            () = tokio::time::sleep(RETRY), if failed => {}
+        }
+        let (archive, watched) = (Arc::clone(&archive), Arc::clone(&shared));
+        let pass = blocking(move || {
+            let frontier = *watched.frontier.lock().unwrap_or_else(PoisonError::into_inner);
+            archive.pass(frontier, |left| {
+                watched.status.send_modify(|status| status.waiting_for_archive = left);
+                !watched.stop.load(Ordering::Relaxed)
+            })
+        });
+        let error: Option<Box<dyn std::error::Error + Send + Sync>> = match pass.await {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(error.into()),
+            Err(error) => Some(ReceiverError::into(error)),
+        };
+        if let Some(error) = &error {
+            let cause = error.source().map(tracing::field::display);
+            tracing::error!(error = %error, cause, "WAL was not archived; trying again");
+        }
+        failed = error.is_some();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::storage::{Access, Home};
+
+    const SEGMENT: usize = 1 << 20;
+
+    struct Store {
+        _home: tempfile::TempDir,
+        dir: ServerDir,
+        archive: Archive,
+    }
+
+    fn store() -> Store {
+        let home = tempfile::tempdir().unwrap();
+        let dir = Home::new(home.path(), Access::Private).server(&"main".parse().unwrap());
+        dir.create().unwrap();
+        let size = SegmentSize::new(SEGMENT as u64).unwrap();
+        let archive = Archive::new(dir.clone(), size, Method::new(Codec::Zstd, 1));
+        Store { _home: home, dir, archive }
+    }
+
+    fn wal(length: usize) -> Vec<u8> {
+        (0..length).map(|at| (at / 100 + at) as u8).collect()
+    }
+
+    fn one() -> SegmentName {
+        "000000010000000000000001".parse().unwrap()
+    }
+
+    fn content(dir: &ServerDir, file: ArchivedWal) -> Vec<u8> {
+        let mut plain = Vec::new();
+        let mut reader = compression::open(&dir.archived_file(file), file.codec).unwrap();
+        reader.read_to_end(&mut plain).unwrap();
+        plain
+    }
+
+    fn whole() -> ArchivedWal {
+        ArchivedWal { segment: one(), partial: false, codec: Codec::Zstd }
+    }
+
+    fn cut() -> ArchivedWal {
+        ArchivedWal { partial: true, ..whole() }
+    }
+
+    fn frontier(timeline: u32, number: u64) -> Option<Frontier> {
+        Some((TimelineId::new(timeline).unwrap(), SegmentNumber::from_u64(number)))
+    }
+
+    fn records(dir: &ServerDir) -> Vec<WalIndexRecord> {
+        WalIndex::of(dir, one()).records().unwrap()
+    }
+
+    #[test]
+    fn every_point_of_a_crash_ends_in_the_same_archive() {
+        // What was done before the crash: nothing, half a temporary file, the archived file, the
+        // record as well, and all but nothing left to do.
+        for crashed_after in 0..5 {
+            let Store { dir, archive, _home } = store();
+            let raw = dir.streaming_segment(one());
+            fs::write(&raw, wal(SEGMENT)).unwrap();
+            if crashed_after == 1 {
+                fs::create_dir_all(dir.wal_dir(one())).unwrap();
+                let name = format!(".{}.tmp", whole());
+                fs::write(dir.wal_dir(one()).join(name), b"half").unwrap();
+            }
+            if crashed_after >= 2 {
+                archive.pass(None, |_| true).unwrap();
+                if crashed_after == 2 {
+                    fs::remove_file(dir.wal_index(one())).unwrap();
+                }
+                if crashed_after <= 3 {
+                    fs::write(&raw, wal(SEGMENT)).unwrap();
+                }
+            }
+            archive.pass(None, |_| true).unwrap();
+            assert!(!raw.exists());
+            assert_eq!(content(&dir, whole()), wal(SEGMENT), "{crashed_after}");
+            let [record] = &records(&dir)[..] else { panic!("{crashed_after}") };
+            assert_eq!(record.plain_sha256, Sha256Sum::of(&wal(SEGMENT)));
+            let stored = fs::read(dir.archived_file(whole())).unwrap();
+            assert_eq!(record.stored_sha256, Sha256Sum::of(&stored));
+            assert_eq!(fs::read_dir(dir.wal_dir(one())).unwrap().count(), 2);
+        }
+    }
+
+    #[test]
+    fn a_segment_of_another_size_or_content_stays_where_it_is() {
+        let Store { dir, archive, _home } = store();
+        let raw = dir.streaming_segment(one());
+        fs::write(&raw, wal(SEGMENT - 1)).unwrap();
+        let error = archive.pass(None, |_| true).unwrap_err();
+        assert!(matches!(error, ArchiveError::WrongSize { .. }), "{error}");
+        assert!(raw.exists() && !dir.archived_file(whole()).exists());
+
+        fs::write(&raw, wal(SEGMENT)).unwrap();
+        archive.pass(None, |_| true).unwrap();
+        let mut other = wal(SEGMENT);
+        other[700_000] ^= 1;
+        fs::write(&raw, &other).unwrap();
+        let error = archive.pass(None, |_| true).unwrap_err();
+        assert!(matches!(error, ArchiveError::Differs { .. }), "{error}");
+        assert_eq!(fs::read(&raw).unwrap(), other);
+        assert_eq!(content(&dir, whole()), wal(SEGMENT));
+    }
+
+    #[test]
+    fn only_tails_that_are_over_are_archived() {
+        let Store { dir, archive, _home } = store();
+        let raw = dir.streaming_partial(one());
+        fs::write(&raw, wal(5000)).unwrap();
+        for open in [None, frontier(1, 0), frontier(1, 1)] {
+            archive.pass(open, |_| true).unwrap();
+            assert!(raw.exists(), "{open:?}");
+        }
+        archive.pass(frontier(2, 1), |_| true).unwrap();
+        assert!(!raw.exists());
+        assert_eq!(content(&dir, cut()), wal(5000));
+        assert_eq!(records(&dir)[0].plain_size, 5000);
+
+        // Received again: shorter, then longer.
+        for (length, kept) in [(4000, 5000), (0, 5000), (6000, 6000)] {
+            fs::write(&raw, wal(length)).unwrap();
+            archive.pass(frontier(1, 2), |_| true).unwrap();
+            assert!(!raw.exists());
+            assert_eq!(content(&dir, cut()), wal(kept));
+        }
+        assert_eq!(records(&dir).last().unwrap().plain_size, 6000);
+    }
+
+    #[test]
+    fn a_backlog_is_worked_off_in_order_and_can_be_interrupted() {
+        let Store { dir, archive, _home } = store();
+        for number in 1..=3 {
+            let segment = format!("00000001000000000000000{number}").parse().unwrap();
+            fs::write(dir.streaming_segment(segment), wal(SEGMENT)).unwrap();
+        }
+        let mut seen = Vec::new();
+        archive
+            .pass(None, |left| {
+                seen.push(left);
+                left > 1
+            })
+            .unwrap();
+        assert_eq!(seen, [3, 2, 1]);
+        assert!(!dir.streaming_segment(one()).exists());
+        archive.pass(None, |_| true).unwrap();
+        assert_eq!(fs::read_dir(dir.streaming()).unwrap().count(), 0);
+    }
+}

@@ -1,0 +1,199 @@
+//! What the store holds of the newest timeline, looked up without reading all of it.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use pgwire_stream::{Lsn, SegmentName, SegmentNumber, SegmentSize, TimelineId, WalFileName};
+
+use super::ReceiverError;
+use super::start::Held;
+use crate::catalog::{HistoryStore, HistoryStoreError, WalIndex};
+use crate::storage::{ArchivedWal, Codec, ServerDir, StorageError, durable};
+
+/// How much is read at a time when looking for the end of a file.
+const STEP: u64 = 64 << 10;
+
+/// Where the store ends on the newest timeline it holds; `None` if it holds no WAL.
+pub(crate) fn newest(dir: &ServerDir, size: SegmentSize) -> Result<Option<Held>, ReceiverError> {
+    let streaming = in_streaming(dir, size)?;
+    let archived = in_archive(dir, size)?;
+    let newest = streaming.into_iter().chain(archived).max_by_key(|held| (held.timeline, held.end));
+    let Some(mut held) = newest else { return Ok(None) };
+    if held.partial {
+        held.follows = segment_before_is_held(dir, size, &held)?;
+    }
+    held.history = match HistoryStore::new(dir).ancestry(held.timeline) {
+        Ok(history) => Some(history),
+        Err(HistoryStoreError::Missing { .. }) => None,
+        Err(error) => return Err(error.into()),
+    };
+    Ok(Some(held))
+}
+
+fn held(timeline: TimelineId, end: Lsn, partial: bool) -> Held {
+    Held { timeline, end, partial, follows: false, history: None }
+}
+
+fn segment_before_is_held(
+    dir: &ServerDir,
+    size: SegmentSize,
+    held: &Held,
+) -> Result<bool, StorageError> {
+    let open = size.last_byte_segment_of(held.end);
+    let Some(before) = open.as_u64().checked_sub(1).map(SegmentNumber::from_u64) else {
+        return Ok(false);
+    };
+    let before = SegmentName::new(held.timeline, before, size);
+    let archived = Codec::ALL.into_iter().map(|codec| dir.archived(before, codec));
+    // While it is archived it is in both places, so this order never misses it.
+    for path in std::iter::once(dir.streaming_segment(before)).chain(archived) {
+        if durable::file_size(&path)?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn in_streaming(dir: &ServerDir, size: SegmentSize) -> Result<Vec<Held>, StorageError> {
+    let mut found = Vec::new();
+    for name in durable::list_dir(&dir.streaming())? {
+        match name.to_str().and_then(|name| name.parse().ok()) {
+            Some(WalFileName::Segment(segment)) => {
+                if let Ok(number) = segment.number(size) {
+                    found.push(held(segment.timeline(), size.end_of(number), false));
+                }
+            }
+            Some(WalFileName::Partial(segment)) => {
+                if let Ok(start) = segment.start(size) {
+                    let length = length_without_zeros(&dir.streaming_partial(segment))?;
+                    let end = start.saturating_add(length.min(size.bytes().into()));
+                    found.push(held(segment.timeline(), end, length > 0));
+                }
+            }
+            Some(WalFileName::History(_)) | None => {}
+        }
+    }
+    Ok(found)
+}
+
+/// The newest file of the archive; only the newest directory that has one is read.
+fn in_archive(dir: &ServerDir, size: SegmentSize) -> Result<Option<Held>, ReceiverError> {
+    let mut folders: Vec<_> = durable::list_dir(&dir.wals())?
+        .into_iter()
+        .filter_map(|name| name.into_string().ok())
+        .filter(|name| name.len() == 16 && name.bytes().all(|b| b.is_ascii_hexdigit()))
+        .collect();
+    folders.sort();
+    for folder in folders.iter().rev() {
+        let newest = durable::list_dir(&dir.wals().join(folder))?
+            .iter()
+            .filter_map(|name| name.to_str()?.parse::<ArchivedWal>().ok())
+            // A complete segment goes further than a partial one of the same name.
+            .max_by_key(|file| (file.segment, !file.partial));
+        if let Some(file) = newest {
+            return archived_end(dir, size, file);
+        }
+    }
+    Ok(None)
+}
+
+fn archived_end(
+    dir: &ServerDir,
+    size: SegmentSize,
+    file: ArchivedWal,
+) -> Result<Option<Held>, ReceiverError> {
+    let segment: SegmentName = file.segment;
+    let Ok(number) = segment.number(size) else { return Ok(None) };
+    let end = if file.partial {
+        // Not in the index: from its start, which costs receiving it again.
+        let record = WalIndex::of(dir, segment).find(file)?;
+        let length = record.map_or(0, |record| record.plain_size).min(size.bytes().into());
+        size.start_of(number).saturating_add(length)
+    } else {
+        size.end_of(number)
+    };
+    Ok(Some(held(segment.timeline(), end, false)))
+}
+
+/// The length of a file up to its last byte that is not zero. A crash of the machine may leave
+/// zeros where bytes were on their way to the disk.
+pub(crate) fn length_without_zeros(path: &Path) -> Result<u64, StorageError> {
+    let scan = || -> io::Result<u64> {
+        let file = File::open(path)?;
+        let mut end = file.metadata()?.len();
+        let mut buffer = [0; STEP as usize];
+        while end > 0 {
+            let from = end.saturating_sub(STEP);
+            let chunk = buffer.get_mut(..(end - from) as usize).unwrap_or_default();
+            file.read_exact_at(chunk, from)?;
+            if let Some(last) = chunk.iter().rposition(|&byte| byte != 0) {
+                return Ok(from + last as u64 + 1);
+            }
+            end = from;
+        }
+        Ok(0)
+    };
+    scan().map_err(StorageError::of("read", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::storage::{Access, Home};
+
+    const SEGMENT: u64 = 1 << 20;
+
+    fn store() -> (tempfile::TempDir, ServerDir, SegmentSize) {
+        let home = tempfile::tempdir().unwrap();
+        let dir = Home::new(home.path(), Access::Private).server(&"main".parse().unwrap());
+        dir.create().unwrap();
+        (home, dir, SegmentSize::new(SEGMENT).unwrap())
+    }
+
+    #[test]
+    fn trailing_zeros_do_not_count() {
+        let (_home, dir, _) = store();
+        let path = dir.state().join("x");
+        for (length, zeros) in [(0, 0), (0, 100_000), (1, 0), (70_000, 200_000), (65_536, 65_536)] {
+            let mut content = vec![7; length];
+            content.resize(length + zeros, 0);
+            fs::write(&path, content).unwrap();
+            assert_eq!(length_without_zeros(&path).unwrap(), length as u64);
+        }
+    }
+
+    #[test]
+    fn the_newest_timeline_decides_then_the_furthest_position() {
+        let (_home, dir, size) = store();
+        let segment = |text: &str| text.parse::<SegmentName>().unwrap();
+        let now = || {
+            newest(&dir, size)
+                .unwrap()
+                .map(|held| (held.timeline.get(), held.end.as_u64(), held.partial))
+        };
+        assert_eq!(now(), None);
+
+        let archived = |name: &str| {
+            let path = dir.archived(segment(name), Codec::Zstd);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, b"").unwrap();
+        };
+        archived("000000010000000000000FFE");
+        archived("000000010000000100000001");
+        assert_eq!(now(), Some((1, 0x1002 * SEGMENT, false)));
+        fs::write(dir.streaming_segment(segment("000000010000000100000002")), b"").unwrap();
+        assert_eq!(now(), Some((1, 0x1003 * SEGMENT, false)));
+        fs::write(dir.streaming_partial(segment("000000010000000100000003")), b"abc\0\0").unwrap();
+        assert_eq!(now(), Some((1, 0x1003 * SEGMENT + 3, true)));
+        assert!(newest(&dir, size).unwrap().unwrap().follows);
+        fs::remove_file(dir.streaming_segment(segment("000000010000000100000002"))).unwrap();
+        assert!(!newest(&dir, size).unwrap().unwrap().follows);
+        // An empty file holds nothing that could be continued.
+        fs::write(dir.streaming_partial(segment("000000020000000000000005")), b"").unwrap();
+        assert_eq!(now(), Some((2, 5 * SEGMENT, false)));
+    }
+}

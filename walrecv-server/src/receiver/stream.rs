@@ -1,0 +1,328 @@
+//! One connection: from the first byte to its end, across any number of timelines.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use pgwire_stream::{
+    Intervals, Lsn, ReplicationClient, SegmentSize, StartReplication, StreamEnd, TimelineId,
+    WalEvent, WalStream,
+};
+use tokio::sync::watch;
+
+use super::open_segment::{SegmentError, fdatasync, replace};
+use super::start::{Start, Switch};
+use super::status::State;
+use super::writer::{Assignment, FlushPolicy, Report, WalWriter, WriterError};
+use super::{Receiver, ReceiverError, blocking, journal, stopped};
+
+/// How many received bytes may wait for the disk.
+const QUEUE_BUDGET: u32 = 8 << 20;
+
+/// How long a server may take to end a stream that we stop.
+const GOODBYE: Duration = Duration::from_secs(5);
+
+/// How a connection ended that did not break.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// We were told to stop.
+    Stopped,
+    /// Everything before the position up to which we were to receive is durable.
+    Reached,
+    /// The server shut down, and has been told that we have everything.
+    ServerShutdown,
+}
+
+/// Why no more events are taken from a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Leave {
+    /// The server ended it.
+    ServerEnded,
+    Stop,
+    EndReached,
+}
+
+impl Receiver {
+    /// Streams until the connection ends, following timelines.
+    pub(super) async fn stream(
+        &mut self,
+        mut client: ReplicationClient,
+        mut start: Start,
+        size: SegmentSize,
+        stop: &mut watch::Receiver<bool>,
+    ) -> Result<End, ReceiverError> {
+        loop {
+            if let Some(switch) = start.switch {
+                self.record_switch(switch).await?;
+            }
+            self.archiver.frontier(start.timeline, size.segment_of(start.from));
+            let (next, ended) = self.stream_timeline(client, &start, size, stop).await?;
+            let (timeline, fork) = match ended {
+                (Leave::EndReached, _) => return Ok(End::Reached),
+                (Leave::Stop, _) | (_, StreamEnd::Stopped) => return Ok(End::Stopped),
+                (_, StreamEnd::ServerShutdown) => return Ok(End::ServerShutdown),
+                (_, StreamEnd::NextTimeline { timeline, start }) => (timeline, start),
+            };
+            client = next;
+            // The history first: without it, nobody could tell how the new WAL belongs to the old.
+            self.fetch_history(&mut client, timeline).await?;
+            let from = size.start_of(size.segment_of(fork));
+            let held_to = self.durable.map_or(fork, |(_, lsn)| lsn);
+            let switch = Switch { left: start.timeline, entered: timeline, fork, held_to };
+            start = Start { timeline, from, durable: from, switch: Some(switch) };
+        }
+    }
+
+    async fn record_switch(&self, switch: Switch) -> Result<(), ReceiverError> {
+        let Switch { left, entered, fork, held_to } = switch;
+        tracing::warn!(%left, %entered, %fork, %held_to, "the server has changed its timeline");
+        let dir = self.dir.clone();
+        Ok(blocking(move || journal::record_switch(&dir, &switch)).await??)
+    }
+
+    /// Streams one timeline to its end, or until we leave it. Everything that was received is
+    /// durable when this returns, whatever it returns, unless the error is about that.
+    async fn stream_timeline(
+        &mut self,
+        client: ReplicationClient,
+        start: &Start,
+        size: SegmentSize,
+        stop: &mut watch::Receiver<bool>,
+    ) -> Result<(ReplicationClient, (Leave, StreamEnd)), ReceiverError> {
+        let Start { timeline, from, durable, .. } = *start;
+        let stream = client
+            .start_replication(StartReplication {
+                slot: Some(self.settings.slot_name.clone()),
+                from,
+                timeline: Some(timeline),
+                // Before the first byte that is wanted there is nothing that is not durable.
+                already_flushed: from,
+                intervals: Intervals::default(),
+            })
+            .await;
+        let mut stream = stream.map_err(|error| self.refused(error, timeline, from))?;
+        tracing::info!(%timeline, %from, "receiving WAL");
+        self.tell_streaming(timeline, from);
+        let assignment = Assignment {
+            dir: self.dir.clone(),
+            timeline,
+            segment_size: size,
+            from,
+            durable,
+            policy: FlushPolicy {
+                interval: self.settings.flush_interval,
+                synchronous: Arc::new(AtomicBool::new(self.synchronous)),
+            },
+            budget: QUEUE_BUDGET,
+            sync_data: fdatasync(),
+        };
+        let mut writer = WalWriter::spawn(assignment, self.reporter(&stream, timeline))
+            .map_err(ReceiverError::Writer)?;
+
+        let left = match self.pump(&mut stream, &mut writer, stop, timeline).await {
+            Err(ReceiverError::Writer(error)) => {
+                return Err(self.writer_failed(error, timeline).await);
+            }
+            left => left,
+        };
+        // Whatever happened to the connection: what was received is kept. Only when the thread has
+        // ended may another one write, so this is waited for in any case.
+        let mut finishing = pin!(writer.finish());
+        let finished = match stream.hold(&mut finishing).await {
+            Ok(finished) => finished,
+            Err(_) => finishing.await,
+        };
+        match finished {
+            Ok(flushed) => self.durable = Some((timeline, flushed.max(durable))),
+            Err(error) => return Err(self.writer_failed(error, timeline).await),
+        }
+        let left = left?;
+        if left != Leave::ServerEnded {
+            let goodbye = tokio::time::timeout(GOODBYE, say_goodbye(stream));
+            return match goodbye.await {
+                Ok(Ok((client, end))) => Ok((client, (left, end))),
+                // All is durable here; the server may only not know it yet.
+                Ok(Err(error)) => Err(ReceiverError::server("end the stream")(error)),
+                Err(_) => {
+                    let (action, limit) = ("end the stream", GOODBYE);
+                    let source = pgwire_stream::Error::Timeout { what: "ending the stream", limit };
+                    Err(ReceiverError::Server { action, source })
+                }
+            };
+        }
+        let (client, end) = stream.finish().map_err(ReceiverError::server("end the stream"))?;
+        Ok((client, (left, end)))
+    }
+
+    /// Feeds the writer until the stream ends, breaks, or we leave it.
+    ///
+    /// The flush positions that the server hears come from the writer's thread alone. This loop
+    /// never waits for the disk but in `hold`, which keeps the session alive.
+    async fn pump(
+        &self,
+        stream: &mut WalStream,
+        writer: &mut WalWriter,
+        stop: &mut watch::Receiver<bool>,
+        timeline: TimelineId,
+    ) -> Result<Leave, ReceiverError> {
+        let broken = ReceiverError::server("receive WAL");
+        loop {
+            let event = tokio::select! {
+                event = stream.next() => event,
+                error = writer.failed() => return Err(ReceiverError::Writer(error)),
+                () = stopped(stop) => return Ok(Leave::Stop),
+            };
+            let event = match event {
+                Ok(Some(event)) => event,
+                Ok(None) => return Ok(Leave::ServerEnded),
+                Err(error) if error.is_wal_removed() => {
+                    let from = stream.positions().received;
+                    return Err(self.refused(error, timeline, from));
+                }
+                Err(error) => return Err(broken(error)),
+            };
+            match event {
+                WalEvent::Data(data) => {
+                    let (at, end, server_end) = (data.start, data.end(), data.server_end);
+                    let room = match writer.try_reserve(data.data.len()) {
+                        Some(room) => room,
+                        None => {
+                            let room = async {
+                                tokio::select! {
+                                    room = writer.reserve(data.data.len()) => Some(room),
+                                    () = stopped(stop) => None,
+                                }
+                            };
+                            match stream.hold(room).await {
+                                Ok(Some(room)) => room.map_err(ReceiverError::Writer)?,
+                                Ok(None) => return Ok(Leave::Stop),
+                                Err(error) => return Err(broken(error)),
+                            }
+                        }
+                    };
+                    writer.write(at, data.data, room);
+                    self.tell_received(end, server_end);
+                    if self.options.end_at.is_some_and(|last| end >= last) {
+                        return Ok(Leave::EndReached);
+                    }
+                }
+                WalEvent::Keepalive(keepalive) => {
+                    self.tell_heard(keepalive.server_end);
+                    if keepalive.reply_requested {
+                        // A server that shuts down waits until it hears that all is durable.
+                        drop(writer.flush());
+                    }
+                }
+            }
+        }
+    }
+
+    /// What the writer's thread calls.
+    fn reporter(
+        &self,
+        stream: &WalStream,
+        timeline: TimelineId,
+    ) -> impl FnMut(Report) + Send + 'static {
+        let progress = stream.progress();
+        let status = Arc::clone(&self.status);
+        let archiver = self.archiver.handle();
+        let trusted = Arc::clone(&self.trusted);
+        move |report| match report {
+            Report::Written(lsn) => {
+                progress.written(lsn);
+                status.send_modify(|status| status.written = Some(lsn));
+            }
+            Report::Flushed(lsn) => {
+                if let Err(error) = progress.flushed(lsn) {
+                    tracing::error!(error = %error, %timeline, "a flush position was not reported");
+                }
+                status.send_modify(|status| status.flushed = Some(lsn));
+            }
+            Report::Completed(segment) => {
+                // The disk has proved itself.
+                trusted.store(true, Ordering::Relaxed);
+                tracing::debug!(%segment, "received a segment");
+                status.send_modify(|status| status.waiting_for_archive += 1);
+                archiver.wake();
+            }
+            Report::DiskFull(full) => status.send_modify(|status| status.disk_full = full),
+        }
+    }
+
+    /// What to do about a writer that could not go on. After a failed write or sync, a new file
+    /// takes the place of the one that failed; if that is not possible, or fails again before
+    /// a segment was completed, the stream ends for good.
+    async fn writer_failed(&mut self, error: WriterError, timeline: TimelineId) -> ReceiverError {
+        let WriterError::Segment { segment, durable, source } = &error else {
+            return ReceiverError::Writer(error);
+        };
+        let (segment, durable) = (*segment, *durable);
+        let failure = match source {
+            SegmentError::Diverged { .. } => return ReceiverError::Writer(error),
+            // Nothing was lost by it.
+            source if source.is_out_of_space() => return ReceiverError::Writer(error),
+            SegmentError::Storage(failure) | SegmentError::Sync(failure) => failure,
+        };
+        tracing::error!(
+            error = %failure, cause = %failure.source, %segment, %durable,
+            "a WAL segment could not be written; a new file takes its place"
+        );
+        self.durable = Some((timeline, durable));
+        let first = self.trusted.swap(false, Ordering::Relaxed);
+        let size = self.segment_size;
+        let dir = self.dir.clone();
+        let replaced = blocking(move || {
+            let start = segment.start(size).unwrap_or(durable);
+            replace(&dir, segment, durable.bytes_since(start))
+        });
+        match replaced.await {
+            Ok(Ok(())) if first => ReceiverError::Writer(error),
+            Ok(Ok(())) => match error {
+                WriterError::Segment {
+                    source: SegmentError::Storage(error) | SegmentError::Sync(error),
+                    ..
+                } => ReceiverError::NotDurable(error),
+                error => ReceiverError::Writer(error),
+            },
+            Ok(Err(error)) => ReceiverError::NotDurable(error),
+            Err(error) => error,
+        }
+    }
+
+    fn tell_streaming(&self, timeline: TimelineId, from: Lsn) {
+        let synchronous = self.synchronous;
+        self.status.send_modify(|status| {
+            status.enter(State::Streaming);
+            status.timeline = Some(timeline);
+            status.started_at = Some(from);
+            status.received = Some(from);
+            status.synchronous = synchronous;
+            status.last_error = None;
+        });
+    }
+
+    fn tell_received(&self, end: Lsn, server_end: Lsn) {
+        self.status.send_modify(|status| {
+            status.received = Some(end);
+            status.server_end = status.server_end.max(Some(server_end));
+            status.heard_at = Some(std::time::SystemTime::now().into());
+        });
+    }
+
+    fn tell_heard(&self, server_end: Lsn) {
+        self.status.send_modify(|status| {
+            status.server_end = status.server_end.max(Some(server_end));
+            status.heard_at = Some(std::time::SystemTime::now().into());
+        });
+    }
+}
+
+/// Ends a stream from our side. What still comes was not written and is not acknowledged.
+async fn say_goodbye(
+    mut stream: WalStream,
+) -> Result<(ReplicationClient, StreamEnd), pgwire_stream::Error> {
+    stream.stop()?;
+    while stream.next().await?.is_some() {}
+    stream.finish()
+}
