@@ -1,6 +1,6 @@
 //! From a stored backup and WAL to a data directory that a server starts from.
 //!
-//! [`plan`] decides everything and refuses what is not possible; it changes nothing. [`execute`]
+//! [`plan()`] decides everything and refuses what is not possible; it changes nothing. [`execute`]
 //! does what the plan says:
 //!
 //! ```text
@@ -22,6 +22,8 @@ mod plan;
 mod syncer;
 mod tablespace_map;
 mod tablespaces;
+#[cfg(test)]
+mod tests;
 mod wal_copy;
 
 pub mod get_wal;

@@ -100,10 +100,13 @@ impl Owner {
         })
     }
 
-    /// Whether this user gets into a directory and may list it, by the permissions of the
-    /// directory and of all above it.
-    pub fn can_read_directory(&self, path: &Path) -> bool {
-        self.may(path, Permission::Read) && self.can_reach(path)
+    /// Whether this user may read a file, or list a directory, by the permissions of it and of all
+    /// directories above it.
+    pub fn can_read(&self, path: &Path) -> bool {
+        let Ok(path) = path.canonicalize() else { return false };
+        // What is in a directory is read only by those who may also enter it.
+        let enter = if path.is_dir() { Some(path.as_path()) } else { path.parent() };
+        self.may(&path, Permission::Read) && enter.is_some_and(|enter| self.can_reach(enter))
     }
 
     /// Whether this user gets into a directory, by the permissions of it and of all above it.
@@ -180,6 +183,6 @@ mod tests {
         set(0o705);
         assert!(!user(owner + 1, group).may(dir.path(), Permission::Enter));
         assert!(user(owner + 1, group + 1).may(dir.path(), Permission::Enter));
-        assert!(!user(owner + 1, group + 1).can_read_directory(&dir.path().join("absent")));
+        assert!(!user(owner + 1, group + 1).can_read(&dir.path().join("absent")));
     }
 }

@@ -416,7 +416,8 @@ fn check_wal_access(
         let (owner, program) = (owner.name.clone(), program.to_owned());
         return Err(RestoreError::ProgramUnreachable { owner, program });
     }
-    let reads = [server.wals(), server.streaming()].iter().all(|dir| owner.can_read_directory(dir));
+    let reads = [server.identity(), server.wals(), server.streaming()];
+    let reads = reads.iter().all(|path| owner.can_read(path));
     if reads || serves_wal(server.name(), owner) {
         return Ok(());
     }

@@ -202,7 +202,7 @@ pub struct Neutralised {
     pub disabled: Vec<String>,
 }
 
-/// Turns into comments what [`OF_THE_ORIGIN`] names.
+/// Turns into comments what belongs to the machine that was backed up, and could do harm from a copy.
 pub fn neutralise(conf: &[u8]) -> Neutralised {
     let mut content = Vec::with_capacity(conf.len());
     let mut disabled = Vec::new();

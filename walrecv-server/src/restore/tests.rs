@@ -1,0 +1,501 @@
+//! Plans and restores against a small store made by hand.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use jiff::{Timestamp, ToSpan};
+use pgwire_stream::manifest::{ChecksumAlgorithm, ManifestFile, ManifestWriter};
+use pgwire_stream::{
+    HistoryFile, Lsn, SegmentName, SegmentSize, ServerVersion, SystemId, TimelineId,
+};
+
+use super::target::{RecoveryTarget, TargetAction, TimelineChoice};
+use super::*;
+use crate::catalog::{
+    Archive, BackupOutcome, BackupRecord, HistoryStore, Identity, Manifest, ManifestOrigin,
+    Position, Tablespace,
+};
+use crate::failure::{Class, Failure};
+use crate::progress::Silent;
+use crate::settings::ServerName;
+use crate::storage::{Access, Codec, Home, ServerDir, Sha256Sum, durable};
+
+const MIB: u64 = 1 << 20;
+const MAP: &[u8] = b"16386 /nonexistent/fast\n";
+const TABLESPACE: &str = "pg_tblspc/16386/";
+const CONF: &[u8] = b"port = 5433\nprimary_conninfo = 'host=old'\n";
+
+/// A store with one complete backup, from 0/200028 to 0/200100, and WAL from there.
+struct Store {
+    dir: tempfile::TempDir,
+    home: Home,
+    server: ServerDir,
+    record: BackupRecord,
+}
+
+/// The files of the backup by their manifest paths, in send order: the tablespace comes first.
+fn files() -> Vec<(&'static str, &'static [u8])> {
+    vec![
+        ("pg_tblspc/16386/PG_15_202209061/5/16387", b"row"),
+        ("backup_label", b"START WAL LOCATION"),
+        ("tablespace_map", MAP),
+        ("PG_VERSION", b"15\n"),
+        ("postgresql.conf", b"hba_file = '/etc/pg_hba.conf'\n"),
+        ("postgresql.auto.conf", CONF),
+        ("standby.signal", b""),
+        ("global/pg_control", b"control"),
+    ]
+}
+
+fn member(archive: &mut Vec<u8>, name: &str, content: Option<&[u8]>) {
+    let mut header = tar::Header::new_ustar();
+    header.set_path(name).unwrap();
+    let (kind, mode) = match content {
+        Some(_) => (tar::EntryType::Regular, 0o600),
+        None => (tar::EntryType::Directory, 0o700),
+    };
+    header.set_entry_type(kind);
+    header.set_mode(mode);
+    header.set_size(content.map_or(0, <[u8]>::len) as u64);
+    header.set_mtime(0);
+    header.set_cksum();
+    archive.extend_from_slice(header.as_bytes());
+    archive.extend_from_slice(content.unwrap_or_default());
+    archive.resize(archive.len().next_multiple_of(512), 0);
+}
+
+fn stored(server: &ServerDir, record: &mut BackupRecord, name: &str, oid: Option<u32>, tar: &[u8]) {
+    let bytes = zstd::encode_all(tar, 1).unwrap();
+    let path = server.backup(record.id).archive(name, Codec::Zstd);
+    fs::write(path, &bytes).unwrap();
+    record.archives.push(Archive {
+        name: name.to_owned(),
+        tablespace: oid,
+        codec: Codec::Zstd,
+        plain_size: tar.len() as u64,
+        stored_size: bytes.len() as u64,
+        stored_sha256: Sha256Sum::of(&bytes),
+        files: 0,
+    });
+}
+
+impl Store {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        // The user that the files are handed to must get here.
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let home = Home::new(dir.path().join("home"), Access::Private);
+        let server = home.server(&"main".parse().unwrap());
+        let segment_size = SegmentSize::new(MIB).unwrap();
+        let server_version = ServerVersion::from_num(150_020);
+        let system_id = SystemId::from_u64(7);
+        Identity { system_id, segment_size, server_version, data_checksums: None }
+            .establish(&server)
+            .unwrap();
+        let position =
+            |lsn: &str| Some(Position { lsn: lsn.parse().unwrap(), timeline: TimelineId::FIRST });
+        let began_at: Timestamp = "2026-03-05T15:11:33Z".parse().unwrap();
+        let mut record = BackupRecord {
+            id: "20260305T151133".parse().unwrap(),
+            server: "main".parse().unwrap(),
+            outcome: BackupOutcome::Copied,
+            name: None,
+            label: "walrecv-server".to_owned(),
+            parent: None,
+            system_id,
+            segment_size,
+            server_version,
+            data_checksums: None,
+            program_version: "0.1.0".to_owned(),
+            began_at,
+            ended_at: Some(began_at + 60.seconds()),
+            done_at: None,
+            begin: position("0/200028"),
+            end: position("0/200100"),
+            tablespaces: vec![Tablespace {
+                oid: 16386,
+                name: Some("fast".to_owned()),
+                location: "/nonexistent/fast".to_owned(),
+            }],
+            archives: Vec::new(),
+            manifest: None,
+        };
+        durable::create_dir(server.backup(record.id).path(), Access::Private).unwrap();
+        Self::store_archives(&server, &mut record);
+        let store = Self { dir, home, server, record };
+        store.save();
+        store.archive_wal(1, 2);
+        store.receive_wal(1, 3, 1000);
+        store
+    }
+
+    fn store_archives(server: &ServerDir, record: &mut BackupRecord) {
+        let mut tablespace = Vec::new();
+        member(&mut tablespace, "PG_15_202209061/", None);
+        member(&mut tablespace, "PG_15_202209061/5/", None);
+        let mut base = Vec::new();
+        let mut manifest = ManifestWriter::version_1(Vec::new()).unwrap();
+        for (path, content) in files() {
+            let mut hasher = ChecksumAlgorithm::Crc32c.hasher();
+            hasher.update(content);
+            manifest
+                .file(&ManifestFile {
+                    path: path.as_bytes().to_vec(),
+                    size: content.len() as u64,
+                    modified: "2026-03-05 15:11:33 GMT".to_owned(),
+                    checksum: Some((ChecksumAlgorithm::Crc32c, hasher.finish())),
+                })
+                .unwrap();
+            match path.strip_prefix(TABLESPACE) {
+                Some(inner) => member(&mut tablespace, inner, Some(content)),
+                None => {
+                    if path == "backup_label" {
+                        for directory in ["pg_wal/", "pg_tblspc/", "global/"] {
+                            member(&mut base, directory, None);
+                        }
+                    }
+                    member(&mut base, path, Some(content));
+                }
+            }
+        }
+        stored(server, record, "16386.tar", Some(16386), &tablespace);
+        stored(server, record, "base.tar", None, &base);
+        let manifest = manifest.finish(&[]).unwrap();
+        fs::write(server.backup(record.id).manifest(), &manifest).unwrap();
+        record.manifest = Some(Manifest {
+            origin: ManifestOrigin::Server,
+            checksum_algorithm: Some("CRC32C".to_owned()),
+            size: manifest.len() as u64,
+            sha256: Sha256Sum::of(&manifest),
+        });
+    }
+
+    fn save(&self) {
+        self.record.save(&self.server.backup(self.record.id)).unwrap();
+    }
+
+    fn archive_wal(&self, timeline: u32, number: u32) {
+        let path = self.server.archived(segment(timeline, number), Codec::None);
+        durable::create_dir(path.parent().unwrap(), Access::Private).unwrap();
+        fs::write(path, vec![u8::try_from(number).unwrap(); MIB as usize]).unwrap();
+    }
+
+    fn receive_wal(&self, timeline: u32, number: u32, length: usize) {
+        let path = self.server.streaming_partial(segment(timeline, number));
+        fs::write(path, vec![1; length]).unwrap();
+    }
+
+    fn history(&self, timeline: u32, content: &str) {
+        let timeline = TimelineId::new(timeline).unwrap();
+        let content = content.to_owned().into_bytes().into();
+        HistoryStore::new(&self.server).put(&HistoryFile { timeline, content }).unwrap();
+    }
+
+    fn request(&self) -> Request {
+        Request {
+            backup: self.record.id,
+            destination: self.dir.path().join("data"),
+            target: RecoveryTarget::Latest,
+            timeline: TimelineChoice::Latest,
+            inclusive: true,
+            action: TargetAction::Promote,
+            tablespaces: vec![TablespaceMapping {
+                tablespace: "fast".to_owned(),
+                directory: self.dir.path().join("fast"),
+            }],
+            owner: owner_name(),
+            wal: WalDelivery::GetWal,
+            program: PathBuf::from("/bin/sh"),
+        }
+    }
+
+    fn plan(&self, change: impl FnOnce(&mut Request)) -> Result<Plan, RestoreError> {
+        let mut request = self.request();
+        change(&mut request);
+        let before = listing(self.dir.path());
+        let planned = plan(&self.home, &"main".parse().unwrap(), &request, &|_, _| true);
+        assert_eq!(listing(self.dir.path()), before, "planning changes nothing");
+        planned
+    }
+
+    fn refusal(&self, change: impl FnOnce(&mut Request)) -> RestoreError {
+        let error = self.plan(change).unwrap_err();
+        assert!(error.hint().is_some(), "{error}");
+        error
+    }
+}
+
+/// Root hands the files to somebody else; others keep them.
+fn owner_name() -> Option<String> {
+    Owner::current().is_root().then(|| "nobody".to_owned())
+}
+
+fn segment(timeline: u32, number: u32) -> SegmentName {
+    format!("{timeline:08X}00000000{number:08X}").parse().unwrap()
+}
+
+fn lsn(text: &str) -> RecoveryTarget {
+    RecoveryTarget::Lsn(text.parse().unwrap())
+}
+
+/// Every path below a directory, with its size.
+fn listing(directory: &Path) -> Vec<(PathBuf, u64)> {
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let entry = entry.unwrap();
+        let metadata = entry.metadata().unwrap();
+        if metadata.is_dir() {
+            paths.extend(listing(&entry.path()));
+        }
+        paths.push((entry.path(), metadata.len()));
+    }
+    paths.sort();
+    paths
+}
+
+#[test]
+fn a_backup_becomes_a_data_directory_that_recovers() {
+    let store = Store::new();
+    let plan = store.plan(|_| {}).unwrap();
+    assert_eq!(plan.timeline, TimelineId::FIRST);
+    assert_eq!(plan.wal.held_to, "0/3003E8".parse().unwrap());
+    assert!(serde_json::to_string(&plan).unwrap().contains("\"restore_command\""));
+    let report = execute(&plan, &Silent).unwrap();
+    assert_eq!((report.files, report.wal_files), (8, 0));
+
+    let data = store.dir.path().join("data");
+    let read = |path: &str| fs::read_to_string(data.join(path)).unwrap();
+    assert_eq!(read("global/pg_control"), "control");
+    assert_eq!(read("backup_label"), "START WAL LOCATION");
+    let fast = store.dir.path().canonicalize().unwrap().join("fast");
+    assert_eq!(read("tablespace_map"), format!("16386 {}\n", fast.display()));
+    assert_eq!(fs::read_link(data.join("pg_tblspc/16386")).unwrap(), fast);
+    assert_eq!(read("pg_tblspc/16386/PG_15_202209061/5/16387"), "row");
+    assert_eq!(read("recovery.signal"), "");
+    assert!(!data.join("standby.signal").exists());
+    let conf = read("postgresql.auto.conf");
+    assert!(conf.starts_with("port = 5433\n# disabled by restore: primary_conninfo"), "{conf}");
+    let home = store.home.path().display();
+    let command = format!(
+        "restore_command = '''/bin/sh'' --home ''{home}'' get-wal --partial ''main'' \"%f\" \"%p\"'"
+    );
+    assert!(conf.contains(&command), "{conf}");
+    assert!(conf.ends_with("recovery_target_timeline = '1'\n"), "{conf}");
+    for note in ["standby.signal", "primary_conninfo", "hba_file"] {
+        assert!(report.notes.iter().any(|line| line.contains(note)), "{:?}", report.notes);
+    }
+
+    let leftovers = listing(&data);
+    assert!(leftovers.iter().all(|(path, _)| !path.to_string_lossy().contains("restoring")));
+    let metadata = fs::metadata(&data).unwrap();
+    assert_eq!(metadata.mode() & 0o777, 0o700);
+    assert_eq!(metadata.uid(), plan.owner.uid);
+    assert_eq!(fs::metadata(data.join("PG_VERSION")).unwrap().uid(), plan.owner.uid);
+}
+
+#[test]
+fn wal_is_copied_up_to_the_padded_tail() {
+    let store = Store::new();
+    let plan = store.plan(|request| request.wal = WalDelivery::Copy).unwrap();
+    let report = execute(&plan, &Silent).unwrap();
+    assert_eq!(report.wal_files, 2);
+    let wal = store.dir.path().join("data/pg_wal");
+    let mut tail = vec![1; 1000];
+    tail.resize(MIB as usize, 0);
+    assert_eq!(fs::read(wal.join(segment(1, 3).to_string())).unwrap(), tail);
+    assert_eq!(fs::read(wal.join(segment(1, 2).to_string())).unwrap(), vec![2; MIB as usize]);
+    let conf = fs::read_to_string(store.dir.path().join("data/postgresql.auto.conf")).unwrap();
+    assert!(conf.contains("restore_command = 'exit 1'\n"), "{conf}");
+}
+
+#[test]
+fn a_damaged_backup_leaves_nothing_to_start_from() {
+    let store = Store::new();
+    let manifest = store.server.backup(store.record.id).manifest();
+    let text = fs::read_to_string(&manifest).unwrap();
+    fs::write(&manifest, text.replace("\"Size\": 7", "\"Size\": 8")).unwrap();
+    let plan = store.plan(|_| {}).unwrap();
+    let error = execute(&plan, &Silent).unwrap_err();
+    assert!(matches!(error, RestoreError::Extract(ExtractError::Mismatch { .. })), "{error}");
+    assert!(!store.dir.path().join("data/global/pg_control").exists());
+    // And what is there now is not written over.
+    let again = store.refusal(|_| {});
+    assert!(matches!(again, RestoreError::Destination(DestinationError::NotEmpty { .. })));
+    assert_eq!(again.class(), Class::Refused);
+}
+
+#[test]
+fn backups_that_are_not_whole_are_refused() {
+    let mut store = Store::new();
+    let unknown = store.refusal(|request| request.backup = "20200101T000000".parse().unwrap());
+    assert_eq!(unknown.to_string(), "server `main` has no backup `20200101T000000`");
+    assert_eq!(unknown.class(), Class::Failed);
+
+    store.record.parent = Some("20200101T000000".parse().unwrap());
+    store.save();
+    assert!(matches!(store.refusal(|_| {}), RestoreError::Incremental { .. }));
+    store.record.parent = None;
+    store.record.outcome = BackupOutcome::Failed { error: "connection lost".to_owned() };
+    store.save();
+    let failed = store.refusal(|_| {}).to_string();
+    assert_eq!(failed, "backup `20260305T151133` is not complete: connection lost");
+    store.record.outcome = BackupOutcome::Started;
+    store.save();
+    assert!(matches!(store.refusal(|_| {}), RestoreError::Incomplete { .. }));
+}
+
+#[test]
+fn wal_within_the_backup_must_be_there() {
+    let mut store = Store::new();
+    fs::remove_file(store.server.archived(segment(1, 2), Codec::None)).unwrap();
+    // Later WAL is there: what is missing never comes.
+    assert!(matches!(store.refusal(|_| {}), RestoreError::Broken { .. }));
+    fs::remove_file(store.server.streaming_partial(segment(1, 3))).unwrap();
+    assert!(matches!(store.refusal(|_| {}), RestoreError::WaitingForWal { .. }));
+    store.record.done_at = Some(store.record.began_at);
+    store.save();
+    assert!(matches!(store.refusal(|_| {}), RestoreError::Broken { .. }));
+}
+
+#[test]
+fn a_gap_behind_the_backup_closes_the_way() {
+    let store = Store::new();
+    store.archive_wal(1, 5);
+    for target in [RecoveryTarget::Latest, lsn("0/500100"), lsn("0/3003E8")] {
+        let error = store.refusal(|request| request.target = target.clone());
+        assert!(matches!(error, RestoreError::WalGap { .. }), "{target}: {error}");
+        assert_eq!(error.class(), Class::Refused);
+        assert!(error.hint().unwrap().contains("0/3003E8"));
+    }
+    for target in [RecoveryTarget::Immediate, lsn("0/300100"), RecoveryTarget::Xid(740)] {
+        let plan = store.plan(|request| request.target = target).unwrap();
+        assert!(plan.wal.gap_behind);
+    }
+}
+
+#[test]
+fn targets_lie_between_the_end_of_the_backup_and_the_end_of_wal() {
+    let mut store = Store::new();
+    let refused = |target: RecoveryTarget| store.refusal(|request| request.target = target);
+    assert!(matches!(refused(lsn("0/2000FF")), RestoreError::LsnBeforeEnd { .. }));
+    assert!(matches!(refused(lsn("0/3003E8")), RestoreError::LsnBeyondWal { .. }));
+    assert!(matches!(refused(lsn("1/0")), RestoreError::LsnBeyondWal { .. }));
+    let time = |text: &str| RecoveryTarget::time(text).unwrap();
+    assert!(matches!(refused(time("2026-03-05T15:12:32Z")), RestoreError::TimeBeforeEnd { .. }));
+    let tomorrow = (Timestamp::now() + 24.hours()).to_string();
+    assert!(matches!(refused(time(&tomorrow)), RestoreError::TimeInFuture { .. }));
+    for target in [lsn("0/200100"), lsn("0/3003E7"), time("2026-03-05T15:12:33Z")] {
+        let plan = store.plan(|request| request.target = target).unwrap();
+        assert!(plan.notes.is_empty(), "{:?}", plan.notes);
+    }
+    store.record.server_version = ServerVersion::from_num(120_022);
+    store.save();
+    let plan = store.plan(|request| request.target = RecoveryTarget::Xid(740)).unwrap();
+    assert!(plan.notes[0].contains("without a word"), "{:?}", plan.notes);
+    store.record.server_version = ServerVersion::from_num(90_624);
+    store.save();
+    let error = store.refusal(|request| request.target = lsn("0/200100"));
+    assert!(matches!(error, RestoreError::NoLsnTarget { .. }));
+}
+
+#[test]
+fn the_timeline_descends_from_that_of_the_backup() {
+    let store = Store::new();
+    // 1 → 2 behind the end of the backup; 3 left 1 before.
+    store.history(2, "1\t0/300200\tr\n");
+    store.history(3, "1\t0/200050\tr\n");
+    store.history(4, "2\t0/300200\tr\n");
+    store.receive_wal(2, 3, 2000);
+    let timeline = |choice: &str| {
+        let choice = choice.parse().unwrap();
+        store.plan(|request| request.timeline = choice).map(|plan| plan.timeline.get())
+    };
+    assert_eq!(timeline("latest").unwrap(), 2);
+    assert_eq!(timeline("current").unwrap(), 1);
+    assert_eq!(timeline("2").unwrap(), 2);
+    assert!(matches!(timeline("3"), Err(RestoreError::ForkedBeforeEnd { .. })));
+    assert!(matches!(timeline("4"), Err(RestoreError::NotADescendant { .. })));
+    assert!(matches!(timeline("5"), Err(RestoreError::History(_))));
+    let plan = store.plan(|_| {}).unwrap();
+    assert_eq!(plan.wal.held_to, "0/3007D0".parse::<Lsn>().unwrap());
+}
+
+#[test]
+fn a_timeline_without_stored_history_is_followed_as_the_servers_own() {
+    let mut store = Store::new();
+    let timeline = TimelineId::new(6).unwrap();
+    for position in [&mut store.record.begin, &mut store.record.end] {
+        position.as_mut().unwrap().timeline = timeline;
+    }
+    store.save();
+    store.archive_wal(6, 2);
+    let plan = store.plan(|_| {}).unwrap();
+    let conf = recovery::to_conf(&plan.settings.auto_conf);
+    assert!(conf.ends_with("recovery_target_timeline = 'current'\n"), "{conf}");
+    assert!(plan.notes[0].contains("timeline 6"));
+}
+
+#[test]
+fn places_that_would_not_do_are_refused() {
+    let store = Store::new();
+    let path = |name: &str| store.dir.path().join(name);
+    let refused = |name: &str| {
+        let destination = path(name);
+        store.refusal(|request| request.destination = destination)
+    };
+    for (name, wanted) in
+        [("home/main/data", "inside the store"), ("a/b", "does not exist"), (".", "is not empty")]
+    {
+        let error = refused(name);
+        assert!(error.to_string().contains(wanted), "{error}");
+        assert_eq!(error.class(), Class::Refused);
+    }
+    let nested = refused("fast");
+    assert!(nested.to_string().contains("lie in one another"), "{nested}");
+
+    let unmapped = store.refusal(|request| request.tablespaces.clear());
+    assert!(matches!(&unmapped, RestoreError::TablespaceInPlace { .. }), "{unmapped}");
+    assert!(unmapped.hint().unwrap().contains("--tablespace fast:"));
+    let unknown = store.refusal(|request| request.tablespaces[0].tablespace = "slow".to_owned());
+    assert_eq!(unknown.class(), Class::Usage);
+    let full = path("home");
+    let full = store.refusal(|request| request.tablespaces[0].directory = full);
+    assert!(matches!(full, RestoreError::Destination(DestinationError::NotEmpty { .. })));
+}
+
+#[test]
+fn the_server_must_be_able_to_run_and_to_read_its_wal() {
+    let store = Store::new();
+    let unknown = store.refusal(|request| request.owner = Some("no such user".to_owned()));
+    assert!(matches!(unknown, RestoreError::UnknownOwner { .. }));
+    let root = store.refusal(|request| request.owner = Some("root".to_owned()));
+    assert!(matches!(root, RestoreError::RootOwner));
+    let program = store.dir.path().join("absent");
+    let program = store.refusal(|request| request.program = program);
+    assert!(matches!(program, RestoreError::ProgramUnreachable { .. }));
+
+    let request = store.request();
+    let main: ServerName = "main".parse().unwrap();
+    let planned = plan(&store.home, &main, &request, &|_, _| false);
+    if Owner::current().is_root() {
+        // The store is root's, and 0700.
+        let error = planned.unwrap_err();
+        assert!(matches!(error, RestoreError::WalUnreadable { .. }), "{error}");
+        assert!(error.hint().unwrap().contains("--no-get-wal"));
+        let copied = Request { wal: WalDelivery::Copy, ..request };
+        plan(&store.home, &main, &copied, &|_, _| false).unwrap();
+    } else {
+        planned.unwrap();
+    }
+}
+
+#[test]
+fn a_record_that_disagrees_with_its_archives_is_refused() {
+    let mut store = Store::new();
+    store.record.tablespaces.clear();
+    store.save();
+    let plan = store.plan(|request| request.tablespaces.clear()).unwrap();
+    let error = execute(&plan, &Silent).unwrap_err();
+    assert!(matches!(error, RestoreError::TablespaceMap { .. }), "{error}");
+}
