@@ -97,7 +97,7 @@ fn steps(arguments: &Arguments) -> Result<Vec<Step>> {
             &["doc", "--workspace", "--exclude", "pgwire-stream", "--no-deps"],
         )
         .arguments(&["--document-private-items"])
-        .env("RUSTDOCFLAGS", "-D warnings"),
+        .env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private-intra-doc-links"),
         library("library without features", &[]),
         library("library on tokio without TLS", &["tokio"]),
         library("library with ring", &["ring"]),
