@@ -38,6 +38,11 @@ pub trait Failure: Error + Send + Sync + 'static {
         Class::Failed
     }
 
+    /// The exit code of the program, which is the kind's unless a command has its own.
+    fn exit_code(&self) -> u8 {
+        self.class().exit_code()
+    }
+
     /// What the operator can do about it.
     fn hint(&self) -> Option<String> {
         None

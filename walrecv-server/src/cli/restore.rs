@@ -14,7 +14,7 @@ pub struct RestoreArgs {
     /// The server
     pub server: ServerName,
 
-    /// The backup: its id or name, first, oldest, last, latest, or auto for the best to the target
+    /// The backup: its id, or first, oldest, last, latest, latest-full
     #[arg(value_name = "BACKUP")]
     pub backup: String,
 
@@ -36,9 +36,13 @@ pub struct RestoreArgs {
     #[arg(long, value_name = "USER")]
     pub owner: Option<String>,
 
-    /// How many files are written at the same time [default: the number of cores]
-    #[arg(short, long, value_name = "N")]
-    pub jobs: Option<std::num::NonZeroUsize>,
+    /// Let the restored server ask for its WAL with `get-wal`, as it needs it; the default
+    #[arg(long)]
+    pub get_wal: bool,
+
+    /// Copy the WAL into the data directory instead: the store is not needed afterwards
+    #[arg(long, conflicts_with = "get_wal")]
+    pub no_get_wal: bool,
 
     /// Print what would be done, and do nothing
     #[arg(long)]

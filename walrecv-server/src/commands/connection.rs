@@ -74,3 +74,8 @@ impl Peer {
         move |source| ServerFailure { action, server, role, source: Box::new(source) }
     }
 }
+
+/// The role of a conninfo, for telling what it lacks.
+pub(super) fn role_of(conninfo: &str) -> Option<String> {
+    Config::load(conninfo).ok()?.user
+}

@@ -1,8 +1,10 @@
 //! One file per command: what each does, as a value. No argument structs and no printing here.
 
+pub mod backup;
 pub mod check;
 pub mod connection;
 pub mod init;
+pub mod interruption;
 pub mod list_backups;
 pub mod show_backup;
 pub mod store;

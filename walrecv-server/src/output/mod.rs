@@ -3,6 +3,7 @@
 //! Commands return values; a [`Report`] renders one for people, in Barman's JSON, and in clean
 //! JSON. The exit code comes from the same values, so success is never printed if anything failed.
 
+mod backup;
 mod check;
 mod diagnostic;
 mod init;
@@ -98,7 +99,7 @@ impl Results {
 
     /// The exit code: the gravest failure's, or else the reports'.
     pub fn exit_code(&self) -> u8 {
-        let failed = self.failures.iter().map(|failed| failed.failure.class().exit_code()).max();
+        let failed = self.failures.iter().map(|failed| failed.failure.exit_code()).max();
         let reported = self.reports.iter().map(|report| report.exit_code()).max();
         failed.or(reported).unwrap_or_default()
     }

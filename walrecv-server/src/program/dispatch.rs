@@ -1,13 +1,17 @@
 //! From a command's arguments to its results.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use futures::future::join_all;
 
 use crate::cli::{
-    CheckArgs, Cli, Command, InitArgs, ListBackupsArgs, ShowBackupArgs, SwitchWalArgs,
+    BackupArgs, CheckArgs, Cli, Command, InitArgs, ListBackupsArgs, ShowBackupArgs, SwitchWalArgs,
 };
-use crate::commands::{self, init::FirstConfiguration, store};
+use crate::commands::backup::BackupOptions;
+use crate::commands::init::FirstConfiguration;
+use crate::commands::interruption::interruption;
+use crate::commands::{self, store};
 use crate::failure::Failure;
 use crate::output::{CheckReport, Failed, ListBackupsReport, Printer, Report, Results};
 use crate::settings::{DEFAULT_PATH, Lookup, ServerName, ServerSettings, Settings, SettingsError};
@@ -32,9 +36,10 @@ pub(super) async fn dispatch(cli: &Cli, environment: Lookup<'_>, printer: &Print
 async fn with_settings(
     command: &Command,
     settings: &Settings,
-    _printer: &Printer,
+    printer: &Printer,
 ) -> Outcome<Results> {
     match command {
+        Command::Backup(args) => backup(command, settings, args, printer).await,
         Command::Check(args) => check(command, settings, args).await,
         Command::ListBackups(args) => list_backups(command, settings, args),
         Command::ShowBackup(args) => show_backup(settings, args),
@@ -95,6 +100,32 @@ async fn init(cli: &Cli, args: &InitArgs, environment: Lookup<'_>) -> Outcome<Re
             Ok(results)
         }
     }
+}
+
+async fn backup(
+    command: &Command,
+    settings: &Settings,
+    args: &BackupArgs,
+    printer: &Printer,
+) -> Outcome<Results> {
+    let servers = selected(settings, &command.servers())?;
+    let home = store::home(settings);
+    let interrupted = interruption()?;
+    let options = BackupOptions {
+        name: args.name.clone(),
+        wait: args.wait,
+        wait_timeout: args.wait_timeout.map(Duration::from_secs),
+    };
+    let backups =
+        servers.iter().map(|server| {
+            let progress = printer.progress(server.name.as_str());
+            let (options, interrupted) = (&options, interrupted.clone());
+            let store = home.server(&server.name);
+            async move {
+                commands::backup::backup(server, &store, options, &progress, interrupted).await
+            }
+        });
+    Ok(gathered(&servers, join_all(backups).await))
 }
 
 async fn check(command: &Command, settings: &Settings, args: &CheckArgs) -> Outcome<Results> {

@@ -1,0 +1,90 @@
+//! `backup`: takes a base backup, and waits for its WAL if that is wanted.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::backup::{self, BackupError, BackupRequest};
+use crate::catalog::{BackupRecord, BackupStatus};
+use crate::failure::{Class, Failure, advice};
+use crate::progress::ProgressSink;
+use crate::settings::{ServerName, ServerSettings};
+use crate::storage::ServerDir;
+
+use super::connection::role_of;
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub struct BackupOptions {
+    /// What the operator calls the backup.
+    pub name: Option<String>,
+    /// Whether to wait until the WAL that it needs is durable here.
+    pub wait: bool,
+    /// How long to wait for that at most.
+    pub wait_timeout: Option<Duration>,
+}
+
+/// A backup that was taken.
+#[derive(Clone, Debug)]
+pub struct BackupOutcome {
+    /// Its record.
+    pub record: BackupRecord,
+    /// What it is worth.
+    pub status: BackupStatus,
+}
+
+/// Why there is no backup, or none that is good.
+#[derive(Debug, thiserror::Error)]
+#[error("the backup of server `{server}` failed")]
+pub struct BackupFailure {
+    server: ServerName,
+    role: Option<String>,
+    source: BackupError,
+}
+
+impl Failure for BackupFailure {
+    fn class(&self) -> Class {
+        self.source.class()
+    }
+
+    fn hint(&self) -> Option<String> {
+        match &self.source {
+            // With the role's name, where it is known.
+            BackupError::Server(error) => advice(error, self.role.as_deref()),
+            error => error.hint(),
+        }
+    }
+}
+
+/// Takes a base backup.
+pub async fn backup(
+    settings: &ServerSettings,
+    store: &ServerDir,
+    options: &BackupOptions,
+    progress: &dyn ProgressSink,
+    interrupted: watch::Receiver<bool>,
+) -> Result<BackupOutcome, BackupFailure> {
+    let failed = |source| BackupFailure {
+        server: settings.name.clone(),
+        role: role_of(settings.backup_conninfo()),
+        source,
+    };
+    let request = BackupRequest {
+        server: store.clone(),
+        settings: settings.clone(),
+        name: options.name.clone(),
+    };
+    let record = backup::take(&request, progress, interrupted.clone()).await.map_err(failed)?;
+    if options.wait {
+        progress.note("waiting for the WAL that the backup needs");
+    }
+    // One look is taken without --wait, too: the WAL may be there already.
+    let patience = if options.wait { options.wait_timeout } else { Some(Duration::ZERO) };
+    match backup::wait_for_wal(store, &record, patience, interrupted).await {
+        Ok((record, status)) => Ok(BackupOutcome { record, status }),
+        Err(BackupError::NoWal { .. }) if !options.wait => {
+            Ok(BackupOutcome { record, status: BackupStatus::WaitingForWals })
+        }
+        Err(error) => Err(failed(error)),
+    }
+}
