@@ -39,8 +39,8 @@ pub struct ReceiveWalArgs {
     #[arg(long, group = "action")]
     pub drop_slot: bool,
 
-    /// Begin anew where the server is now; the gap that this leaves is recorded
-    #[arg(long, group = "action")]
+    /// Where the server no longer has the WAL that comes next, go on behind it; the gap is recorded
+    #[arg(long, conflicts_with = "action")]
     pub reset: bool,
 
     /// Stop the process that receives this server's WAL

@@ -6,6 +6,7 @@ pub mod connection;
 pub mod init;
 pub mod interruption;
 pub mod list_backups;
+pub mod receive_wal;
 pub mod show_backup;
 pub mod store;
 pub mod switch_wal;

@@ -10,6 +10,7 @@ mod init;
 mod list_backups;
 mod logging;
 mod progress;
+mod receive_wal;
 mod show_backup;
 mod switch_wal;
 mod units;

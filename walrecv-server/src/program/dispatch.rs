@@ -6,11 +6,13 @@ use std::time::Duration;
 use futures::future::join_all;
 
 use crate::cli::{
-    BackupArgs, CheckArgs, Cli, Command, InitArgs, ListBackupsArgs, ShowBackupArgs, SwitchWalArgs,
+    BackupArgs, CheckArgs, Cli, Command, InitArgs, ListBackupsArgs, ReceiveWalArgs, ShowBackupArgs,
+    SwitchWalArgs,
 };
 use crate::commands::backup::BackupOptions;
 use crate::commands::init::FirstConfiguration;
 use crate::commands::interruption::interruption;
+use crate::commands::receive_wal::Action;
 use crate::commands::{self, store};
 use crate::failure::Failure;
 use crate::output::{CheckReport, Failed, ListBackupsReport, Printer, Report, Results};
@@ -42,6 +44,7 @@ async fn with_settings(
         Command::Backup(args) => backup(command, settings, args, printer).await,
         Command::Check(args) => check(command, settings, args).await,
         Command::ListBackups(args) => list_backups(command, settings, args),
+        Command::ReceiveWal(args) => receive_wal(settings, args).await,
         Command::ShowBackup(args) => show_backup(settings, args),
         Command::SwitchWal(args) => switch_wal(command, settings, args).await,
         _ => Ok(Results::default()),
@@ -158,6 +161,20 @@ fn list_backups(
         }
     }
     Ok(results)
+}
+
+async fn receive_wal(settings: &Settings, args: &ReceiveWalArgs) -> Outcome<Results> {
+    let server = settings.server(&args.server)?;
+    let action = match args {
+        ReceiveWalArgs { create_slot: true, if_not_exists, .. } => {
+            Action::CreateSlot { if_not_exists: *if_not_exists }
+        }
+        ReceiveWalArgs { drop_slot: true, .. } => Action::DropSlot,
+        ReceiveWalArgs { stop: true, .. } => Action::Stop,
+        ReceiveWalArgs { endpos, reset, .. } => Action::Receive { end_at: *endpos, reset: *reset },
+    };
+    let home = store::home(settings);
+    Ok(Results::one(commands::receive_wal::receive_wal(server, &home, action).await?))
 }
 
 fn show_backup(settings: &Settings, args: &ShowBackupArgs) -> Outcome<Results> {

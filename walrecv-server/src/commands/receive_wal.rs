@@ -1,0 +1,231 @@
+//! `receive-wal`: the WAL of one server in the foreground, and what belongs to that.
+
+use std::time::Duration;
+
+use pgwire_stream::{DropSlot, Feature, Lsn, PhysicalSlot, SlotName};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::sync::watch;
+
+use super::connection::{Peer, ServerFailure, role_of};
+use super::interruption::{NoSignals, interruption};
+use crate::failure::{Class, Failure, advice};
+use crate::receiver::{Finished, Receiver, ReceiverError, ReceiverOptions, Status};
+use crate::settings::{ServerName, ServerSettings};
+use crate::storage::{Home, LockError, LockKind, ServerDir, ServerLock, StorageError};
+
+/// How long a receiver that was told to stop is waited for.
+const STOP_PATIENCE: Duration = Duration::from_secs(60);
+
+/// How often is looked whether it has stopped.
+const STOP_INTERVAL: Duration = Duration::from_millis(100);
+
+/// What is to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Receive.
+    Receive {
+        /// Stop when everything before this position is durable.
+        end_at: Option<Lsn>,
+        /// Leave a gap where the server no longer has the WAL that comes next.
+        reset: bool,
+    },
+    /// Create the slot.
+    CreateSlot {
+        /// One that exists is no error.
+        if_not_exists: bool,
+    },
+    /// Drop the slot.
+    DropSlot,
+    /// Stop the process that receives.
+    Stop,
+}
+
+/// What was done.
+#[derive(Clone, Debug)]
+pub struct ReceiveWalOutcome {
+    /// The server.
+    pub server: ServerName,
+    /// What was done.
+    pub done: Done,
+}
+
+/// What was done.
+#[derive(Clone, Debug)]
+pub enum Done {
+    /// WAL was received until the end position, or until somebody wanted it to stop.
+    Received {
+        /// Why it ended.
+        finished: Finished,
+        /// Where it got to.
+        status: Box<Status>,
+    },
+    /// The slot was created.
+    SlotCreated(SlotName),
+    /// The slot was there already.
+    SlotPresent(SlotName),
+    /// The slot was dropped.
+    SlotDropped(SlotName),
+    /// A process was stopped.
+    ProcessStopped(u32),
+    /// There was no process to stop.
+    NobodyReceives,
+}
+
+/// Why it was not done.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReceiveWalError {
+    /// The server refuses.
+    #[error(transparent)]
+    Server(#[from] ServerFailure),
+    /// WAL is not received.
+    #[error("cannot receive the WAL of server `{server}`")]
+    Receiver {
+        /// The server.
+        server: ServerName,
+        /// The role that tried it, where known.
+        role: Option<String>,
+        /// Why.
+        source: ReceiverError,
+    },
+    /// Signals cannot be listened to.
+    #[error(transparent)]
+    Signals(#[from] NoSignals),
+    /// The store cannot be used.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The lock of the process that receives cannot be used.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// A process cannot be told to stop.
+    #[error("cannot stop process {process}")]
+    Kill {
+        /// The process.
+        process: u32,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A process was told to stop and goes on.
+    #[error("process {process} was told to stop, and still goes on after {} s", .after.as_secs())]
+    GoesOn {
+        /// The process.
+        process: u32,
+        /// How long it was waited for.
+        after: Duration,
+    },
+}
+
+impl Failure for ReceiveWalError {
+    fn class(&self) -> Class {
+        match self {
+            Self::Server(error) => error.class(),
+            Self::Receiver { source, .. } => source.class(),
+            Self::Storage(error) => error.class(),
+            Self::Lock(error) => error.class(),
+            _ => Class::Failed,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Server(error) => error.hint(),
+            Self::Receiver { role, source, .. } => match source {
+                ReceiverError::Connect(error) | ReceiverError::Server { source: error, .. } => {
+                    advice(error, role.as_deref())
+                }
+                error => error.hint(),
+            },
+            Self::Signals(_) => None,
+            Self::Storage(error) => error.hint(),
+            Self::Lock(error) => error.hint(),
+            Self::Kill { .. } => Some("stop it as the user that it runs as".to_owned()),
+            Self::GoesOn { process, .. } => Some(format!("`ps -fp {process}` shows it")),
+        }
+    }
+}
+
+/// Does what is asked for.
+pub async fn receive_wal(
+    settings: &ServerSettings,
+    home: &Home,
+    action: Action,
+) -> Result<ReceiveWalOutcome, ReceiveWalError> {
+    let done = match action {
+        Action::Receive { end_at, reset } => {
+            let options = ReceiverOptions { end_at, reset, persistent: false };
+            receive(settings, home, options, interruption()?).await?
+        }
+        Action::CreateSlot { if_not_exists } => create_slot(settings, if_not_exists).await?,
+        Action::DropSlot => drop_slot(settings).await?,
+        Action::Stop => stop(&home.server(&settings.name)).await?,
+    };
+    Ok(ReceiveWalOutcome { server: settings.name.clone(), done })
+}
+
+async fn receive(
+    settings: &ServerSettings,
+    home: &Home,
+    options: ReceiverOptions,
+    interrupted: watch::Receiver<bool>,
+) -> Result<Done, ReceiveWalError> {
+    let (receiver, status) = Receiver::new(settings.clone(), home, options);
+    let finished = receiver.run(interrupted).await.map_err(|source| ReceiveWalError::Receiver {
+        server: settings.name.clone(),
+        role: role_of(settings.streaming_conninfo()),
+        source,
+    })?;
+    let status = Box::new(status.borrow().clone());
+    Ok(Done::Received { finished, status })
+}
+
+async fn create_slot(
+    settings: &ServerSettings,
+    if_not_exists: bool,
+) -> Result<Done, ServerFailure> {
+    let peer = Peer::new(&settings.name, settings.streaming_conninfo())?;
+    let mut client = peer.replication().await?;
+    let slot = &settings.slot_name;
+    let reserve_wal = client.server_version().supports(Feature::ReserveWal);
+    let options = PhysicalSlot { temporary: false, reserve_wal };
+    let created = client.create_physical_slot(slot, options).await;
+    let _ = client.close().await;
+    match created {
+        Ok(()) => Ok(Done::SlotCreated(slot.clone())),
+        Err(error) if if_not_exists && error.is_slot_present() => {
+            Ok(Done::SlotPresent(slot.clone()))
+        }
+        Err(error) => Err(peer.failed("create the replication slot on")(error)),
+    }
+}
+
+async fn drop_slot(settings: &ServerSettings) -> Result<Done, ServerFailure> {
+    let peer = Peer::new(&settings.name, settings.streaming_conninfo())?;
+    let mut client = peer.replication().await?;
+    let dropped = client.drop_slot(&settings.slot_name, DropSlot::FailIfActive).await;
+    let _ = client.close().await;
+    dropped.map_err(peer.failed("drop the replication slot on"))?;
+    Ok(Done::SlotDropped(settings.slot_name.clone()))
+}
+
+async fn stop(store: &ServerDir) -> Result<Done, ReceiveWalError> {
+    if !ServerLock::is_held(store, LockKind::Receiver)? {
+        return Ok(Done::NobodyReceives);
+    }
+    let process = match ServerLock::try_acquire(store, LockKind::Receiver) {
+        Ok(_) => return Ok(Done::NobodyReceives),
+        Err(LockError::Held { process: Some(process), .. }) => process,
+        Err(error) => return Err(error.into()),
+    };
+    let pid = i32::try_from(process).ok().and_then(Pid::from_raw);
+    let Some(pid) = pid else { return Ok(Done::NobodyReceives) };
+    kill_process(pid, Signal::TERM)
+        .map_err(|error| ReceiveWalError::Kill { process, source: error.into() })?;
+    let deadline = tokio::time::Instant::now() + STOP_PATIENCE;
+    while ServerLock::is_held(store, LockKind::Receiver)? {
+        if tokio::time::Instant::now() >= deadline {
+            return Err(ReceiveWalError::GoesOn { process, after: STOP_PATIENCE });
+        }
+        tokio::time::sleep(STOP_INTERVAL).await;
+    }
+    Ok(Done::ProcessStopped(process))
+}
