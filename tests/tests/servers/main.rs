@@ -2,16 +2,29 @@
 // All of it is tests, which fail by panicking.
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 
+mod bad_input;
+mod crashes;
+mod full_path;
 mod harness;
 mod library_connect;
 mod library_stream;
 mod runtime;
+mod site;
+mod targets;
 
 use walrecv_tests::run::Scenarios;
 
 fn main() -> std::process::ExitCode {
     let mut scenarios = Scenarios::new();
-    for register in [harness::register, library_connect::register, library_stream::register] {
+    for register in [
+        harness::register,
+        library_connect::register,
+        library_stream::register,
+        full_path::register,
+        targets::register,
+        crashes::register,
+        bad_input::register,
+    ] {
         scenarios = register(scenarios);
     }
     scenarios.run()

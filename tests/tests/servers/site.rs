@@ -1,0 +1,173 @@
+//! A database server and the backup server that looks after it.
+
+use std::path::{Path, PathBuf};
+
+use pgwire_stream::{Lsn, SegmentName};
+use walrecv_tests::walrecv::{Daemon, Output, Walrecv};
+use walrecv_tests::{Cluster, Context, Installation, Result};
+
+/// The only role that the backup server has.
+pub(crate) const ROLE: &str = "walrecv";
+/// Its password.
+pub(crate) const PASSWORD: &str = "backup-secret";
+
+/// A cluster, and a `walrecv-server` with nothing but a role with REPLICATION there.
+pub(crate) struct Site {
+    pub(crate) cluster: Cluster,
+    pub(crate) walrecv: Walrecv,
+}
+
+impl Site {
+    /// A cluster that archives, with small segments and TLS where the server can, and an
+    /// unstarted backup server.
+    pub(crate) fn new(installation: &Installation) -> Result<Self> {
+        let mut options = Cluster::options(installation).archive().data_checksums();
+        if installation.major >= 11 {
+            options = options.wal_segment_megabytes(1);
+        }
+        if installation.has_tls() {
+            options = options.tls();
+        }
+        Self::around(options.start()?)
+    }
+
+    /// A backup server for this cluster.
+    pub(crate) fn around(cluster: Cluster) -> Result<Self> {
+        cluster.create_role(ROLE, PASSWORD, "REPLICATION")?;
+        let conninfo = if cluster.installation().has_tls() && cluster.ca_certificate().exists() {
+            cluster.tls_conninfo(ROLE, PASSWORD)
+        } else {
+            cluster.conninfo(ROLE, PASSWORD)
+        };
+        let walrecv = Walrecv::new(&format!(
+            "wal_readers = [\"{}\"]\n[servers.main]\nconninfo = \"{conninfo}\"\n\
+             immediate_checkpoint = true\n",
+            cluster.account().name
+        ))?;
+        Ok(Self { cluster, walrecv })
+    }
+
+    /// Starts the daemon and waits until WAL flows.
+    pub(crate) fn run(&self) -> Result<Daemon> {
+        let daemon = self.walrecv.spawn(&["run"])?;
+        self.wait_until_streaming()?;
+        Ok(daemon)
+    }
+
+    pub(crate) fn wait_until_streaming(&self) -> Result<()> {
+        self.cluster.wait_for("the receiver to stream", |cluster| {
+            let count = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'";
+            Ok(cluster.value(count)? == "1")
+        })
+    }
+
+    /// The server's position now.
+    pub(crate) fn position(&self) -> Result<Lsn> {
+        lsn(&self.cluster.value("SELECT pg_current_wal_flush_lsn()")?)
+    }
+
+    /// Waits until the backup server has acknowledged everything that is committed now.
+    pub(crate) fn settle(&self) -> Result<Lsn> {
+        let wanted = self.position()?;
+        let before = std::time::Instant::now();
+        self.cluster.wait_for("the acknowledgement of the last commit", |cluster| {
+            let flushed = cluster.value("SELECT flush_lsn FROM pg_stat_replication")?;
+            assert!(before.elapsed().as_secs() < 100, "{flushed} acknowledged, {wanted} wanted");
+            Ok(!flushed.is_empty() && lsn(&flushed)? >= wanted)
+        })?;
+        Ok(wanted)
+    }
+
+    /// Takes a base backup and waits for its WAL; its id.
+    pub(crate) fn backup(&self) -> Result<String> {
+        self.walrecv.run(&["backup", "main", "--wait", "--wait-timeout", "60"])?.success()?;
+        self.last_backup()
+    }
+
+    /// The id of the newest backup.
+    pub(crate) fn last_backup(&self) -> Result<String> {
+        let listed = self.walrecv.run(&["list-backups", "main", "--minimal"])?.success()?;
+        let newest = listed.stdout.lines().next().map(|line| line.trim().to_owned());
+        newest.context(|| "no backup is listed".to_owned())
+    }
+
+    /// What `show-backup` says of a backup, in the clean JSON.
+    pub(crate) fn shown(&self, backup: &str) -> Result<serde_json::Value> {
+        self.walrecv.run(&["-f", "json2", "show-backup", "main", backup])?.success()?.json()
+    }
+
+    /// Restores into a new directory of the cluster's account, beneath its base directory.
+    pub(crate) fn restore(&self, name: &str, arguments: &[&str]) -> Result<(PathBuf, Output)> {
+        let destination = self.cluster.base_directory().join(name);
+        let text = destination.display().to_string();
+        let owner = self.cluster.account().name.clone();
+        let mut all = vec!["restore", "main"];
+        all.extend(arguments.first());
+        all.push(&text);
+        all.extend(arguments.iter().skip(1));
+        if rustix::process::geteuid().is_root() {
+            all.extend(["--owner", &owner]);
+        }
+        Ok((destination, self.walrecv.run(&all)?))
+    }
+
+    /// Restores, starts the result and waits until it is a primary.
+    pub(crate) fn restore_and_start(&self, name: &str, arguments: &[&str]) -> Result<Cluster> {
+        let (destination, output) = self.restore(name, arguments)?;
+        output.success()?;
+        let mut restored = Cluster::adopt(self.cluster.installation(), &destination)?;
+        restored.start()?;
+        restored.wait_until_promoted()?;
+        Ok(restored)
+    }
+
+    /// Compares every segment that the server archived since `from` with ours, read by stock
+    /// `zstd`. How many there were.
+    pub(crate) fn compare_with_archive(&self, from: &SegmentName) -> Result<usize> {
+        let mut compared = 0;
+        for entry in std::fs::read_dir(self.cluster.archive_directory()).into_iter().flatten() {
+            let path = entry.context(|| "cannot list the server's archive".to_owned())?.path();
+            let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+            let Ok(segment) = name.parse::<SegmentName>() else { continue };
+            if segment < *from {
+                continue;
+            }
+            let theirs = std::fs::read(&path).context(|| format!("cannot read {name}"))?;
+            let ours = self.stored_segment(&segment)?;
+            assert!(ours == theirs, "{name} differs from the server's archive");
+            compared += 1;
+        }
+        Ok(compared)
+    }
+
+    /// A segment's bytes as the store holds them.
+    fn stored_segment(&self, segment: &SegmentName) -> Result<Vec<u8>> {
+        let server = self.walrecv.home().join("main");
+        let archived = server.join("wals").join(segment.folder()).join(format!("{segment}.zst"));
+        let received = server.join("streaming").join(segment.to_string());
+        // The receiver moves it from one place to the other at any time.
+        for _ in 0..600 {
+            if archived.exists() {
+                return stock_zstd(&archived);
+            }
+            if let Ok(bytes) = std::fs::read(&received) {
+                return Ok(bytes);
+            }
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        Err(walrecv_tests::Failure::new(format!("{segment} is not stored")))
+    }
+}
+
+/// What the program `zstd` makes of a file.
+fn stock_zstd(path: &Path) -> Result<Vec<u8>> {
+    let mut command = std::process::Command::new("zstd");
+    let output = command.args(["-d", "-c"]).arg(path).output();
+    let output = output.context(|| "cannot run zstd".to_owned())?;
+    assert!(output.status.success(), "zstd does not accept {}", path.display());
+    Ok(output.stdout)
+}
+
+pub(crate) fn lsn(text: &str) -> Result<Lsn> {
+    text.parse().map_err(|error| walrecv_tests::Failure::new(format!("{error}")))
+}

@@ -1,0 +1,105 @@
+//! Recovery to each kind of target, and across timelines.
+
+use std::time::Duration;
+
+use walrecv_tests::run::{ScenarioResult, Scenarios};
+use walrecv_tests::{Cluster, Installation};
+
+use crate::site::Site;
+
+pub(crate) fn register(scenarios: Scenarios) -> Scenarios {
+    scenarios.per_major("recovery_targets", &[10, 12, 14, 18], recovery_targets).per_major(
+        "timelines",
+        &[10, 14, 17, 18],
+        timelines,
+    )
+}
+
+fn insert(cluster: &Cluster, marker: &str) -> walrecv_tests::Result<()> {
+    cluster.execute(&format!("INSERT INTO marks VALUES ('{marker}')"))
+}
+
+fn marks(cluster: &Cluster) -> walrecv_tests::Result<String> {
+    cluster.value("SELECT string_agg(mark, ' ' ORDER BY mark) FROM marks")
+}
+
+fn recovery_targets(installation: &Installation) -> ScenarioResult {
+    let site = Site::new(installation)?;
+    let cluster = &site.cluster;
+    cluster.execute("CREATE TABLE marks (mark text)")?;
+    let daemon = site.run()?;
+    insert(cluster, "a-backup")?;
+    let id = site.backup()?;
+    insert(cluster, "b-lsn")?;
+    let lsn = cluster.value("SELECT pg_current_wal_insert_lsn()")?;
+    std::thread::sleep(Duration::from_millis(1100));
+    insert(cluster, "c-time")?;
+    let time = cluster.value("SELECT now()")?;
+    std::thread::sleep(Duration::from_millis(1100));
+    let xid = cluster.value(
+        "INSERT INTO marks VALUES ('d-xid') RETURNING txid_current() % (2::bigint ^ 32)::bigint",
+    )?;
+    insert(cluster, "e-name")?;
+    cluster.execute("SELECT pg_create_restore_point('named')")?;
+    insert(cluster, "f-last")?;
+    site.settle()?;
+
+    let promote = ["--target-action", "promote"];
+    for (index, (target, expected)) in [
+        (vec!["--target-immediate"], "a-backup"),
+        (vec!["--target-lsn", &lsn], "a-backup b-lsn"),
+        (vec!["--target-time", &time], "a-backup b-lsn c-time"),
+        (vec!["--target-xid", &xid], "a-backup b-lsn c-time d-xid"),
+        (vec!["--target-xid", &xid, "--exclusive"], "a-backup b-lsn c-time"),
+        (vec!["--target-name", "named"], "a-backup b-lsn c-time d-xid e-name"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut arguments = vec![id.as_str()];
+        arguments.extend(target.iter().copied());
+        arguments.extend(promote);
+        let restored = site.restore_and_start(&format!("target{index}"), &arguments)?;
+        assert_eq!(marks(&restored)?, expected, "{target:?}");
+    }
+
+    // Without a target: everything.
+    let restored = site.restore_and_start("everything", &[&id])?;
+    assert_eq!(marks(&restored)?, "a-backup b-lsn c-time d-xid e-name f-last");
+    assert_eq!(daemon.stop()?, 0);
+    Ok(())
+}
+
+fn timelines(installation: &Installation) -> ScenarioResult {
+    let mut site = Site::new(installation)?;
+    site.cluster.execute("CREATE TABLE marks (mark text)")?;
+    let daemon = site.run()?;
+    let id = site.backup()?;
+    insert(&site.cluster, "first")?;
+    for next in ["second", "third"] {
+        site.settle()?;
+        site.cluster.stop()?;
+        site.cluster.recover_onto_a_new_timeline()?;
+        site.cluster.start()?;
+        site.cluster.wait_until_promoted()?;
+        insert(&site.cluster, next)?;
+        site.wait_until_streaming()?;
+    }
+    site.settle()?;
+    site.cluster.kill9()?;
+
+    for (choice, expected) in [
+        (vec![], "first second third"),
+        (vec!["--target-tli", "latest"], "first second third"),
+        (vec!["--target-tli", "2"], "first second"),
+        (vec!["--target-tli", "current"], "first"),
+    ] {
+        let mut arguments = vec![id.as_str()];
+        arguments.extend(choice.iter().copied());
+        let name = format!("restored{}", choice.last().copied().unwrap_or("-newest"));
+        let restored = site.restore_and_start(&name, &arguments)?;
+        assert_eq!(marks(&restored)?, expected, "{choice:?}");
+    }
+    assert_eq!(daemon.stop()?, 0);
+    Ok(())
+}
