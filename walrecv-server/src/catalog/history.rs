@@ -117,7 +117,15 @@ impl HistoryStore {
             Some(ours) => same(ours).and_then(|()| Ok(durable::sync_dir(&self.server.wals())?)),
             None => match durable::put_if_absent(&path, &history.content, self.server.access())? {
                 Put::Stored => Ok(()),
-                Put::Exists => self.load(history.timeline)?.map_or(Ok(()), same),
+                Put::Exists => self.load(history.timeline)?.map_or_else(
+                    || {
+                        Err(HistoryStoreError::Missing {
+                            timeline: history.timeline,
+                            path: path.clone(),
+                        })
+                    },
+                    same,
+                ),
             },
         }
     }

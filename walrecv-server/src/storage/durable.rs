@@ -25,6 +25,9 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use super::StorageError;
 
+/// How often a leftover is removed before somebody else must be making them.
+const MAX_ATTEMPTS: u32 = 10;
+
 /// Who may read what is stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Access {
@@ -90,15 +93,15 @@ impl AtomicFile {
     pub fn create(target: &Path, access: Access) -> Result<Self, StorageError> {
         let temporary = temporary_name(target);
         let fail = |source| StorageError { action: "create", path: temporary.clone(), source };
-        let file = loop {
-            match create_locked(&temporary, access).map_err(fail)? {
-                Some(file) => break file,
-                // A leftover with this name: always a new file, because the old one's pages may be
-                // among those that a failed fsync left in doubt.
-                None => drop_leftover(&temporary).map_err(fail)?,
+        for _ in 0..MAX_ATTEMPTS {
+            if let Some(file) = create_locked(&temporary, access).map_err(fail)? {
+                return Ok(Self { file, temporary, target: target.to_owned(), committed: false });
             }
-        };
-        Ok(Self { file, temporary, target: target.to_owned(), committed: false })
+            // A leftover has this name. Always a new file, because the old one's pages may be
+            // among those that a failed fsync left in doubt.
+            drop_leftover(&temporary).map_err(fail)?;
+        }
+        Err(fail(io::ErrorKind::ResourceBusy.into()))
     }
 
     /// The file that is being written, for those who need more than [`Write`].

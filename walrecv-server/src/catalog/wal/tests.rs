@@ -142,6 +142,10 @@ fn reach_goes_through_archive_and_streaming() {
         };
         assert_eq!((gap.from, gap.segment, gap.passed), (lsn(4000.5), segment(1, 4000), true));
     }
+    // Only the directories and segments in question are looked at.
+    let part = store.wal.coverage_between(&root, lsn(4095.25), lsn(4097.0)).unwrap().spans();
+    assert_eq!(part.len(), 1);
+    assert_eq!((part[0].start, part[0].end), (lsn(4095.0), lsn(4097.0)));
     let spans = store.wal.coverage().unwrap().spans();
     assert_eq!(spans.len(), 1);
     assert_eq!((spans[0].start, spans[0].end), (lsn(4095.0), lsn(4098.5)));
