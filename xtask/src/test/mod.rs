@@ -104,17 +104,24 @@ fn steps(arguments: &Arguments) -> Result<Vec<Step>> {
     ])
 }
 
-/// The programs of scenarios: one file each in `tests/tests`.
+/// The programs of scenarios: each is a directory, or a file, in `tests/tests`.
 fn system_test_programs() -> Result<Vec<String>> {
     let directory = workspace().join("tests/tests");
     let about = || format!("cannot read {}", directory.display());
     let mut names = Vec::new();
     for entry in fs::read_dir(&directory).context(about)? {
         let path = entry.context(about)?.path();
-        if path.extension().is_some_and(|suffix| suffix == "rs") {
+        let is_program = match path.extension() {
+            Some(suffix) => suffix == "rs",
+            None => path.join("main.rs").exists(),
+        };
+        if is_program {
             names.extend(path.file_stem().map(|stem| stem.to_string_lossy().into_owned()));
         }
     }
     names.sort();
+    if names.is_empty() {
+        return Err(Failure::new(format!("no test programs in {}", directory.display())));
+    }
     Ok(names)
 }
