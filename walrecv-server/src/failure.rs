@@ -54,3 +54,19 @@ impl<F: Failure> From<F> for Box<dyn Failure> {
         Box::new(failure)
     }
 }
+
+/// An error with all its causes, for logs and status.
+pub fn in_one_line(error: &dyn Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        // Some errors end with their cause already.
+        if !line.ends_with(&text) {
+            line.push_str(": ");
+            line.push_str(&text);
+        }
+        cause = error.source();
+    }
+    line
+}

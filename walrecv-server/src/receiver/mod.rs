@@ -65,7 +65,7 @@ use self::slot::Slot;
 use self::start::{Kept, Source, Start};
 use self::stream::End;
 use crate::catalog::{HistoryStore, Identity};
-use crate::failure::{Class, Failure};
+use crate::failure::{Class, Failure, in_one_line};
 use crate::settings::{CreateSlot, ServerSettings, Synchronous};
 use crate::storage::compression::Method;
 use crate::storage::{Codec, Home, LockKind, ServerDir, ServerLock, durable};
@@ -170,7 +170,7 @@ impl Receiver {
             Err(error) => {
                 let refused = error.class() == Class::Refused;
                 status.enter(if refused { State::Refused } else { State::Stopped });
-                status.last_error = Some(one_line(error));
+                status.last_error = Some(in_one_line(error));
             }
             Ok(_) => status.enter(State::Stopped),
         });
@@ -198,7 +198,7 @@ impl Receiver {
             let pause = backoff.pause();
             if let Some(error) = &error {
                 tracing::warn!(
-                    error = one_line(error),
+                    error = in_one_line(error),
                     pause_ms = pause.as_millis(),
                     "WAL is not being received"
                 );
@@ -206,7 +206,7 @@ impl Receiver {
             self.status.send_modify(|status| {
                 status.enter(State::Waiting);
                 if let Some(error) = &error {
-                    status.last_error = Some(one_line(error));
+                    status.last_error = Some(in_one_line(error));
                 }
             });
             tokio::select! {
@@ -528,19 +528,4 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, ReceiverError> {
     tokio::task::spawn_blocking(work).await.map_err(|error| ReceiverError::Task(error.to_string()))
-}
-
-/// An error with all its causes.
-fn one_line(error: &dyn std::error::Error) -> String {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let text = error.to_string();
-        if !line.ends_with(&text) {
-            line.push_str(": ");
-            line.push_str(&text);
-        }
-        cause = error.source();
-    }
-    line
 }

@@ -1,0 +1,277 @@
+//! The control socket: what commands may ask the daemon.
+//!
+//! | request | answer | for |
+//! |---|---|---|
+//! | `GET /v1/ping` | `{}` | root, owner |
+//! | `GET /v1/servers` | how each receiver is | root, owner |
+//! | `GET /v1/readers/{user}` | whether this user would be given WAL | root, owner |
+//! | `GET /v1/servers/{server}/wal/{file}?partial=true` | the file | and `wal_readers` |
+//!
+//! A WAL file is answered with 200 and the file, 404 if the archive ends before it, 409 if it is
+//! lost, 422 if it is damaged, 400 if there can be no such file, 500 if reading fails. Who may not
+//! ask gets 403. Everything but a file is JSON.
+
+use std::io::{self, Read};
+use std::os::unix::net;
+use std::path::Path;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::connect_info::{ConnectInfo, Connected};
+use axum::extract::{FromRequestParts, Path as UrlPath, RawQuery, State};
+use axum::http::request::Parts;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::serve::IncomingStream;
+use axum::{Json, Router};
+use bytes::Bytes;
+use tokio::net::UnixListener;
+use tokio::sync::{mpsc, watch};
+
+use super::address;
+use super::admission::{Admission, Right};
+use super::board::Board;
+use super::client::{DaemonError, EndOfArchive, ReaderAnswer};
+use crate::failure::{Failure, in_one_line};
+use crate::restore::Owner;
+use crate::restore::get_wal::{GetWalError, Lookup, WalFile, locate};
+use crate::settings::ServerName;
+use crate::storage::Home;
+
+/// How much of a WAL file is read at a time, and how many such parts may wait to be sent.
+const CHUNK: usize = 256 << 10;
+const CHUNKS: usize = 4;
+
+/// What the requests are answered from.
+pub(super) struct Control {
+    home: Home,
+    admission: Admission,
+    board: Board,
+}
+
+impl Control {
+    pub(super) fn new(home: Home, readers: Vec<String>, board: Board) -> io::Result<Self> {
+        let admission = Admission::of(home.path(), readers)?;
+        Ok(Self { home, admission, board })
+    }
+
+    /// Answers until it is told to stop, and then what was asked before.
+    pub(super) async fn serve(
+        self,
+        listener: UnixListener,
+        mut stop: watch::Receiver<bool>,
+    ) -> io::Result<()> {
+        let router = Router::new()
+            .route("/v1/ping", get(ping))
+            .route("/v1/servers", get(servers))
+            .route("/v1/readers/{user}", get(reader))
+            .route("/v1/servers/{server}/wal/{file}", get(wal))
+            .fallback(unknown)
+            .with_state(Arc::new(self));
+        axum::serve(listener, router.into_make_service_with_connect_info::<Peer>())
+            .with_graceful_shutdown(async move {
+                // Also if nobody can say so any more.
+                let _ = stop.wait_for(|stop| *stop).await;
+            })
+            .await
+    }
+}
+
+/// Listens for the store at `home`.
+pub(super) fn listen(home: &Path) -> io::Result<UnixListener> {
+    let listener = net::UnixListener::bind_addr(&address::of(home)?)?;
+    listener.set_nonblocking(true)?;
+    UnixListener::from_std(listener)
+}
+
+/// Who asks, as the kernel says.
+#[derive(Clone, Copy, Debug)]
+struct Peer {
+    uid: Option<u32>,
+}
+
+impl Connected<IncomingStream<'_, UnixListener>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
+        Self { uid: stream.io().peer_cred().ok().map(|peer| peer.uid()) }
+    }
+}
+
+/// Somebody who may ask for everything.
+struct Operator;
+
+/// Somebody who may ask for WAL.
+struct WalReader;
+
+impl FromRequestParts<Arc<Control>> for Operator {
+    type Rejection = Denial;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        control: &Arc<Control>,
+    ) -> Result<Self, Self::Rejection> {
+        admit(parts, control, Right::Control).await.map(|()| Self)
+    }
+}
+
+impl FromRequestParts<Arc<Control>> for WalReader {
+    type Rejection = Denial;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        control: &Arc<Control>,
+    ) -> Result<Self, Self::Rejection> {
+        admit(parts, control, Right::ReadWal).await.map(|()| Self)
+    }
+}
+
+async fn admit(parts: &Parts, control: &Arc<Control>, right: Right) -> Result<(), Denial> {
+    let peer = parts.extensions.get::<ConnectInfo<Peer>>().and_then(|ConnectInfo(peer)| peer.uid);
+    let Some(uid) = peer else {
+        return Err(Denial::new(StatusCode::FORBIDDEN, "the kernel does not say who is asking"));
+    };
+    let control = Arc::clone(control);
+    // Looking up users may ask a directory service.
+    let admitted = blocking(move || control.admission.admits(uid, right)).await?;
+    if admitted {
+        return Ok(());
+    }
+    tracing::warn!(uid, ?right, "a user was not served");
+    let hint = match right {
+        Right::Control => "run the command as root, or as the user who owns the store",
+        Right::ReadWal => "add the user to `wal_readers` in the daemon's configuration",
+    };
+    Err(Denial {
+        hint: Some(hint.to_owned()),
+        ..Denial::new(StatusCode::FORBIDDEN, format!("the daemon does not serve user {uid}"))
+    })
+}
+
+/// An answer that is an error.
+struct Denial {
+    status: StatusCode,
+    error: String,
+    hint: Option<String>,
+}
+
+impl Denial {
+    fn new(status: StatusCode, error: impl Into<String>) -> Self {
+        Self { status, error: error.into(), hint: None }
+    }
+}
+
+impl IntoResponse for Denial {
+    fn into_response(self) -> Response {
+        let Self { status, error, hint } = self;
+        (status, Json(DaemonError { error, hint })).into_response()
+    }
+}
+
+impl From<GetWalError> for Denial {
+    fn from(error: GetWalError) -> Self {
+        let status = match &error {
+            GetWalError::Name(_)
+            | GetWalError::PartialName { .. }
+            | GetWalError::UnknownServer { .. } => StatusCode::BAD_REQUEST,
+            GetWalError::Gap { .. } => StatusCode::CONFLICT,
+            GetWalError::Corrupt { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+            // That the daemon itself may not read its store is no matter of the one who asks.
+            GetWalError::NotPermitted(_)
+            | GetWalError::Restless { .. }
+            | GetWalError::Storage(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self { status, error: in_one_line(&error), hint: error.hint() }
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Denial> {
+    let lost = |error: tokio::task::JoinError| {
+        Denial::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
+    };
+    tokio::task::spawn_blocking(work).await.map_err(lost)
+}
+
+async fn unknown() -> Denial {
+    // Not 404: that says that the archive ends.
+    Denial::new(StatusCode::NOT_IMPLEMENTED, "the daemon does not know this request")
+}
+
+async fn ping(_: Operator) -> Json<serde_json::Value> {
+    Json(serde_json::json!({}))
+}
+
+async fn servers(_: Operator, State(control): State<Arc<Control>>) -> Response {
+    Json(control.board.statuses()).into_response()
+}
+
+async fn reader(
+    _: Operator,
+    State(control): State<Arc<Control>>,
+    UrlPath(user): UrlPath<String>,
+) -> Result<Json<ReaderAnswer>, Denial> {
+    let answer = blocking(move || {
+        let named = Owner::by_name(&user).map(|user| user.uid);
+        let uid = named.or_else(|| user.parse().ok());
+        let served = uid.is_some_and(|uid| control.admission.admits(uid, Right::ReadWal));
+        ReaderAnswer { uid, served }
+    });
+    Ok(Json(answer.await?))
+}
+
+async fn wal(
+    _: WalReader,
+    State(control): State<Arc<Control>>,
+    UrlPath((server, file)): UrlPath<(String, String)>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Denial> {
+    let server: ServerName = server
+        .parse()
+        .map_err(|error| Denial::new(StatusCode::BAD_REQUEST, in_one_line(&error)))?;
+    let partial = query.is_some_and(|query| query.split('&').any(|part| part == "partial=true"));
+    let dir = control.home.server(&server);
+    match blocking(move || locate(&dir, &file, partial)).await?? {
+        Lookup::EndOfArchive => {
+            let answer = EndOfArchive { end_of_archive: true };
+            Ok((StatusCode::NOT_FOUND, Json(answer)).into_response())
+        }
+        Lookup::Found(file) => {
+            let length = [(header::CONTENT_LENGTH, file.length())];
+            Ok((length, body_of(file)).into_response())
+        }
+    }
+}
+
+/// Sends a file as it is read. If reading fails in the middle, the connection breaks off before
+/// the length that was announced, and whoever reads it notices.
+fn body_of(mut file: WalFile) -> Body {
+    let (sender, receiver) = mpsc::channel::<io::Result<Bytes>>(CHUNKS);
+    tokio::task::spawn_blocking(move || {
+        loop {
+            let mut chunk = vec![0; CHUNK];
+            let (part, last) = match file.read(&mut chunk) {
+                Ok(0) => return,
+                Ok(read) => {
+                    chunk.truncate(read);
+                    (Ok(Bytes::from(chunk)), false)
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => {
+                    tracing::error!(error = %error, "a WAL file could not be read");
+                    (Err(error), true)
+                }
+            };
+            // Whoever asked may have gone.
+            if sender.blocking_send(part).is_err() || last {
+                return;
+            }
+        }
+    });
+    Body::from_stream(futures::stream::unfold(receiver, |mut receiver| async move {
+        receiver.recv().await.map(|part| (part, receiver))
+    }))
+}
+
+#[cfg(test)]
+mod tests;

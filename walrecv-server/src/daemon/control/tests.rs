@@ -1,0 +1,183 @@
+use std::fs;
+
+use pgwire_stream::{SegmentName, SegmentSize, ServerVersion, SystemId, WalFileName};
+
+use super::*;
+use crate::catalog::Identity;
+use crate::daemon::client::{ControlClient, ControlError, WalAnswer};
+use crate::receiver::Status;
+use crate::restore::get_wal::exit_code;
+use crate::storage::{Access, Codec, ServerDir};
+
+const MIB: usize = 1 << 20;
+
+struct Daemon {
+    home: tempfile::TempDir,
+    dir: ServerDir,
+    stop: watch::Sender<bool>,
+    task: tokio::task::JoinHandle<io::Result<()>>,
+}
+
+fn server_name() -> ServerName {
+    "main".parse().unwrap()
+}
+
+fn segment(number: u32) -> SegmentName {
+    format!("0000000100000000{number:08X}").parse().unwrap()
+}
+
+fn control(home: &Home, readers: &[&str]) -> Control {
+    let board = Board::default();
+    let status = Status::new(server_name(), "walrecv".parse().unwrap());
+    board.post(server_name(), watch::channel(status).1);
+    let readers = readers.iter().map(|&reader| reader.to_owned()).collect();
+    Control::new(home.clone(), readers, board).unwrap()
+}
+
+async fn daemon() -> Daemon {
+    let directory = tempfile::tempdir().unwrap();
+    let home = Home::new(directory.path(), Access::Private);
+    let dir = home.server(&server_name());
+    Identity {
+        system_id: SystemId::from_u64(7),
+        segment_size: SegmentSize::new(MIB as u64).unwrap(),
+        server_version: ServerVersion::from_num(150_020),
+        data_checksums: None,
+    }
+    .establish(&dir)
+    .unwrap();
+    let (stop, stopped) = watch::channel(false);
+    let listener = listen(home.path()).unwrap();
+    let task = tokio::spawn(control(&home, &[]).serve(listener, stopped));
+    Daemon { home: directory, dir, stop, task }
+}
+
+async fn read(answer: WalAnswer) -> Result<Vec<u8>, ControlError> {
+    let WalAnswer::File(mut body) = answer else { panic!("the archive does not end here") };
+    let mut bytes = Vec::new();
+    while let Some(chunk) = body.next().await? {
+        bytes.extend_from_slice(&chunk);
+    }
+    assert_eq!(bytes.len() as u64, body.length());
+    Ok(bytes)
+}
+
+#[tokio::test]
+async fn commands_are_answered() {
+    let daemon = daemon().await;
+    let mut client = ControlClient::connect(daemon.home.path()).await.unwrap();
+    client.ping().await.unwrap();
+    assert_eq!(client.servers().await.unwrap()[0].server, server_name());
+    let root = client.reader("root").await.unwrap();
+    assert_eq!((root.uid, root.served), (Some(0), true));
+    let nobody = client.reader("no such user/../%").await.unwrap();
+    assert_eq!((nobody.uid, nobody.served), (None, false));
+    let stranger = client.reader("4242424").await.unwrap();
+    assert_eq!((stranger.uid, stranger.served), (Some(4_242_424), false));
+
+    drop(client);
+    daemon.stop.send(true).unwrap();
+    daemon.task.await.unwrap().unwrap();
+    let error = ControlClient::connect(daemon.home.path()).await.err().unwrap();
+    assert!(matches!(error, ControlError::NotRunning { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn wal_is_handed_out_and_its_absence_explained() {
+    let daemon = daemon().await;
+    let wal = |number: u32| vec![u8::try_from(number).unwrap(); MIB];
+    let archive = |number: u32, bytes: &[u8]| {
+        let path = daemon.dir.archived(segment(number), Codec::Zstd);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    };
+    archive(1, &zstd::encode_all(&wal(1)[..], 1).unwrap());
+    archive(3, &zstd::encode_all(&wal(3)[1..], 1).unwrap());
+    fs::write(daemon.dir.streaming_partial(segment(4)), b"the beginning").unwrap();
+
+    let mut client = ControlClient::connect(daemon.home.path()).await.unwrap();
+    let main = server_name();
+    let file = |number| WalFileName::Segment(segment(number));
+    let answer = client.wal(&main, file(1), false).await.unwrap();
+    assert_eq!(read(answer).await.unwrap(), wal(1));
+    let answer = client.wal(&main, file(4), true).await.unwrap();
+    assert!(read(answer).await.unwrap().starts_with(b"the beginning\0"));
+    let answer = client.wal(&main, file(4), false).await.unwrap();
+    assert!(matches!(answer, WalAnswer::EndOfArchive));
+
+    let answer = client.wal(&main, file(1), false).await.unwrap();
+    let WalAnswer::File(body) = answer else { panic!() };
+    let mut reader = body.into_reader();
+    let read_by_thread = tokio::task::spawn_blocking(move || {
+        let mut bytes = Vec::new();
+        reader.read_to_end(&mut bytes).map(|_| bytes)
+    });
+    assert_eq!(read_by_thread.await.unwrap().unwrap(), wal(1));
+
+    // A gap, another server, a name that is none: never the end of the archive.
+    for (server, wanted, code) in [
+        (&main, file(2), exit_code::GAP),
+        (&"other".parse().unwrap(), file(1), exit_code::USAGE),
+        (&main, WalFileName::Partial(segment(4)), exit_code::USAGE),
+    ] {
+        let error = client.wal(server, wanted, true).await.err().unwrap();
+        assert_eq!(error.get_wal_exit_code(), code, "{error}");
+    }
+
+    // Damaged in a way that shows only while it is read: it breaks off.
+    let answer = client.wal(&main, file(3), false).await.unwrap();
+    assert!(read(answer).await.is_err());
+}
+
+#[tokio::test]
+async fn a_request_that_is_not_known_is_not_the_end_of_the_archive() {
+    use http_body_util::{BodyExt, Empty};
+    use hyper_util::rt::TokioIo;
+
+    let daemon = daemon().await;
+    let address = address::of(daemon.home.path()).unwrap();
+    let stream = net::UnixStream::connect_addr(&address).unwrap();
+    stream.set_nonblocking(true).unwrap();
+    let stream = tokio::net::UnixStream::from_std(stream).unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    for path in ["/", "/v1/servers/main/wal", "/v2/servers/main/wal/0000000100000000000000FF"] {
+        let request = hyper::Request::get(path).body(Empty::<Bytes>::new()).unwrap();
+        let response = sender.send_request(request).await.unwrap();
+        assert_eq!(response.status(), 501, "{path}");
+        response.into_body().collect().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn users_get_what_they_may_have() {
+    let directory = tempfile::tempdir().unwrap();
+    let home = Home::new(directory.path(), Access::Private);
+    let control = Arc::new(control(&home, &["4711"]));
+    for (uid, operator, wal) in [
+        (Some(0), true, true),
+        (Some(4711), false, true),
+        (Some(4712), false, false),
+        (None, false, false),
+    ] {
+        let (mut parts, ()) = hyper::Request::get("/v1/ping").body(()).unwrap().into_parts();
+        parts.extensions.insert(ConnectInfo(Peer { uid }));
+        let admitted = Operator::from_request_parts(&mut parts, &control).await.is_ok();
+        assert_eq!(admitted, operator, "{uid:?}");
+        match WalReader::from_request_parts(&mut parts, &control).await {
+            Ok(_) => assert!(wal, "{uid:?}"),
+            Err(denial) => {
+                assert!(!wal, "{uid:?}");
+                assert_eq!(denial.into_response().status(), StatusCode::FORBIDDEN);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn one_daemon_listens_at_a_time() {
+    let daemon = daemon().await;
+    let error = listen(daemon.home.path()).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+}
