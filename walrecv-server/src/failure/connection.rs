@@ -137,6 +137,9 @@ fn server(error: &ServerError, role: Option<&str>) -> Option<String> {
         "42704" => "`walrecv-server receive-wal SERVER --create-slot` makes the slot; \
                     if it existed before, see who dropped it: WAL may be missing"
             .to_owned(),
+        "42710" => "if the slot is ours, `--if-not-exists` accepts it; else name another one \
+                    (`slot_name`)"
+            .to_owned(),
         "55006" => "another process receives with this slot: stop it, or give every receiver a \
                     slot of its own (`slot_name`)"
             .to_owned(),
@@ -252,6 +255,7 @@ mod tests {
             ("28P01", "pgpass"),
             ("28000", "LOGIN"),
             ("42704", "--create-slot"),
+            ("42710", "--if-not-exists"),
             ("55006", "slot_name"),
             ("53300", "max_wal_senders"),
             ("53400", "max_replication_slots"),

@@ -111,10 +111,15 @@ impl Failure for SettingsError {
             Self::Unreadable { .. } => {
                 Some("run as the user that owns it, or name another with --config".into())
             }
-            Self::Mistakes(mistakes) => match mistakes.as_slice() {
-                [only] => only.hint.clone(),
-                _ => None,
-            },
+            Self::Mistakes(mistakes) => {
+                let own = match mistakes.as_slice() {
+                    [only] => only.hint.clone(),
+                    _ => None,
+                };
+                Some(own.unwrap_or_else(|| {
+                    "`walrecv-server init` writes a configuration with every key explained".into()
+                }))
+            }
             Self::UnknownServer { name, configured } => {
                 Some(match nearest(name.as_str(), configured.iter().map(ServerName::as_str)) {
                     Some(known) => format!("did you mean `{known}`?"),
@@ -126,7 +131,7 @@ impl Failure for SettingsError {
                 })
             }
             Self::NoServers => Some(describe_it()),
-            Self::Name(_) => None,
+            Self::Name(_) => Some("`walrecv-server list-backups all` shows the servers".into()),
         }
     }
 }
