@@ -15,16 +15,17 @@ pub(super) struct Interrupt {
 }
 
 impl Interrupt {
-    /// From now on SIGINT and SIGTERM do not end the process.
+    /// From now on SIGINT, SIGTERM and SIGHUP do not end the process.
     pub(super) fn watch() -> Result<Self> {
         let about = || "cannot watch for signals".to_owned();
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_io().build().context(about)?;
-        let (mut interrupt, mut terminate) = {
+        let (mut interrupt, mut terminate, mut hangup) = {
             let _context = runtime.enter();
             (
                 signal(SignalKind::interrupt()).context(about)?,
                 signal(SignalKind::terminate()).context(about)?,
+                signal(SignalKind::hangup()).context(about)?,
             )
         };
         let came = Arc::new(AtomicBool::new(false));
@@ -34,6 +35,7 @@ impl Interrupt {
                 tokio::select! {
                     _ = interrupt.recv() => {}
                     _ = terminate.recv() => {}
+                    _ = hangup.recv() => {}
                 }
             });
             noticed.store(true, Ordering::Relaxed);

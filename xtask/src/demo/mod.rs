@@ -68,7 +68,7 @@ fn demonstrate(interrupt: &Interrupt) -> Result<String> {
     scene.next("streaming its WAL through a physical slot: walrecv-server run")?;
     let walrecv = Walrecv::new(&configuration(&cluster))?;
     let mut daemon = walrecv.spawn(&["run"])?;
-    wait_until_streaming(&cluster, &mut daemon).map_err(|failure| {
+    wait_until_streaming(&cluster, &mut daemon, interrupt).map_err(|failure| {
         Failure::new(format!("{failure}\nwalrecv-server said:\n{}", daemon.log()))
     })?;
     let load = Load::start(&cluster)?;
@@ -81,7 +81,7 @@ fn demonstrate(interrupt: &Interrupt) -> Result<String> {
     scene.wait(LOAD_AFTER)?;
     let commits = load.stop()?;
     let before = Ledger::read(&cluster)?;
-    wait_until_flushed(&cluster)?;
+    wait_until_flushed(&cluster, interrupt)?;
     scene
         .tell(&format!("{commits} commits while it was streamed; the last row is {}", before.last));
 
@@ -152,8 +152,13 @@ fn show(walrecv: &Walrecv, arguments: &[&str]) -> Result<()> {
     Err(Failure::new(format!("`walrecv-server {}` ended with {status}", arguments.join(" "))))
 }
 
-fn wait_until_streaming(cluster: &Cluster, daemon: &mut Daemon) -> Result<()> {
+fn wait_until_streaming(
+    cluster: &Cluster,
+    daemon: &mut Daemon,
+    interrupt: &Interrupt,
+) -> Result<()> {
     cluster.wait_for("the WAL receiver", |cluster| {
+        interrupt.check()?;
         if !daemon.is_running() {
             return Err(Failure::new("walrecv-server has ended"));
         }
@@ -163,9 +168,10 @@ fn wait_until_streaming(cluster: &Cluster, daemon: &mut Daemon) -> Result<()> {
 }
 
 /// Waits until the receiver has reported everything committed so far as durable.
-fn wait_until_flushed(cluster: &Cluster) -> Result<()> {
+fn wait_until_flushed(cluster: &Cluster, interrupt: &Interrupt) -> Result<()> {
     let end = cluster.value("SELECT pg_current_wal_insert_lsn()")?;
     cluster.wait_for("the receiver's flush position", |cluster| {
+        interrupt.check()?;
         let sql = format!(
             "SELECT count(*) FROM pg_stat_replication \
              WHERE state = 'streaming' AND flush_lsn >= '{end}'"
