@@ -50,6 +50,12 @@ pub enum ExtractError {
         /// What reading said.
         source: io::Error,
     },
+    /// The stored archive is not what was stored.
+    #[error("the stored archive `{archive}` does not match its checksum")]
+    Altered {
+        /// Its name in the backup.
+        archive: String,
+    },
     /// The stored archive is not a tar as PostgreSQL sends it.
     #[error("the stored archive `{archive}` is damaged")]
     Tar {

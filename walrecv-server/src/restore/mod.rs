@@ -31,7 +31,7 @@ pub mod recovery;
 pub mod target;
 
 use std::collections::BTreeMap;
-use std::fs::DirBuilder;
+use std::fs::{DirBuilder, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -42,8 +42,9 @@ use serde::Serialize;
 use self::beneath::Root;
 use self::expected::Expected;
 use self::extract::{Extracted, Extractor, PG_CONTROL, PG_CONTROL_WITHHELD};
+use crate::catalog::Archive;
 use crate::progress::ProgressSink;
-use crate::storage::{BackupId, StorageError, compression};
+use crate::storage::{BackupId, Sha256Sum, StorageError, compression};
 
 pub use destination::DestinationError;
 pub use error::RestoreError;
@@ -170,6 +171,7 @@ fn extract_archives(
     let expected = Expected::open(&backup.manifest())?;
     let allow_group = record.server_version >= GROUP_ACCESS;
     let mut extractor = Extractor::new(expected, syncer, progress, allow_group);
+    let checksums = record.manifest.as_ref().is_some_and(|m| m.checksum_algorithm.is_some());
     progress.begin("restoring files", Some(record.plain_size()));
     for archive in &record.archives {
         let (prefix, root) = match archive.tablespace {
@@ -179,11 +181,26 @@ fn extract_archives(
                 None => return Err(RestoreError::TablespaceMap { backup: plan.backup }),
             },
         };
-        let stored =
-            compression::open(&backup.archive(&archive.name, archive.codec), archive.codec)?;
+        let path = backup.archive(&archive.name, archive.codec);
+        if !checksums {
+            compare_stored(archive, &path)?;
+        }
+        let stored = compression::open(&path, archive.codec)?;
         extractor.archive(&archive.name, prefix.as_bytes(), root, stored)?;
     }
     let extracted = extractor.finish()?;
     progress.finish();
     Ok(extracted)
+}
+
+/// Reads an archive once more before it is extracted: where the manifest has no checksums of
+/// files, that of the archive must do.
+fn compare_stored(archive: &Archive, path: &Path) -> Result<(), ExtractError> {
+    let stored =
+        File::open(path).and_then(Sha256Sum::of_reader).map_err(StorageError::of("read", path))?;
+    if stored.sha256 == archive.stored_sha256 {
+        Ok(())
+    } else {
+        Err(ExtractError::Altered { archive: archive.name.clone() })
+    }
 }

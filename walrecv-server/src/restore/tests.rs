@@ -326,6 +326,24 @@ fn a_damaged_backup_leaves_nothing_to_start_from() {
 }
 
 #[test]
+fn without_checksums_of_files_that_of_the_archive_decides() {
+    let mut store = Store::new();
+    store.record.archives[1].stored_sha256 = Sha256Sum::of(b"other");
+    store.save();
+    let plan = store.plan(|_| {}).unwrap();
+    execute(&plan, &Silent).unwrap();
+    store.record.manifest.as_mut().unwrap().checksum_algorithm = None;
+    store.save();
+    let directories = |request: &mut Request, dir: &Path| {
+        request.destination = dir.join("data2");
+        request.tablespaces[0].directory = dir.join("fast2");
+    };
+    let plan = store.plan(|request| directories(request, store.dir.path())).unwrap();
+    let error = execute(&plan, &Silent).unwrap_err();
+    assert!(matches!(error, RestoreError::Extract(ExtractError::Altered { .. })), "{error}");
+}
+
+#[test]
 fn backups_that_are_not_whole_are_refused() {
     let mut store = Store::new();
     let unknown = store.refusal(|request| request.backup = "20200101T000000".parse().unwrap());
