@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use pgwire_stream::Lsn;
 
+use crate::restore::TablespaceMapping;
 use crate::restore::target::{TargetAction, TimelineChoice};
 use crate::settings::ServerName;
 
@@ -27,10 +28,8 @@ pub struct RestoreArgs {
     pub target: TargetArgs,
 
     /// Put a tablespace elsewhere
-    #[arg(
-        long = "tablespace", value_name = "NAME|OID|LOCATION:DIR", value_parser = tablespace
-    )]
-    pub tablespaces: Vec<(String, PathBuf)>,
+    #[arg(long = "tablespace", value_name = "NAME|OID|LOCATION:DIR")]
+    pub tablespaces: Vec<TablespaceMapping>,
 
     /// As root: who owns the restored files [default: the owner of DEST's parent]
     #[arg(long, value_name = "USER")]
@@ -83,14 +82,4 @@ pub struct TargetArgs {
     /// What the server does at the target: `pause`, `promote` or `shutdown`
     #[arg(long, value_name = "ACTION", requires = "target", help_heading = "Recovery target")]
     pub target_action: Option<TargetAction>,
-}
-
-fn tablespace(text: &str) -> Result<(String, PathBuf), String> {
-    // The directory is absolute: its first slash tells it from a colon in the name.
-    match text.split_once(":/") {
-        Some((which, directory)) if !which.is_empty() => {
-            Ok((which.to_owned(), PathBuf::from(format!("/{directory}"))))
-        }
-        _ => Err("must be NAME, OID or LOCATION, a colon, and an absolute directory".to_owned()),
-    }
 }

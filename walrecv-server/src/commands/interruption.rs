@@ -7,17 +7,6 @@ use tokio::sync::watch;
 
 use crate::failure::{Class, Failure};
 
-/// The command was interrupted before it was done.
-#[derive(Debug, thiserror::Error)]
-#[error("interrupted")]
-pub struct Interrupted;
-
-impl Failure for Interrupted {
-    fn class(&self) -> Class {
-        Class::Interrupted
-    }
-}
-
 /// Signals cannot be listened to.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen to signals")]

@@ -3,10 +3,12 @@
 pub mod backup;
 pub mod check;
 pub mod connection;
+pub mod get_wal;
 pub mod init;
 pub mod interruption;
 pub mod list_backups;
 pub mod receive_wal;
+pub mod restore;
 pub mod show_backup;
 pub mod store;
 pub mod switch_wal;

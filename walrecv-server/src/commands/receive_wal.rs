@@ -153,7 +153,8 @@ pub async fn receive_wal(
     let done = match action {
         Action::Receive { end_at, reset } => {
             let options = ReceiverOptions { end_at, reset, persistent: false };
-            receive(settings, home, options, interruption()?).await?
+            let stop = interruption()?;
+            receive(settings, home, options, stop).await?
         }
         Action::CreateSlot { if_not_exists } => create_slot(settings, if_not_exists).await?,
         Action::DropSlot => drop_slot(settings).await?,
@@ -166,10 +167,10 @@ async fn receive(
     settings: &ServerSettings,
     home: &Home,
     options: ReceiverOptions,
-    interrupted: watch::Receiver<bool>,
+    stop: watch::Receiver<bool>,
 ) -> Result<Done, ReceiveWalError> {
     let (receiver, status) = Receiver::new(settings.clone(), home, options);
-    let finished = receiver.run(interrupted).await.map_err(|source| ReceiveWalError::Receiver {
+    let finished = receiver.run(stop).await.map_err(|source| ReceiveWalError::Receiver {
         server: settings.name.clone(),
         role: role_of(settings.streaming_conninfo()),
         source,

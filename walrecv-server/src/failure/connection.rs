@@ -50,7 +50,9 @@ fn configuration(error: &ConfigError) -> Option<String> {
     match error {
         ConfigError::File { what: "password file", path, .. } => {
             let path = path.display();
-            Some(format!("let only its owner, the user who runs this, read it: chmod 0600 {path}"))
+            Some(format!(
+                "it must be there, and belong to the user who runs this, alone: chmod 0600 {path}"
+            ))
         }
         ConfigError::File { .. } => {
             Some("see that the file is there, and that the user who runs this may read it".into())

@@ -6,11 +6,13 @@
 mod backup;
 mod check;
 mod diagnostic;
+mod get_wal;
 mod init;
 mod list_backups;
 mod logging;
 mod progress;
 mod receive_wal;
+mod restore;
 mod show_backup;
 mod switch_wal;
 mod units;
@@ -25,6 +27,7 @@ use crate::failure::Failure;
 use crate::settings::ServerName;
 
 pub use check::CheckReport;
+pub use get_wal::END_OF_ARCHIVE;
 pub use list_backups::ListBackupsReport;
 pub use logging::start_logging;
 pub use progress::Progress;
@@ -61,7 +64,7 @@ pub trait Report {
     /// Adds itself to a document of Barman's shape.
     fn barman(&self, document: &mut Map<String, Value>);
 
-    /// As clean JSON.
+    /// As clean JSON; an array if it is about several servers.
     fn clean(&self) -> Value;
 
     /// The exit code, if nothing failed.
@@ -197,7 +200,14 @@ fn barman(results: &Results) -> Value {
 }
 
 fn clean(results: &Results) -> Value {
-    let reports: Vec<_> = results.reports.iter().map(|report| report.clean()).collect();
+    let reports: Vec<_> = results
+        .reports
+        .iter()
+        .flat_map(|report| match report.clean() {
+            Value::Array(several) => several,
+            one => vec![one],
+        })
+        .collect();
     let failures: Vec<_> = results.failures.iter().map(diagnostic::json).collect();
     json!({ "results": reports, "errors": failures, "exit_code": results.exit_code() })
 }

@@ -11,8 +11,7 @@ impl Report for RestoreOutcome {
     fn console(&self) -> String {
         let plan = &self.plan;
         let mut text = String::new();
-        let (backup, server, destination) =
-            (plan.backup, &plan.server, plan.destination.display());
+        let (backup, server, destination) = (plan.backup, &plan.server, plan.destination.display());
         text.push_str(&match &self.report {
             Some(report) => format!(
                 "Restored backup {backup} of server {server} to {destination} \

@@ -1,21 +1,27 @@
 //! From a command's arguments to its results.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures::future::join_all;
+use tokio::runtime::Handle;
 
 use crate::cli::{
-    BackupArgs, CheckArgs, Cli, Command, InitArgs, ListBackupsArgs, ReceiveWalArgs, ShowBackupArgs,
-    SwitchWalArgs,
+    BackupArgs, CheckArgs, Cli, Command, GetWalArgs, InitArgs, ListBackupsArgs, ReceiveWalArgs,
+    RestoreArgs, ShowBackupArgs, SwitchWalArgs, TargetArgs,
 };
 use crate::commands::backup::BackupOptions;
+use crate::commands::get_wal::GetWalRequest;
 use crate::commands::init::FirstConfiguration;
 use crate::commands::interruption::interruption;
 use crate::commands::receive_wal::Action;
+use crate::commands::restore::RestoreOptions;
 use crate::commands::{self, store};
+use crate::daemon::{self, ControlClient};
 use crate::failure::Failure;
 use crate::output::{CheckReport, Failed, ListBackupsReport, Printer, Report, Results};
+use crate::restore::target::{RecoveryTarget, TargetError};
+use crate::restore::{Owner, WalDelivery};
 use crate::settings::{DEFAULT_PATH, Lookup, ServerName, ServerSettings, Settings, SettingsError};
 
 type Outcome<T> = Result<T, Box<dyn Failure>>;
@@ -43,11 +49,15 @@ async fn with_settings(
     match command {
         Command::Backup(args) => backup(command, settings, args, printer).await,
         Command::Check(args) => check(command, settings, args).await,
+        Command::GetWal(args) => get_wal(settings, args).await,
+        // Never comes here: it has no settings yet.
+        Command::Init(_) => Ok(Results::default()),
         Command::ListBackups(args) => list_backups(command, settings, args),
         Command::ReceiveWal(args) => receive_wal(settings, args).await,
+        Command::Restore(args) => restore(settings, args, printer).await,
+        Command::Run(_) => run(command, settings).await,
         Command::ShowBackup(args) => show_backup(settings, args),
         Command::SwitchWal(args) => switch_wal(command, settings, args).await,
-        _ => Ok(Results::default()),
     }
 }
 
@@ -161,6 +171,79 @@ fn list_backups(
         }
     }
     Ok(results)
+}
+
+async fn get_wal(settings: &Settings, args: &GetWalArgs) -> Outcome<Results> {
+    let home = store::home(settings);
+    let request = GetWalRequest {
+        file: args.file.clone(),
+        destination: args.destination.clone(),
+        partial: args.partial,
+    };
+    // Whether there is such a server is for the store to say, or for the daemon.
+    let server = home.server(&args.server);
+    Ok(Results::one(commands::get_wal::get_wal(&home, &server, request).await?))
+}
+
+async fn restore(settings: &Settings, args: &RestoreArgs, printer: &Printer) -> Outcome<Results> {
+    let server = store::server(settings, &args.server)?;
+    let target = recovery_target(&args.target)?;
+    let options = RestoreOptions {
+        server: args.server.clone(),
+        backup: args.backup.clone(),
+        destination: args.destination.clone(),
+        target,
+        timeline: args.target.target_tli.unwrap_or_default(),
+        inclusive: !args.target.exclusive,
+        action: args.target.target_action.unwrap_or_default(),
+        tablespaces: args.tablespaces.clone(),
+        owner: args.owner.clone(),
+        wal: if args.no_get_wal { WalDelivery::Copy } else { WalDelivery::GetWal },
+        dry_run: args.dry_run,
+    };
+    let home = store::home(settings);
+    let progress = printer.progress(server.name().as_str());
+    let runtime = Handle::current();
+    let restored = tokio::task::spawn_blocking(move || {
+        let serves =
+            |_: &ServerName, owner: &Owner| runtime.block_on(serves_wal(home.path(), owner));
+        commands::restore::restore(&home, options, &serves, &progress)
+    });
+    match restored.await {
+        Ok(restored) => Ok(Results::one(restored?)),
+        // It was not cancelled, so it panicked.
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+/// Whether a running daemon would hand WAL to this user.
+async fn serves_wal(home: &Path, owner: &Owner) -> bool {
+    let Ok(mut client) = ControlClient::connect(home).await else { return false };
+    client.reader(&owner.name).await.is_ok_and(|answer| answer.served)
+}
+
+fn recovery_target(args: &TargetArgs) -> Result<RecoveryTarget, TargetError> {
+    let TargetArgs { target_time, target_lsn, target_xid, target_name, target_immediate, .. } =
+        args;
+    Ok(match (target_time, target_lsn, target_xid, target_name) {
+        (Some(time), ..) => RecoveryTarget::time(time)?,
+        (_, Some(lsn), ..) => RecoveryTarget::Lsn(*lsn),
+        (_, _, Some(xid), _) => RecoveryTarget::xid(xid)?,
+        (.., Some(name)) => RecoveryTarget::name(name)?,
+        _ if *target_immediate => RecoveryTarget::Immediate,
+        _ => RecoveryTarget::Latest,
+    })
+}
+
+async fn run(command: &Command, settings: &Settings) -> Outcome<Results> {
+    let mut settings = settings.clone();
+    let named = command.servers();
+    if !named.is_empty() {
+        let servers = selected(&settings, &named)?.into_iter().cloned().collect();
+        settings.servers = servers;
+    }
+    daemon::run(&settings, &store::home(&settings), interruption()?).await?;
+    Ok(Results::default())
 }
 
 async fn receive_wal(settings: &Settings, args: &ReceiveWalArgs) -> Outcome<Results> {

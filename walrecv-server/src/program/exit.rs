@@ -3,7 +3,9 @@
 use std::ffi::OsString;
 use std::io;
 
-use crate::failure::Failure;
+use crate::failure::{Class, Failure};
+use crate::output::END_OF_ARCHIVE;
+use crate::restore::get_wal::exit_code;
 
 /// How PostgreSQL, or whoever started the program, reads its exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,22 +13,12 @@ pub(super) enum Contract {
     /// 0 done, 1 failed, 2 wrong usage, 3 refused, 130 interrupted.
     Ordinary,
     /// As a `restore_command`: PostgreSQL takes 1 to 125 for "the archive ends here" and may end
-    /// recovery, so everything that does not mean just that is [`GET_WAL_PROBLEM`] or above.
+    /// recovery, so everything that does not mean just that has a code of [`exit_code`], from 200.
     GetWal,
 }
 
-/// Added to the ordinary code of a `get-wal` that has a problem.
-const GET_WAL_PROBLEM: u8 = 200;
-
-/// The exit code of a program that panicked.
+/// The exit code of an ordinary program that panicked.
 const PANICKED: u8 = 101;
-
-/// The ordinary exit codes fit below this.
-const MOST_ADDED: u8 = 50;
-
-/// What `get-wal` returns from [`program`](super::program) when the archive was read completely
-/// and ends before the file. No ordinary code has this value.
-pub(super) const END_OF_ARCHIVE: u8 = 199;
 
 impl Contract {
     /// The contract of the command that these arguments name, readable or not.
@@ -40,16 +32,23 @@ impl Contract {
 
     /// The exit code for what the program came to.
     pub(super) fn code(self, code: u8) -> u8 {
-        match (self, code) {
-            (Self::GetWal, END_OF_ARCHIVE) | (Self::Ordinary, END_OF_ARCHIVE) => 1,
-            (Self::Ordinary, code) | (Self::GetWal, code @ 0) => code,
-            (Self::GetWal, code) => GET_WAL_PROBLEM + code.min(MOST_ADDED),
+        match self {
+            Self::Ordinary => code,
+            Self::GetWal if code == exit_code::DELIVERED => code,
+            Self::GetWal if code == END_OF_ARCHIVE => exit_code::END_OF_ARCHIVE,
+            // Those that `get-wal` has for itself.
+            Self::GetWal if code >= exit_code::USAGE => code,
+            Self::GetWal if code == Class::Usage.exit_code() => exit_code::USAGE,
+            Self::GetWal => exit_code::IO,
         }
     }
 
     /// The exit code of a panic.
     pub(super) fn panicked(self) -> u8 {
-        self.code(PANICKED)
+        match self {
+            Self::Ordinary => PANICKED,
+            Self::GetWal => exit_code::PANIC,
+        }
     }
 }
 
@@ -75,9 +74,10 @@ mod tests {
         assert_eq!(get_wal.code(0), 0);
         assert_eq!(get_wal.code(END_OF_ARCHIVE), 1);
         for code in (1..=u8::MAX).filter(|code| *code != END_OF_ARCHIVE) {
-            assert!(get_wal.code(code) >= GET_WAL_PROBLEM, "{code}");
+            assert!(get_wal.code(code) >= 200, "{code}");
         }
-        assert!(get_wal.panicked() >= GET_WAL_PROBLEM);
+        assert_eq!(get_wal.code(2), exit_code::USAGE);
+        assert_eq!(get_wal.panicked(), exit_code::PANIC);
     }
 
     #[test]

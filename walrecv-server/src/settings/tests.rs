@@ -177,7 +177,9 @@ fn each_mistake_is_told_with_its_line_and_advice() {
         (
             "[servers.main]\nconninfo = \"hst=db\"",
             "walrecv-server.toml:2: `conninfo`: `hst` is not a connection option; \
-             did you mean `host`?",
+             did you mean `host`?\n\
+             hint: write it as \"host=… user=… dbname=postgres\" or \
+             \"postgresql://user@host/postgres\"",
         ),
         (
             "servers = 1",

@@ -179,7 +179,8 @@ pub(super) fn conninfo(given: &Given) -> Parsed<String> {
     let config: Config = text.parse().map_err(misspelt)?;
     if config.password.is_some() && matches!(given.origin, Origin::Argument(_)) {
         return Err(Problem {
-            text: "a password in an argument can be seen by every user of this machine".into(),
+            text: "a password in an argument can be seen by every user of this machine, with `ps`"
+                .into(),
             hint: Some(
                 "put it into ~/.pgpass (mode 0600), PGPASSWORD or the configuration file".into(),
             ),
@@ -189,14 +190,9 @@ pub(super) fn conninfo(given: &Given) -> Parsed<String> {
 }
 
 fn misspelt(error: ConfigError) -> Problem {
-    let hint = match error {
-        ConfigError::Syntax { .. } => Some(
-            "write it as \"host=… user=… dbname=postgres\" or \"postgresql://user@host/postgres\""
-                .to_owned(),
-        ),
-        _ => None,
-    };
-    Problem { text: error.to_string(), hint }
+    let example =
+        "write it as \"host=… user=… dbname=postgres\" or \"postgresql://user@host/postgres\"";
+    Problem { text: error.to_string(), hint: Some(example.to_owned()) }
 }
 
 #[cfg(test)]
