@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use walrecv_tests::sql::Session;
 use walrecv_tests::{Cluster, Context, Failure, Result};
 
-const ACCOUNTS: u64 = 500_000;
+const ACCOUNTS: u64 = 1_000_000;
 
 /// Beside the one that writes the ledger.
 const TELLERS: u64 = 2;
