@@ -47,7 +47,8 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use pgwire_stream::{
-    Advice, Config, Feature, Lsn, ReplicationClient, SegmentSize, TimelineHistory, TimelineId,
+    Advice, Config, Feature, HistoryFile, Lsn, ReplicationClient, SegmentSize, TimelineHistory,
+    TimelineId,
 };
 use tokio::sync::watch;
 use tracing::Instrument;
@@ -101,6 +102,13 @@ pub enum Finished {
     EndReached,
 }
 
+/// A server that nothing is stored for. Its store is made when WAL begins to flow: an attempt that
+/// is refused leaves no trace.
+struct Newcomer {
+    identity: Identity,
+    history: Option<HistoryFile>,
+}
+
 /// Receives the WAL of one server.
 pub struct Receiver {
     settings: ServerSettings,
@@ -108,8 +116,10 @@ pub struct Receiver {
     options: ReceiverOptions,
     status: Arc<watch::Sender<Status>>,
     archiver: Archiver,
-    /// Held from the first contact with the server on.
+    /// Held from the first contact with the server on, or the first stream of a new store.
     lock: Option<ServerLock>,
+    /// The server whose store is yet to be made.
+    newcomer: Option<Newcomer>,
     /// Up to where this process has made WAL durable, and on which timeline.
     durable: Option<(TimelineId, Lsn)>,
     /// Whether no write or sync has failed since a segment was completed.
@@ -141,6 +151,7 @@ impl Receiver {
             archiver: Archiver::new(Arc::clone(&status)),
             status,
             lock: None,
+            newcomer: None,
             durable: None,
             trusted: Arc::new(AtomicBool::new(true)),
             segment_size: SegmentSize::DEFAULT,
@@ -253,9 +264,8 @@ impl Receiver {
         };
         let Some((client, start)) = prepared else { return Ok(End::Reached) };
         let size = self.segment_size;
-        let span = tracing::info_span!("stream", timeline = %start.timeline);
         let began = tokio::time::Instant::now();
-        let result = self.stream(client, start, size, stop).instrument(span).await;
+        let result = self.stream(client, start, size, stop).await;
         let state = self.status.borrow().state;
         if state == State::Streaming {
             self.streamed = true;
@@ -285,7 +295,15 @@ impl Receiver {
             server_version: client.server_version(),
             data_checksums: data_checksums(&mut client).await,
         };
-        self.take_possession(identity).await?;
+        self.segment_size = size;
+        let dir = self.dir.clone();
+        self.newcomer = match blocking(move || Identity::load(&dir)).await?? {
+            Some(_) => {
+                self.take_possession(identity).await?;
+                None
+            }
+            None => Some(Newcomer { identity, history: None }),
+        };
         self.synchronous = self.is_synchronous(&mut client, &config).await;
 
         let history = self.fetch_history(&mut client, system.timeline).await?;
@@ -304,7 +322,9 @@ impl Receiver {
         };
         if let Some((timeline, from)) = self.given_up {
             let start = self.start_after_gap(&mut client, &config, &source, slot).await?;
-            let (dir, to) = (self.dir.clone(), start.from);
+            // What is held of the last segment is no part of the gap.
+            let held_to = held.filter(|held| held.timeline == timeline).map(|held| held.end);
+            let (dir, from, to) = (self.dir.clone(), held_to.unwrap_or(from), start.from);
             tracing::warn!(%timeline, %from, %to, "going on without WAL, as the operator said");
             blocking(move || journal::record_gap(&dir, timeline, from, to)).await??;
             self.given_up = None;
@@ -344,9 +364,19 @@ impl Receiver {
         Ok(config)
     }
 
+    /// Makes the store of a server that is new.
+    async fn settle(&mut self) -> Result<(), ReceiverError> {
+        let Some(Newcomer { identity, history }) = self.newcomer.take() else { return Ok(()) };
+        self.take_possession(identity).await?;
+        if let Some(history) = history {
+            let store = HistoryStore::new(&self.dir);
+            blocking(move || store.put(&history)).await??;
+        }
+        Ok(())
+    }
+
     /// Takes the lock, makes sure that the store is this cluster's, and begins to archive.
     async fn take_possession(&mut self, identity: Identity) -> Result<(), ReceiverError> {
-        self.segment_size = identity.segment_size;
         let dir = self.dir.clone();
         let locked = self.lock.is_some();
         let lock = blocking(move || -> Result<_, ReceiverError> {
@@ -394,7 +424,7 @@ impl Receiver {
 
     /// The history of a timeline, stored before anything of the timeline is.
     async fn fetch_history(
-        &self,
+        &mut self,
         client: &mut ReplicationClient,
         timeline: TimelineId,
     ) -> Result<TimelineHistory, ReceiverError> {
@@ -402,17 +432,22 @@ impl Receiver {
             return Ok(TimelineHistory::root(timeline));
         }
         let store = HistoryStore::new(&self.dir);
-        match client.timeline_history(timeline).await {
-            Ok(file) => {
+        match (client.timeline_history(timeline).await, &mut self.newcomer) {
+            (Ok(file), Some(newcomer)) => {
+                let history = file.parse().map_err(pgwire_stream::Error::from);
+                newcomer.history = Some(file);
+                history.map_err(ReceiverError::server("understand the timeline's history"))
+            }
+            (Ok(file), None) => {
                 Ok(blocking(move || store.put(&file).and_then(|()| store.ancestry(timeline)))
                     .await??)
             }
             // The server may have lost it; what we have is as good.
-            Err(error) if error.is_wal_removed() => {
+            (Err(error), _) if error.is_wal_removed() => {
                 let stored = blocking(move || store.ancestry(timeline)).await?;
                 stored.map_err(|_| ReceiverError::server("fetch the timeline's history")(error))
             }
-            Err(error) => Err(ReceiverError::server("fetch the timeline's history")(error)),
+            (Err(error), _) => Err(ReceiverError::server("fetch the timeline's history")(error)),
         }
     }
 

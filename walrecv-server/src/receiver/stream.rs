@@ -10,6 +10,7 @@ use pgwire_stream::{
     WalEvent, WalStream,
 };
 use tokio::sync::watch;
+use tracing::Instrument;
 
 use super::open_segment::{SegmentError, fdatasync, replace};
 use super::start::{Start, Switch};
@@ -57,7 +58,9 @@ impl Receiver {
                 self.record_switch(switch).await?;
             }
             self.archiver.frontier(start.timeline, size.segment_of(start.from));
-            let (next, ended) = self.stream_timeline(client, &start, size, stop).await?;
+            let span = tracing::info_span!("stream", timeline = %start.timeline);
+            let streamed = self.stream_timeline(client, &start, size, stop).instrument(span);
+            let (next, ended) = streamed.await?;
             let (timeline, fork) = match ended {
                 (Leave::EndReached, _) => return Ok(End::Reached),
                 (Leave::Stop, _) | (_, StreamEnd::Stopped) => return Ok(End::Stopped),
@@ -102,7 +105,8 @@ impl Receiver {
             })
             .await;
         let mut stream = stream.map_err(|error| self.refused(error, timeline, from))?;
-        tracing::info!(%timeline, %from, "receiving WAL");
+        self.settle().await?;
+        tracing::info!(%from, "receiving WAL");
         self.tell_streaming(timeline, from);
         let assignment = Assignment {
             dir: self.dir.clone(),
