@@ -27,7 +27,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Task {
     /// Back up a throwaway PostgreSQL, kill it, restore it to its last commit.
-    Demo,
+    Demo(demo::Arguments),
     /// Install what is missing, then run every check and every test.
     Test(test::Arguments),
     /// List or install the PostgreSQL servers that the tests use.
@@ -36,7 +36,7 @@ enum Task {
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().task {
-        Task::Demo => demo::run(),
+        Task::Demo(arguments) => demo::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
         Task::Postgres(arguments) => postgres::run(&arguments),
     };

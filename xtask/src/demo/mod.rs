@@ -28,9 +28,16 @@ const LOAD_AFTER: Duration = Duration::from_secs(4);
 /// The name of the server in the demonstration's configuration.
 const SERVER: &str = "demo";
 
-pub(crate) fn run() -> Result<()> {
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// The PostgreSQL to use [default: the newest of the system, else any that can be had]
+    #[arg(long)]
+    major: Option<u32>,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let interrupt = Interrupt::watch()?;
-    let outcome = demonstrate(&interrupt);
+    let outcome = demonstrate(arguments, &interrupt);
     // Everything else has been removed by the destructors of what `demonstrate` held.
     walrecv::remove_copy();
     if interrupt.came() {
@@ -41,14 +48,14 @@ pub(crate) fn run() -> Result<()> {
     Ok(())
 }
 
-fn demonstrate(interrupt: &Interrupt) -> Result<String> {
+fn demonstrate(arguments: &Arguments, interrupt: &Interrupt) -> Result<String> {
     let mut scene = Scene::begin(interrupt);
 
     scene.next("building walrecv-server")?;
     build()?;
 
     scene.next("looking for a PostgreSQL")?;
-    let installation = postgres::obtain_one()?;
+    let installation = postgres::obtain_one(arguments.major)?;
     scene.tell(&format!(
         "PostgreSQL {} in {}",
         installation.version,

