@@ -134,7 +134,7 @@ impl Failure for BackupError {
             Self::Identity(error) => error.class(),
             Self::Catalog(error) => error.class(),
             Self::Wal(error) => error.class(),
-            Self::Config(_) => Class::Usage,
+            Self::Config(error) => error.class(),
             Self::Interrupted => Class::Interrupted,
             _ => Class::Failed,
         }
@@ -142,6 +142,7 @@ impl Failure for BackupError {
 
     fn hint(&self) -> Option<String> {
         match self {
+            Self::Config(error) => error.hint(),
             Self::Server(error) => error.hint(),
             Self::Storage(error) => error.hint(),
             Self::Lock(error) => error.hint(),

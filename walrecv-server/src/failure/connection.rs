@@ -20,6 +20,16 @@ impl Failure for Error {
     }
 }
 
+impl Failure for ConfigError {
+    fn class(&self) -> Class {
+        Class::Usage
+    }
+
+    fn hint(&self) -> Option<String> {
+        configuration(self)
+    }
+}
+
 /// What to do about this error of a connection that was made, or tried, as `role`.
 pub fn advice(error: &Error, role: Option<&str>) -> Option<String> {
     let text = match error {
@@ -61,7 +71,7 @@ fn configuration(error: &ConfigError) -> Option<String> {
             "write it as \"host=… user=… dbname=postgres\" or \"postgresql://user@host/postgres\""
                 .into(),
         ),
-        _ => None,
+        _ => Some("see the options of conninfo, the PG* variables, and the files they name".into()),
     }
 }
 

@@ -123,7 +123,7 @@ impl From<Undecided> for ReceiverError {
 impl Failure for ReceiverError {
     fn class(&self) -> Class {
         match self {
-            Self::Config(_) => Class::Usage,
+            Self::Config(error) => error.class(),
             Self::Gap { .. } => Class::Refused,
             Self::Writer(WriterError::Segment {
                 source: SegmentError::Diverged { .. }, ..
@@ -138,6 +138,7 @@ impl Failure for ReceiverError {
 
     fn hint(&self) -> Option<String> {
         match self {
+            Self::Config(error) => error.hint(),
             Self::Server { source, .. } if source.is_slot_in_use() => Some(
                 "another receiver uses the slot: stop it, or give this one a `slot_name` of its own"
                     .to_owned(),

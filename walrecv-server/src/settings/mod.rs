@@ -189,10 +189,12 @@ fn arguments(typed: &Typed, mistakes: &mut Vec<Mistake>) -> Layer {
     layer
 }
 
+/// Whether the configuration is read at all. What names the store more closely counts more: a home
+/// among the arguments makes up for a configuration in the environment.
 fn wants_file(typed: &Typed, arguments: &Layer, environment: &Environment) -> bool {
-    let named = typed.config.is_some() || environment.config.is_some();
-    let home = arguments.get("home").is_some() || environment.layer.get("home").is_some();
-    named || typed.scope == Scope::Servers || !home
+    let home_suffices = arguments.get("home").is_some()
+        || environment.layer.get("home").is_some() && environment.config.is_none();
+    typed.config.is_some() || typed.scope == Scope::Servers || !home_suffices
 }
 
 /// The configuration: one that is named must exist, the default one may.
