@@ -1,10 +1,12 @@
 //! How a command fails: with which exit code, and with what advice.
 
 mod connection;
+mod role;
 
 use std::error::Error;
 
 pub use connection::advice;
+pub use role::quoted_role;
 
 /// The kind of a failure, which is the exit code of the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

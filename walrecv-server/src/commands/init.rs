@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use pgwire_stream::{Config, Endpoint, ServerVersion, SystemId, TimelineId};
 
 use super::connection::{Peer, ServerFailure};
-use crate::failure::Failure;
+use crate::failure::{Failure, quoted_role};
 use crate::settings::{ServerName, ServerSettings};
 
 /// The role that the example uses.
@@ -95,9 +95,9 @@ pub fn write_configuration(first: &FirstConfiguration) -> Result<bool, WriteErro
 pub fn prepare(file: &Path, written: bool, server: &ServerName, conninfo: &str) -> InitOutcome {
     let config = Config::load(conninfo).ok();
     let role = config.as_ref().and_then(|config| config.user.clone());
-    let role = quoted(role.as_deref().unwrap_or(EXAMPLE_ROLE));
+    let role = quoted_role(role.as_deref().unwrap_or(EXAMPLE_ROLE));
     let database = config.as_ref().and_then(|config| config.dbname.clone());
-    let database = quoted(database.as_deref().unwrap_or("postgres"));
+    let database = quoted_role(database.as_deref().unwrap_or("postgres"));
     let sql = vec![
         format!("CREATE ROLE {role} LOGIN REPLICATION PASSWORD '…';"),
         format!("GRANT EXECUTE ON FUNCTION pg_switch_wal() TO {role};  -- for switch-wal"),
@@ -129,13 +129,6 @@ pub async fn reach(server: &ServerSettings) -> Result<Reached, ServerFailure> {
     let system = client.identify_system().await.map_err(peer.failed("identify"))?;
     let _ = client.close().await;
     Ok(Reached { version, system_id: system.system_id, timeline: system.timeline })
-}
-
-/// A name as SQL and `pg_hba.conf` take it.
-fn quoted(name: &str) -> String {
-    let plain = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
-        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
-    if plain { name.to_owned() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
 }
 
 fn text(first: &FirstConfiguration) -> String {

@@ -8,10 +8,11 @@ use tokio::sync::watch;
 
 use super::connection::{Peer, ServerFailure, role_of};
 use super::interruption::{NoSignals, interruption};
+use crate::daemon::ControlClient;
 use crate::failure::{Class, Failure, advice};
 use crate::receiver::{Finished, Receiver, ReceiverError, ReceiverOptions, Status};
 use crate::settings::{ServerName, ServerSettings};
-use crate::storage::{Home, LockError, LockKind, ServerDir, ServerLock, StorageError};
+use crate::storage::{Home, LockError, LockKind, ServerLock, StorageError};
 
 /// How long a receiver that was told to stop is waited for.
 const STOP_PATIENCE: Duration = Duration::from_secs(60);
@@ -97,6 +98,14 @@ pub enum ReceiveWalError {
     /// The lock of the process that receives cannot be used.
     #[error(transparent)]
     Lock(#[from] LockError),
+    /// The daemon receives, for other servers as well.
+    #[error("the WAL of server `{server}` is received by the daemon, process {process}")]
+    Daemon {
+        /// The server.
+        server: ServerName,
+        /// The daemon.
+        process: u32,
+    },
     /// A process cannot be told to stop.
     #[error("cannot stop process {process}")]
     Kill {
@@ -138,6 +147,10 @@ impl Failure for ReceiveWalError {
             Self::Signals(_) => None,
             Self::Storage(error) => error.hint(),
             Self::Lock(error) => error.hint(),
+            Self::Daemon { process, .. } => Some(format!(
+                "stop the daemon as it was started, or with `kill {process}`: that ends the \
+                 receiving of all servers"
+            )),
             Self::Kill { .. } => Some("stop it as the user that it runs as".to_owned()),
             Self::GoesOn { process, .. } => Some(format!("`ps -fp {process}` shows it")),
         }
@@ -158,7 +171,7 @@ pub async fn receive_wal(
         }
         Action::CreateSlot { if_not_exists } => create_slot(settings, if_not_exists).await?,
         Action::DropSlot => drop_slot(settings).await?,
-        Action::Stop => stop(&home.server(&settings.name)).await?,
+        Action::Stop => stop(home, &settings.name).await?,
     };
     Ok(ReceiveWalOutcome { server: settings.name.clone(), done })
 }
@@ -208,7 +221,8 @@ async fn drop_slot(settings: &ServerSettings) -> Result<Done, ServerFailure> {
     Ok(Done::SlotDropped(settings.slot_name.clone()))
 }
 
-async fn stop(store: &ServerDir) -> Result<Done, ReceiveWalError> {
+async fn stop(home: &Home, server: &ServerName) -> Result<Done, ReceiveWalError> {
+    let store = &home.server(server);
     if !ServerLock::is_held(store, LockKind::Receiver)? {
         return Ok(Done::NobodyReceives);
     }
@@ -217,6 +231,9 @@ async fn stop(store: &ServerDir) -> Result<Done, ReceiveWalError> {
         Err(LockError::Held { process: Some(process), .. }) => process,
         Err(error) => return Err(error.into()),
     };
+    if is_of_daemon(home, server).await {
+        return Err(ReceiveWalError::Daemon { server: server.clone(), process });
+    }
     let pid = i32::try_from(process).ok().and_then(Pid::from_raw);
     let Some(pid) = pid else { return Ok(Done::NobodyReceives) };
     kill_process(pid, Signal::TERM)
@@ -229,4 +246,11 @@ async fn stop(store: &ServerDir) -> Result<Done, ReceiveWalError> {
         tokio::time::sleep(STOP_INTERVAL).await;
     }
     Ok(Done::ProcessStopped(process))
+}
+
+/// Whether the daemon receives this server's WAL.
+async fn is_of_daemon(home: &Home, server: &ServerName) -> bool {
+    let Ok(mut client) = ControlClient::connect(home.path()).await else { return false };
+    let servers = client.servers().await;
+    servers.is_ok_and(|servers| servers.iter().any(|status| status.server == *server))
 }

@@ -3,7 +3,7 @@
 use pgwire_stream::{Error, Lsn, ReplicationClient, SegmentName, SegmentSize};
 
 use super::connection::{Peer, ServerFailure};
-use crate::failure::{Class, Failure};
+use crate::failure::{Class, Failure, quoted_role};
 use crate::settings::{ServerName, ServerSettings};
 
 /// What became of it.
@@ -84,9 +84,10 @@ impl Failure for SwitchWalError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Connect(error) => error.hint(),
-            Self::Denied { role, function, .. } => {
-                Some(format!("as a superuser, in that database: {}", function.grant(role)))
-            }
+            Self::Denied { role, function, .. } => Some(format!(
+                "as a superuser, in that database: {}",
+                function.grant(&quoted_role(role))
+            )),
             Self::Standby { .. } => Some(
                 "a backup does not need a switch: what is received of a \
                                           segment is durable and restorable"

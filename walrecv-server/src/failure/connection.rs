@@ -2,10 +2,8 @@
 
 use pgwire_stream::{AuthError, ConfigError, Error, ServerError, TlsError};
 
+use super::role::quoted_role;
 use super::{Class, Failure};
-
-/// Stands for the role where it is not known.
-const SOME_ROLE: &str = "ROLE";
 
 impl Failure for Error {
     fn class(&self) -> Class {
@@ -134,7 +132,7 @@ fn network(error: &std::io::Error) -> Option<String> {
 
 fn server(error: &ServerError, role: Option<&str>) -> Option<String> {
     let code = error.code?;
-    let role = role.map_or_else(|| SOME_ROLE.to_owned(), quoted_role);
+    let role = role.map_or_else(|| "ROLE".to_owned(), quoted_role);
     let text = match code.as_str() {
         "28P01" => format!(
             "see the password of {role} in ~/.pgpass, PGPASSWORD or the conninfo; as a superuser, \
@@ -194,17 +192,6 @@ fn hba_entry(message: &str, role: &str) -> String {
         }
     };
     format!("add this line to pg_hba.conf on the server, and reload it:\n{line}")
-}
-
-/// A role's name as SQL and pg_hba.conf take it.
-fn quoted_role(role: &str) -> String {
-    let plain = role.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
-        && role.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
-    if plain || role == SOME_ROLE {
-        role.to_owned()
-    } else {
-        format!("\"{}\"", role.replace('"', "\"\""))
-    }
 }
 
 #[cfg(test)]

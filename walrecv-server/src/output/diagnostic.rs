@@ -36,7 +36,9 @@ pub(super) fn sentence(failed: &Failed) -> String {
     let text = failed.failure.to_string();
     match &failed.server {
         // Most failures name their server themselves.
-        Some(server) if !text.contains(server.as_str()) => format!("server `{server}`: {text}"),
+        Some(server) if !text.contains(&format!("`{server}`")) => {
+            format!("server `{server}`: {text}")
+        }
         _ => text,
     }
 }
