@@ -149,7 +149,7 @@ fn sslmodes(installation: &Installation) -> ScenarioResult {
 fn refusals(installation: &Installation) -> ScenarioResult {
     let cluster = Cluster::options(installation)
         .hba("host replication unlisted 127.0.0.1/32 reject")
-        .config("max_wal_senders = 3")
+        .config("max_wal_senders = 6")
         .start()?;
     cluster.create_role("unprivileged", "secret", "")?;
     cluster.create_role("unlisted", "secret", "REPLICATION")?;
@@ -171,7 +171,7 @@ fn refusals(installation: &Installation) -> ScenarioResult {
                 Ok(client) => connected.push(client),
                 Err(error) => break error,
             }
-            assert!(connected.len() <= 3, "max_wal_senders has no say");
+            assert!(connected.len() <= 6, "max_wal_senders has no say");
         }
     });
     assert_eq!(full.sql_state().map(|code| code.to_string()), Some("53300".into()), "{full}");
