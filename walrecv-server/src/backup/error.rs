@@ -149,6 +149,7 @@ impl Failure for BackupError {
             Self::Identity(error) => error.hint(),
             Self::Catalog(error) => error.hint(),
             Self::Wal(error) => error.hint(),
+            Self::Config(error) => error.hint(),
             Self::Archive { .. }
             | Self::CutFile { .. }
             | Self::Manifest(_)

@@ -144,6 +144,7 @@ impl Failure for ReceiverError {
                     .to_owned(),
             ),
             Self::Connect(source) | Self::Server { source, .. } => source.hint(),
+            Self::Config(error) => error.hint(),
             Self::Identity(error) => error.hint(),
             Self::History(error) => error.hint(),
             Self::Refused(refusal) => refusal.hint(),

@@ -218,7 +218,6 @@ impl Failure for RestoreError {
     fn class(&self) -> Class {
         match self {
             Self::Backup(error) => error.class(),
-            Self::History(error) => error.class(),
             Self::Destination(error) | Self::TablespaceInPlace { source: error, .. } => {
                 error.class()
             }
