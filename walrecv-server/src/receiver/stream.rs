@@ -250,7 +250,11 @@ impl Receiver {
                 status.send_modify(|status| status.waiting_for_archive += 1);
                 archiver.wake();
             }
-            Report::DiskFull(full) => status.send_modify(|status| status.disk_full = full),
+            Report::DiskFull(full) => {
+                status.send_modify(|status| status.disk_full = full);
+                // Archived WAL takes less room than raw.
+                archiver.wake();
+            }
         }
     }
 
