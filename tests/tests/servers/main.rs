@@ -3,6 +3,7 @@
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 
 mod bad_input;
+mod commands;
 mod crashes;
 mod full_path;
 mod harness;
@@ -24,6 +25,7 @@ fn main() -> std::process::ExitCode {
         targets::register,
         crashes::register,
         bad_input::register,
+        commands::register,
     ] {
         scenarios = register(scenarios);
     }

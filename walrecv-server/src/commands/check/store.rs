@@ -133,3 +133,65 @@ fn last_backup(last: Option<&ListedBackup>) -> Row {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, Permissions};
+
+    use super::*;
+    use crate::storage::{Access, Home};
+
+    fn store() -> (tempfile::TempDir, ServerDir) {
+        let directory = tempfile::tempdir().unwrap();
+        let home = Home::new(directory.path().join("home"), Access::Private);
+        (directory, home.server(&"main".parse().unwrap()))
+    }
+
+    #[test]
+    fn what_is_not_there_yet_is_no_failure_and_is_not_made() {
+        let (directory, store) = store();
+        assert_eq!(directories(&store).state, State::Ok);
+        assert_eq!(set_apart(&store).state, State::Ok);
+        assert_eq!(backups(&store).rows[0].state, State::Warning);
+        assert_eq!(receiver(&store).state, State::Failed);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn directories_that_others_may_read_fail() {
+        let (_directory, store) = store();
+        store.create().unwrap();
+        assert_eq!(directories(&store), Row::ok(DIRECTORIES));
+        fs::set_permissions(store.path(), Permissions::from_mode(0o750)).unwrap();
+        let row = directories(&store);
+        assert_eq!(row.state, State::Failed);
+        assert!(row.remark.unwrap().ends_with("its mode is 0750, not 0700"));
+    }
+
+    #[test]
+    fn a_receiver_holds_its_lock() {
+        let (_directory, store) = store();
+        let lock = ServerLock::try_acquire(&store, LockKind::Receiver).unwrap();
+        assert_eq!(receiver(&store), Row::ok(RECEIVER));
+        drop(lock);
+        assert_eq!(receiver(&store).state, State::Failed);
+    }
+
+    #[test]
+    fn what_was_set_apart_is_told_and_fails_nothing() {
+        let (_directory, store) = store();
+        store.create().unwrap();
+        fs::write(store.errors().join("x"), b"").unwrap();
+        assert_eq!(set_apart(&store).state, State::Warning);
+    }
+
+    #[test]
+    fn an_unreadable_backup_is_a_failure() {
+        let (_directory, store) = store();
+        let backup = store.backup("20260305T151133".parse().unwrap());
+        fs::create_dir_all(backup.path()).unwrap();
+        let row = &backups(&store).rows[0];
+        assert_eq!((row.name, row.state), (LAST_BACKUP, State::Failed));
+        assert!(row.remark.as_ref().unwrap().starts_with("20260305T151133 cannot be read"));
+    }
+}
