@@ -142,7 +142,6 @@ impl Failure for BackupError {
 
     fn hint(&self) -> Option<String> {
         match self {
-            Self::Config(error) => error.hint(),
             Self::Server(error) => error.hint(),
             Self::Storage(error) => error.hint(),
             Self::Lock(error) => error.hint(),

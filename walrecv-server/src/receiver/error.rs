@@ -138,7 +138,6 @@ impl Failure for ReceiverError {
 
     fn hint(&self) -> Option<String> {
         match self {
-            Self::Config(error) => error.hint(),
             Self::Server { source, .. } if source.is_slot_in_use() => Some(
                 "another receiver uses the slot: stop it, or give this one a `slot_name` of its own"
                     .to_owned(),
