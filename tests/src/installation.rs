@@ -12,8 +12,12 @@ use std::sync::OnceLock;
 use crate::failure::{Context, Result};
 use crate::program;
 
-/// The majors that the product supports and the tests want.
-pub const MAJORS: std::ops::RangeInclusive<u32> = 10..=18;
+/// The majors that the product supports and the tests want. The last one has not been released
+/// yet and comes from a floating source only.
+pub const MAJORS: std::ops::RangeInclusive<u32> = 10..=19;
+
+/// The newest major with a pinned source.
+pub const NEWEST_PINNED: u32 = 18;
 
 /// Where an installation came from, best server under test first: pinned ones before floating
 /// ones, complete builds before those without TLS.

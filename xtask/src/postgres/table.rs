@@ -13,7 +13,8 @@ const JUDGES: [&str; 7] = [
     "pg_dumpall",
 ];
 
-pub(super) fn render(found: &[Installation]) -> String {
+/// `wanted` are the majors that were asked for; all without any.
+pub(super) fn render(found: &[Installation], wanted: &[u32]) -> String {
     let mut rows = vec![["name", "version", "TLS", "programs in", "judges"].map(String::from)];
     for installation in found {
         let judges: Vec<&str> =
@@ -47,12 +48,13 @@ pub(super) fn render(found: &[Installation]) -> String {
         })
         .collect();
     let missing: Vec<String> = MAJORS
+        .filter(|major| wanted.is_empty() || wanted.contains(major))
         .filter(|major| !found.iter().any(|installation| installation.major == *major))
         .map(|major| major.to_string())
         .collect();
     lines.push(format!("{} servers; judges: {}", found.len(), JUDGES.join(", ")));
     if !missing.is_empty() {
-        lines.push(format!("not shown or not there: {}", missing.join(", ")));
+        lines.push(format!("missing: {}", missing.join(", ")));
     }
     lines.join("\n")
 }

@@ -7,6 +7,7 @@ mod tally;
 use std::fs;
 use std::time::Instant;
 
+use walrecv_tests::installation::NEWEST_PINNED;
 use walrecv_tests::{Context, Failure, Result};
 
 use crate::paths::workspace;
@@ -16,13 +17,13 @@ use tally::Tally;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// One PostgreSQL only (18), instead of 10 to 18.
+    /// One PostgreSQL only (18), instead of 10 to 19.
     #[arg(long)]
     quick: bool,
 }
 
 /// The PostgreSQL of `--quick`.
-const QUICK: u32 = 18;
+const QUICK: u32 = NEWEST_PINNED;
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let begin = Instant::now();
