@@ -1,6 +1,6 @@
 //! What the operator wants: file, environment and arguments become validated settings.
 //!
-//! Every place gives raw values that remember where they were given (a [`layer`]); a value is
+//! Every place gives raw values that remember where they were given (a layer); a value is
 //! looked up through the layers (arguments, environment, the server's section, `[defaults]`) and
 //! parsed once, so that a mistake is told in the same words wherever it was made, and all mistakes
 //! are told at once. Knows no command and opens no connection.
