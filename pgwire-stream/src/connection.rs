@@ -10,12 +10,6 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use crate::proto::{Credentials, Event, Session};
 use crate::{Error, Misuse, Result};
 
-/// How much is asked of the network at once: two WAL messages of the usual size.
-const READ_AT_ONCE: usize = 256 << 10;
-
-/// Below this much room the buffer is renewed; a shorter read would cost a system call too many.
-const LEAST_ROOM: usize = 64 << 10;
-
 /// A [`Session`] and the stream that carries it.
 ///
 /// Every async method is cancel-safe: what was received or is still to be sent stays in the
@@ -27,6 +21,10 @@ pub struct Connection<S> {
     output: BytesMut,
     /// Whether the stream may hold back bytes that it has accepted.
     unflushed: bool,
+    /// Why nothing can be sent any more. It is told when all that was received has been read: a
+    /// server that closes the connection has often said why, which is worth more than "broken
+    /// pipe".
+    broken: Option<Error>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
@@ -42,7 +40,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let mut output = BytesMut::with_capacity(1024);
         let session = Session::new(credentials, parameters, &mut output)?;
         let input = BytesMut::with_capacity(8 << 10);
-        let mut connection = Self { stream, session, input, output, unflushed: false };
+        let mut connection =
+            Self { stream, session, input, output, unflushed: false, broken: None };
         loop {
             match connection.next_event().await? {
                 Event::Ready => return Ok(connection),
@@ -58,6 +57,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// The conversation's state.
     pub fn session(&self) -> &Session {
         &self.session
+    }
+
+    /// How many bytes are queued that the server has not been sent yet.
+    pub fn queued(&self) -> usize {
+        self.output.len()
     }
 
     /// Whether something is queued or held back that the server has not been sent yet.
@@ -97,8 +101,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.session.handle(&mut self.input, &mut self.output)
     }
 
-    /// The next event. Sends what is queued and receives at the same time, so that neither side
-    /// waits for the other.
+    /// The next event. Sends what is queued, and receives.
     ///
     /// # Errors
     /// If the connection fails or ends, or the server does not keep to the protocol.
@@ -107,18 +110,37 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             if let Some(event) = self.buffered_event()? {
                 return Ok(event);
             }
-            if poll_fn(|cx| self.poll_exchange(cx)).await? == 0 {
-                return Err(Error::Closed { during: self.session.activity() });
-            }
+            self.receive().await?;
         }
     }
 
-    /// Sends all that is queued.
+    /// Waits until more has been received, and sends what is queued meanwhile, so that neither
+    /// side waits for the other. To be called when
+    /// [`buffered_event`](Self::buffered_event) has given `None`.
     ///
     /// # Errors
-    /// If the connection fails.
-    pub async fn send(&mut self) -> Result<()> {
-        poll_fn(|cx| self.poll_send(cx)).await
+    /// If the connection fails or ends.
+    pub async fn receive(&mut self) -> Result<()> {
+        match poll_fn(|cx| self.poll_exchange(cx)).await? {
+            0 => Err(Error::Closed { during: self.session.activity() }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Sends all that is queued, or learns that nothing can be sent any more, which the next
+    /// [`next_event`](Self::next_event) tells.
+    pub async fn send(&mut self) {
+        poll_fn(|cx| self.poll_send(cx)).await;
+    }
+
+    /// Sends what the stream takes without waiting.
+    pub async fn try_send(&mut self) {
+        let send = poll_fn(|cx| {
+            let _ = self.poll_send(cx);
+            Poll::Ready(())
+        });
+        // Nobody comes back for what a used-up budget leaves behind.
+        tokio::task::unconstrained(send).await;
     }
 
     /// Says goodbye and closes the stream.
@@ -127,7 +149,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// If the connection fails before the goodbye is sent.
     pub async fn close(mut self) -> Result<()> {
         self.session.terminate(&mut self.output);
-        self.send().await?;
+        self.send().await;
+        if let Some(error) = self.broken {
+            return Err(error);
+        }
         poll_fn(|cx| Pin::new(&mut self.stream).poll_shutdown(cx)).await?;
         Ok(())
     }
@@ -135,31 +160,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Sends what the stream takes, and receives what has come. The number of bytes received; 0 at
     /// the end of the stream.
     fn poll_exchange(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize>> {
-        if let Poll::Ready(Err(error)) = self.poll_send(cx) {
-            return self.poll_last_words(cx, error);
-        }
-        self.poll_receive(cx)
-    }
-
-    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize>> {
-        if self.input.capacity() - self.input.len() < LEAST_ROOM {
-            self.input.reserve(READ_AT_ONCE);
-        }
-        let count = ready!(pin!(self.stream.read_buf(&mut self.input)).poll(cx))?;
-        Poll::Ready(Ok(count))
-    }
-
-    /// A server that closes the connection has often said why: that is worth more than "broken
-    /// pipe".
-    fn poll_last_words(&mut self, cx: &mut Context<'_>, error: Error) -> Poll<Result<usize>> {
-        self.output.clear();
-        match self.poll_receive(cx) {
-            Poll::Ready(Ok(count)) if count > 0 => Poll::Ready(Ok(count)),
-            _ => Poll::Ready(Err(error)),
+        let _ = self.poll_send(cx);
+        // The session has made room when it asked for more.
+        let received = pin!(self.stream.read_buf(&mut self.input)).poll(cx);
+        match (received, self.broken.take()) {
+            (Poll::Ready(Ok(count)), broken) if count > 0 => {
+                self.broken = broken;
+                Poll::Ready(Ok(count))
+            }
+            (_, Some(error)) => Poll::Ready(Err(error)),
+            (received, None) => received.map_err(Error::from),
         }
     }
 
-    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let result = ready!(self.poll_write_all(cx));
+        if let Err(error) = result {
+            self.output.clear();
+            self.unflushed = false;
+            self.broken = Some(error);
+        }
+        Poll::Ready(())
+    }
+
+    fn poll_write_all(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         while !self.output.is_empty() {
             let count = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.output))?;
             if count == 0 {

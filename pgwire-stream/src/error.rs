@@ -221,6 +221,9 @@ pub enum Misuse {
         /// The last position that may be reported.
         received: Lsn,
     },
+    /// Another call after one that failed for good.
+    #[error("the connection or stream has failed before")]
+    Failed,
     /// `finish` before the end of the stream.
     #[error("the stream has not ended")]
     NotFinished,

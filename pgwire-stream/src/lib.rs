@@ -13,6 +13,8 @@ pub mod manifest;
 #[cfg(feature = "tokio")]
 mod net;
 pub mod proto;
+#[cfg(test)]
+mod scripted;
 mod segment;
 mod serde_text;
 mod system;

@@ -20,7 +20,7 @@ pub use wal_stream::{StreamEnd, WalEvent, WalStream};
 use crate::connection::Connection;
 use crate::net::Stream;
 use crate::proto::{Command, Event, ResultSet};
-use crate::{Error, Result, ServerVersion, Violation};
+use crate::{Error, Result, ServerVersion, TimelineId, Violation};
 
 /// A connection for replication commands.
 ///
@@ -35,8 +35,8 @@ use crate::{Error, Result, ServerVersion, Violation};
 pub struct ReplicationClient<S = Stream> {
     connection: Connection<S>,
     version: ServerVersion,
-    /// Servers up to 14 know their timeline only after `IDENTIFY_SYSTEM`.
-    identified: bool,
+    /// The server's timeline when `IDENTIFY_SYSTEM` was last answered.
+    identified: Option<TimelineId>,
 }
 
 /// The most that one command's rows may hold.
@@ -78,14 +78,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationClient<S> {
     async fn run(&mut self, command: &Command) -> Result<ResultSet> {
         self.send(command).await?;
         let mut result = ResultSet { command: command.name, ..Default::default() };
-        let mut failure = None;
+        let mut failure: Option<Error> = None;
         let mut size = 0;
         loop {
-            match self.connection.next_event().await? {
+            let event = match (self.connection.next_event().await, failure.take()) {
+                // An administrator's or a shutdown's last word explains the end.
+                (Err(Error::Closed { .. } | Error::Io(_)), Some(failure)) => return Err(failure),
+                (event, before) => {
+                    failure = before;
+                    event?
+                }
+            };
+            match event {
                 Event::Ready => break,
                 Event::Columns(columns) => {
                     result.columns = columns;
                     result.rows.clear();
+                    size = 0;
                 }
                 Event::Row(row) => {
                     size += row.memory();
@@ -95,20 +104,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationClient<S> {
                     }
                     result.rows.push(row);
                 }
-                Event::Error(error) => failure = failure.or(Some(error)),
+                Event::Error(error) => failure = failure.or(Some(error.into())),
                 Event::Complete | Event::Notice(_) => {}
-                Event::CopyIn
-                | Event::CopyOut
-                | Event::CopyBoth
-                | Event::CopyData(_)
-                | Event::CopyDone => {
+                copy => {
+                    // Ours ends at once, and the server's is read to its end.
+                    if let Event::CopyIn | Event::CopyBoth = copy {
+                        self.connection.copy_done()?;
+                    }
                     let (message, state) = ("copy data".to_owned(), "answering with rows");
-                    return Err(Violation::Unexpected { message, state }.into());
+                    let violation = Violation::Unexpected { message, state };
+                    failure = failure.or(Some(violation.into()));
                 }
             }
         }
         match failure {
-            Some(error) => Err(error.into()),
+            Some(error) => Err(error),
             None => Ok(result),
         }
     }
@@ -116,7 +126,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationClient<S> {
     /// Sends a command, once a command that was abandoned before is over.
     async fn send(&mut self, command: &Command) -> Result<()> {
         while !self.connection.session().is_idle() {
-            self.connection.next_event().await?;
+            match self.connection.next_event().await? {
+                Event::CopyIn | Event::CopyBoth => self.connection.copy_done()?,
+                _ => {}
+            }
         }
         tracing::debug!(command = command.text, "sending");
         self.connection.query(&command.text)?;
@@ -129,3 +142,6 @@ fn required_bytes(rows: &ResultSet, column: &'static str) -> Result<Bytes, Error
     let value = rows.bytes(column)?.cloned();
     Ok(value.ok_or(Violation::Column { command: rows.command, column })?)
 }
+
+#[cfg(test)]
+mod tests;

@@ -51,7 +51,8 @@ impl Progress {
         }))
     }
 
-    /// WAL up to here is written, though perhaps not durable.
+    /// WAL up to here is written, though perhaps not durable. The server is told with the next
+    /// report, and never more than was received.
     pub fn written(&self, lsn: Lsn) {
         self.0.written.fetch_max(lsn.as_u64(), Ordering::AcqRel);
     }
@@ -72,7 +73,8 @@ impl Progress {
     }
 
     /// WAL up to here is replayed. Something that only stores WAL never reports it, or reports
-    /// what is durable if it shall satisfy `synchronous_commit = remote_apply`.
+    /// what is durable if it shall satisfy `synchronous_commit = remote_apply`. The server is told
+    /// with the next report.
     pub fn applied(&self, lsn: Lsn) {
         self.0.applied.fetch_max(lsn.as_u64(), Ordering::AcqRel);
     }
@@ -82,15 +84,21 @@ impl Progress {
     }
 
     pub(super) fn positions(&self, server_end: Lsn) -> Positions {
-        let flushed = load(&self.0.flushed);
+        let (received, flushed) = (load(&self.0.received), load(&self.0.flushed));
+        // Only `flushed` is checked when it is reported; the server checks nothing.
+        let most = received.max(flushed);
         Positions {
-            received: load(&self.0.received),
+            received,
             // What is durable is written.
-            written: load(&self.0.written).max(flushed),
+            written: load(&self.0.written).clamp(flushed, most),
             flushed,
-            applied: load(&self.0.applied),
+            applied: load(&self.0.applied).min(most),
             server_end,
         }
+    }
+
+    pub(super) fn flushed_to(&self) -> Lsn {
+        load(&self.0.flushed)
     }
 
     /// Completes when the flush position has moved since the last time.
@@ -136,5 +144,14 @@ mod tests {
         progress.written(lsn(10));
         let positions = progress.positions(lsn(0));
         assert_eq!((positions.flushed, positions.written), (lsn(90), lsn(90)));
+    }
+
+    #[test]
+    fn nothing_is_claimed_beyond_what_was_received() {
+        let progress = Progress::new(lsn(100), lsn(0));
+        progress.written(lsn(5000));
+        progress.applied(lsn(6000));
+        let positions = progress.positions(lsn(0));
+        assert_eq!((positions.written, positions.applied), (lsn(100), lsn(100)));
     }
 }

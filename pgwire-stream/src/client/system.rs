@@ -29,10 +29,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationClient<S> {
     /// What the server reports, or if the connection fails.
     pub async fn identify_system(&mut self) -> Result<SystemIdentification> {
         let rows = self.run(&Command::identify_system()).await?;
-        self.identified = true;
+        let timeline = rows.required("timeline")?;
+        self.identified = Some(timeline);
         Ok(SystemIdentification {
             system_id: rows.required("systemid")?,
-            timeline: rows.required("timeline")?,
+            timeline,
             flushed_to: rows.required("xlogpos")?,
             database: rows.parsed("dbname")?,
         })
@@ -80,11 +81,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationClient<S> {
         Ok(HistoryFile { timeline, content: required_bytes(&rows, "content")? })
     }
 
-    /// Servers up to 14 refuse to stream before they were asked who they are.
-    pub(super) async fn ensure_identified(&mut self) -> Result<()> {
-        if !self.identified {
-            self.identify_system().await?;
+    /// The timeline that the server was on when it was last asked. Servers up to 14 refuse to
+    /// stream before they were asked who they are.
+    pub(super) async fn identified_timeline(&mut self) -> Result<TimelineId> {
+        match self.identified {
+            Some(timeline) => Ok(timeline),
+            None => Ok(self.identify_system().await?.timeline),
         }
-        Ok(())
     }
 }

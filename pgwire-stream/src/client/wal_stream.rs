@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::pin;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -12,6 +12,9 @@ use crate::proto::{
     StartReplication, WalData,
 };
 use crate::{Error, Lsn, Misuse, Result, ServerError, TimelineId, Violation};
+
+/// A server that does not take this much of our reports gets no more of them for now.
+const MAX_QUEUED: usize = 4 << 10;
 
 /// What a [`WalStream`] brings.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,12 +50,15 @@ pub enum StreamEnd {
 /// [`hold`](Self::hold), which keeps the session alive and reads nothing, so that TCP slows the
 /// server down.
 pub struct WalStream<S = crate::net::Stream> {
-    client: ReplicationClient<S>,
+    pub(super) client: ReplicationClient<S>,
     feedback: Feedback,
     progress: Progress,
-    timeline: Option<TimelineId>,
+    /// The timeline that was asked for, or the server's own at that time.
+    timeline: TimelineId,
     received: Lsn,
     server_end: Lsn,
+    /// The flush position of the last report.
+    reported: Lsn,
     state: State,
     /// Rows after the end of the copy: the next timeline.
     rows: ResultSet,
@@ -69,6 +75,7 @@ enum State {
         stopped: bool,
     },
     Ended(StreamEnd),
+    Failed,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationClient<S> {
@@ -78,38 +85,32 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationClient<S> {
     /// Not cancel-safe: the client is consumed.
     ///
     /// # Errors
-    /// What the server reports: [`Error::is_slot_missing`], [`Error::is_slot_in_use`],
+    /// [`Error::Timeout`] if there is no answer within the receive limit. What the server reports: [`Error::is_slot_missing`], [`Error::is_slot_in_use`],
     /// [`Error::is_wal_removed`], a position that is not in the server's history (XX000). Some of
     /// these come only from the first [`WalStream::next`]. The client is lost with the error.
     pub async fn start_replication(mut self, options: StartReplication) -> Result<WalStream<S>> {
-        self.ensure_identified().await?;
+        let current = self.identified_timeline().await?;
         self.send(&Command::start_replication(&options)).await?;
         let mut stream = WalStream {
             client: self,
-            feedback: Feedback::new(options.intervals, Instant::now()),
+            feedback: Feedback::new(options.intervals, now()),
             progress: Progress::new(options.from, options.already_flushed),
-            timeline: options.timeline,
+            timeline: options.timeline.unwrap_or(current),
             received: options.from,
             server_end: Lsn::ZERO,
+            reported: options.already_flushed,
             state: State::Closing { stopped: false },
             rows: ResultSet { command: "START_REPLICATION", ..ResultSet::default() },
             failure: None,
         };
-        // Either streaming begins, or the answer is over at once.
-        loop {
-            match stream.client.connection.next_event().await? {
-                Event::CopyBoth => {
-                    stream.state = State::Streaming;
-                    return Ok(stream);
-                }
-                event => {
-                    stream.handle(event)?;
-                    if let State::Ended(_) = stream.state {
-                        return Ok(stream);
-                    }
-                }
-            }
+        let limit = stream.feedback.intervals().receive;
+        match limit {
+            None => stream.begin().await?,
+            Some(limit) => tokio::time::timeout(limit, stream.begin())
+                .await
+                .map_err(|_| Error::Timeout { what: "waiting for the stream to begin", limit })??,
         }
+        Ok(stream)
     }
 }
 
@@ -120,55 +121,43 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WalStream<S> {
     ///
     /// # Errors
     /// What the server reports, or if the connection fails, falls silent, or brings WAL that does
-    /// not follow what came before. The stream cannot be continued.
+    /// not follow what came before. The stream cannot be continued: what comes after an error is
+    /// [`Misuse::Failed`].
     pub async fn next(&mut self) -> Result<Option<WalEvent>> {
-        loop {
-            if let State::Ended(_) = self.state {
-                return Ok(None);
-            }
-            if let Some(event) = self.client.connection.buffered_event()? {
-                match self.handle(event)? {
-                    Some(event) => return Ok(Some(event)),
-                    None => continue,
-                }
-            }
-            let deadline = self.report_if_due(true)?;
-            let progress = self.progress.clone();
-            tokio::select! {
-                biased;
-                event = self.client.connection.next_event() => {
-                    if let Some(event) = self.handle_end(event)? {
-                        return Ok(Some(event));
-                    }
-                }
-                () = progress.news() => self.feedback.want_report(),
-                () = sleep_until(deadline) => {}
-            }
+        let result = self.receive().await;
+        if result.is_err() {
+            self.state = State::Failed;
         }
+        result
     }
 
-    /// Waits for something else while the session is kept alive and nothing is read.
+    /// Waits for something else while the session is kept alive and nothing is read. Should the
+    /// connection fail meanwhile, [`next`](Self::next) tells afterwards: the future is always
+    /// brought to its end.
+    ///
+    /// The server's silence meanwhile is not held against it.
     ///
     /// Cancel-safe if `future` is.
     ///
     /// # Errors
-    /// If the connection fails.
+    /// [`Misuse::Failed`] if the stream has failed before.
     pub async fn hold<F: Future>(&mut self, future: F) -> Result<F::Output> {
+        if self.state == State::Failed {
+            return Err(Misuse::Failed.into());
+        }
         let mut future = pin!(future);
+        self.feedback.pause(now());
         loop {
-            let deadline = self.report_if_due(false)?;
+            let deadline = self.report_if_due()?;
             let progress = self.progress.clone();
             tokio::select! {
                 biased;
                 output = &mut future => {
-                    // The silence was ours.
-                    self.feedback.received(Instant::now());
+                    self.feedback.resume(now());
                     return Ok(output);
                 }
-                sent = self.client.connection.send(), if self.client.connection.has_output() => {
-                    sent?;
-                }
-                () = progress.news() => self.feedback.want_report(),
+                () = self.client.connection.send(), if self.client.connection.has_output() => {}
+                () = progress.news() => {}
                 () = sleep_until(deadline) => {}
             }
         }
@@ -211,19 +200,81 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WalStream<S> {
         }
     }
 
-    /// A server that shuts down closes the connection right behind its last word.
-    fn handle_end(&mut self, event: Result<Event>) -> Result<Option<WalEvent>> {
-        match (event, &self.failure) {
-            (Ok(event), _) => self.handle(event),
-            (Err(Error::Closed { .. } | Error::Io(_)), Some(failure)) => {
-                Err(failure.clone().into())
+    /// Waits until streaming begins, or the answer is over at once.
+    async fn begin(&mut self) -> Result<()> {
+        loop {
+            let event = self.client.connection.next_event().await;
+            if let Ok(Event::CopyBoth) = event {
+                self.state = State::Streaming;
+                return Ok(());
             }
-            (Err(error), _) => Err(error),
+            self.handle_end(event)?;
+            if let State::Ended(_) = self.state {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn receive(&mut self) -> Result<Option<WalEvent>> {
+        self.feedback.resume(now());
+        loop {
+            match self.state {
+                State::Ended(_) => return Ok(None),
+                State::Failed => return Err(Misuse::Failed.into()),
+                State::Streaming | State::Stopping | State::Closing { .. } => {}
+            }
+            if let Some(event) = self.client.connection.buffered_event()? {
+                let event = self.handle(event)?;
+                // Answers do not wait for the caller to come back.
+                self.report_if_due()?;
+                if self.client.connection.has_output() {
+                    self.client.connection.try_send().await;
+                }
+                match event {
+                    Some(event) => return Ok(Some(event)),
+                    None => continue,
+                }
+            }
+            let deadline = self.report_if_due()?;
+            let progress = self.progress.clone();
+            tokio::select! {
+                biased;
+                received = self.client.connection.receive() => {
+                    self.handle_closed(received)?;
+                    self.feedback.received(now());
+                }
+                () = progress.news() => {}
+                // Only now, with nothing left to read, is silence the server's.
+                () = sleep_until(deadline) => {
+                    if self.due() == Action::TimedOut {
+                        let limit = self.feedback.intervals().receive.unwrap_or_default();
+                        let what = "waiting for a sign of life from the server";
+                        return Err(Error::Timeout { what, limit });
+                    }
+                }
+            }
+        }
+    }
+
+    fn handle_end(&mut self, event: Result<Event>) -> Result<Option<WalEvent>> {
+        match event {
+            Ok(event) => self.handle(event),
+            Err(error) => self.handle_closed(Err(error)).map(|()| None),
+        }
+    }
+
+    /// The server may have said why before the connection ended.
+    fn handle_closed(&mut self, received: Result<()>) -> Result<()> {
+        match (received, self.failure.take()) {
+            (Err(Error::Closed { .. } | Error::Io(_)), Some(failure)) => Err(failure.into()),
+            (received, failure) => {
+                self.failure = failure;
+                received
+            }
         }
     }
 
     fn handle(&mut self, event: Event) -> Result<Option<WalEvent>> {
-        self.feedback.received(Instant::now());
         match (self.state, event) {
             (State::Streaming | State::Stopping, Event::CopyData(payload)) => {
                 return self.copy_both(CopyBothMessage::decode(payload)?);
@@ -277,8 +328,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WalStream<S> {
             }
             CopyBothMessage::Keepalive(keepalive) => {
                 self.server_end = self.server_end.max(keepalive.server_end);
-                if keepalive.reply_requested && self.state == State::Streaming {
-                    self.report(false)?;
+                if keepalive.reply_requested {
+                    self.feedback.want_report();
                 }
                 Ok(Some(WalEvent::Keepalive(keepalive)))
             }
@@ -293,35 +344,36 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WalStream<S> {
         }
         let timeline: TimelineId = self.rows.required("next_tli")?;
         let start: Lsn = self.rows.required("next_tli_startpos")?;
-        let later = self.timeline.is_none_or(|current| timeline > current);
-        if !later || start > self.received {
+        if timeline <= self.timeline || start > self.received {
             return Err(Violation::NextTimeline.into());
         }
         Ok(StreamEnd::NextTimeline { timeline, start })
     }
 
-    /// Queues a status update if one is due. When to look again.
-    fn report_if_due(&mut self, listening: bool) -> Result<Option<Instant>> {
+    /// What is due now. No status update may follow `CopyDone`, but silence is watched to the end.
+    fn due(&mut self) -> Action {
         if self.state != State::Streaming {
-            // No status update may follow CopyDone, but silence is watched to the end.
-            return match self.feedback.poll(Instant::now(), listening) {
-                Action::TimedOut => Err(self.timed_out()),
-                Action::Report { .. } | Action::Wait(_) => Ok(self.feedback.give_up_at()),
-            };
+            return self.feedback.poll_silence(now());
         }
-        match self.feedback.poll(Instant::now(), listening) {
-            Action::Report { ask_for_reply } => {
-                self.report(ask_for_reply)?;
-                self.report_if_due(listening)
-            }
-            Action::Wait(deadline) => Ok(deadline),
-            Action::TimedOut => Err(self.timed_out()),
+        if self.progress.flushed_to() > self.reported {
+            self.feedback.want_report();
         }
+        self.feedback.poll(now())
     }
 
-    fn timed_out(&self) -> Error {
-        let limit = self.feedback.intervals().receive.unwrap_or_default();
-        Error::Timeout { what: "waiting for a sign of life from the server", limit }
+    /// Queues a status update if one is due. When to look again.
+    fn report_if_due(&mut self) -> Result<Option<Instant>, Misuse> {
+        match self.due() {
+            Action::Report { .. } if self.client.connection.queued() > MAX_QUEUED => {
+                Ok(now().checked_add(Duration::from_secs(1)))
+            }
+            Action::Report { ask_for_reply } => {
+                self.report(ask_for_reply)?;
+                self.report_if_due()
+            }
+            Action::Wait(deadline) => Ok(deadline),
+            Action::TimedOut => Ok(Some(now())),
+        }
     }
 
     fn report(&mut self, ask_for_reply: bool) -> Result<(), Misuse> {
@@ -334,9 +386,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WalStream<S> {
             reply_requested: ask_for_reply,
         };
         self.client.connection.copy_data(&status.encode())?;
-        self.feedback.reported(Instant::now(), ask_for_reply);
+        self.feedback.reported(now(), ask_for_reply);
+        self.reported = positions.flushed;
         Ok(())
     }
+}
+
+/// The runtime's clock, which tests can turn.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 async fn sleep_until(deadline: Option<Instant>) {

@@ -1,6 +1,6 @@
 //! A base backup as one list of events, in both of the protocol's generations.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use bytes::{Buf, Bytes};
 
@@ -81,8 +81,13 @@ pub enum BackupEvent {
     Progress(u64),
 }
 
-/// How many warnings are kept; the server itself stops after five per file.
+/// How many warnings are kept, and how long the text of all may be; the server itself stops after
+/// five per file.
 const MAX_WARNINGS: usize = 1000;
+const MAX_WARNING_TEXT: usize = 1 << 20;
+
+/// The most that the rows of one answer may hold: one row per tablespace.
+const MAX_ROWS: usize = 16 << 20;
 
 /// Makes [`BackupEvent`]s of a session's [`Event`]s after `BASE_BACKUP`.
 ///
@@ -100,12 +105,14 @@ pub struct BackupDecoder {
     generation: Generation,
     state: State,
     rows: ResultSet,
+    rows_memory: usize,
     start: Option<BackupStart>,
     tablespaces: Vec<BackupTablespace>,
-    /// Archives still to come, up to 14.
+    /// Archives still to come, in the order of the tablespaces.
     expected: VecDeque<Archive>,
     end: Option<BackupEnd>,
     warnings: Vec<ServerError>,
+    warning_text: usize,
     failure: Option<ServerError>,
     /// Events made of one message, in order.
     pending: VecDeque<BackupEvent>,
@@ -137,11 +144,13 @@ impl BackupDecoder {
             generation,
             state: State::Start,
             rows: ResultSet { command: "BASE_BACKUP", ..ResultSet::default() },
+            rows_memory: 0,
             start: None,
             tablespaces: Vec::new(),
             expected: VecDeque::new(),
             end: None,
             warnings: Vec::new(),
+            warning_text: 0,
             failure: None,
             pending: VecDeque::new(),
         }
@@ -201,12 +210,11 @@ impl BackupDecoder {
     /// If the event cannot come now, or is malformed.
     pub fn handle(&mut self, event: Event) -> Result<(), Error> {
         match (self.state, event) {
-            (_, Event::Notice(notice)) => {
-                if notice.severity == "WARNING" && self.warnings.len() < MAX_WARNINGS {
-                    self.warnings.push(notice);
-                }
+            (_, Event::Notice(notice)) => self.note_warning(notice),
+            // The first is the cause of those that follow.
+            (_, Event::Error(error)) => {
+                self.failure.get_or_insert(error);
             }
-            (_, Event::Error(error)) => self.failure = Some(error),
             (_, Event::Ready) => self.state = State::Finished,
             (State::Finished, _) => return Err(out_of_order()),
             (_, Event::Columns(columns)) => self.begin_rows(columns),
@@ -232,15 +240,29 @@ impl BackupDecoder {
         Ok(())
     }
 
+    fn note_warning(&mut self, notice: ServerError) {
+        let details = notice.detail.iter().chain(&notice.hint).chain(&notice.context);
+        let text = notice.message.len() + details.map(String::len).sum::<usize>();
+        if notice.severity == "WARNING"
+            && self.warnings.len() < MAX_WARNINGS
+            && self.warning_text + text <= MAX_WARNING_TEXT
+        {
+            self.warning_text += text;
+            self.warnings.push(notice);
+        }
+    }
+
     fn begin_rows(&mut self, columns: Columns) {
         self.rows.columns = columns;
         self.rows.rows.clear();
+        self.rows_memory = 0;
     }
 
     fn add_row(&mut self, row: Row) -> Result<(), Error> {
-        // One row per tablespace; a server has no use for more.
-        if self.rows.rows.len() >= 100_000 {
-            return Err(Violation::Backup("it has too many tablespaces").into());
+        self.rows_memory += row.memory();
+        if self.rows_memory > MAX_ROWS {
+            let (length, limit) = (self.rows_memory as u64, MAX_ROWS as u64);
+            return Err(Violation::TooLong { length, limit }.into());
         }
         self.rows.rows.push(row);
         Ok(())
@@ -258,9 +280,7 @@ impl BackupDecoder {
             }
             State::Tablespaces => {
                 self.tablespaces = self.decode_tablespaces()?;
-                if let Generation::CopyPerArchive { .. } = self.generation {
-                    self.expected = self.tablespaces.iter().map(archive_of).collect();
-                }
+                self.expected = self.tablespaces.iter().map(archive_of).collect();
                 self.state = State::Between;
             }
             State::Between if self.expected.is_empty() => {
@@ -268,6 +288,7 @@ impl BackupDecoder {
                 self.end = Some(BackupEnd { lsn, timeline });
                 self.state = State::Ended;
             }
+            State::Between => return Err(Violation::Backup("it lacks an archive").into()),
             _ => return Err(out_of_order()),
         }
         self.rows.rows.clear();
@@ -303,11 +324,19 @@ impl BackupDecoder {
                 size_kb: number(row, size, "size")?,
             })
         };
-        self.rows.rows.iter().map(decode).collect()
+        let tablespaces: Vec<_> = self.rows.rows.iter().map(decode).collect::<Result<_, _>>()?;
+        let distinct: BTreeSet<_> = tablespaces.iter().map(|tablespace| tablespace.oid).collect();
+        if distinct.len() != tablespaces.len() {
+            return Err(Violation::Backup("two tablespaces are the same"));
+        }
+        Ok(tablespaces)
     }
 
     fn begin_copy(&mut self) -> Result<(), Error> {
         self.state = match self.generation {
+            Generation::TypedMessages if self.expected.is_empty() => {
+                return Err(Violation::Backup("it has too many archives").into());
+            }
             Generation::TypedMessages => State::Typed(None),
             Generation::CopyPerArchive { manifest } => match self.expected.pop_front() {
                 Some(archive) => {
@@ -373,8 +402,8 @@ impl BackupDecoder {
     }
 
     /// The archive that the server announced by name, checked against the tablespaces that it
-    /// announced before.
-    fn named_archive(&self, name: String, location: String) -> Result<Archive, Error> {
+    /// announced before. Each comes once.
+    fn named_archive(&mut self, name: String, location: String) -> Result<Archive, Error> {
         let oid = match name.strip_suffix(".tar") {
             Some("base") => None,
             Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => Some(
@@ -382,11 +411,11 @@ impl BackupDecoder {
             ),
             _ => return Err(Violation::Backup("an archive's name is impossible").into()),
         };
-        if !self.tablespaces.iter().any(|tablespace| tablespace.oid == oid) {
-            return Err(Violation::Backup("an archive belongs to no tablespace").into());
-        }
+        let position = self.expected.iter().position(|archive| archive.tablespace == oid);
+        let expected = position.and_then(|position| self.expected.remove(position));
+        let expected = expected.ok_or(Violation::Backup("an archive belongs to no tablespace"))?;
         let location = (!location.is_empty()).then_some(location);
-        Ok(Archive { name, tablespace: oid, location, terminated: true })
+        Ok(Archive { location, terminated: true, ..expected })
     }
 }
 

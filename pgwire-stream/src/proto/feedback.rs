@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 /// How often a receiver reports, and how long it listens to silence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Intervals {
-    /// The longest time between two status updates; `None` reports only when there is a reason.
+    /// The longest time between two status updates; `None` or zero reports only when there is a
+    /// reason.
     pub status: Option<Duration>,
-    /// The longest silence of the server; it is asked for a sign of life at half of it. `None`
-    /// waits for ever.
+    /// The longest silence of the server; it is asked for a sign of life at half of it. `None` or
+    /// zero waits for ever.
     pub receive: Option<Duration>,
 }
 
@@ -29,18 +30,24 @@ pub enum Action {
         /// Whether the server shall answer.
         ask_for_reply: bool,
     },
-    /// The server has been silent for too long.
+    /// The server has been silent for too long, although it was asked for a sign of life.
     TimedOut,
 }
 
-/// The clockwork of a copy-both conversation. Time is always an argument.
+/// The clockwork of a copy-both conversation. Time is always an argument, and never runs back.
+///
+/// The server's silence counts only while somebody listens: not between [`pause`](Self::pause) and
+/// [`resume`](Self::resume). Nor is it given up unasked: whoever comes back late asks, and gives
+/// it half the limit to answer.
 #[derive(Debug)]
 pub struct Feedback {
     intervals: Intervals,
     last_report: Instant,
     last_received: Instant,
-    /// Whether the server was asked for a sign of life since it was last heard.
-    asked: bool,
+    /// When the server was asked for a sign of life, unless it was heard since.
+    asked: Option<Instant>,
+    /// Since when nobody listens.
+    paused: Option<Instant>,
     /// Whether a report is due without regard to the time.
     wanted: bool,
 }
@@ -48,7 +55,17 @@ pub struct Feedback {
 impl Feedback {
     /// Starts the clocks. A first report is due at once: the server learns where we are.
     pub fn new(intervals: Intervals, now: Instant) -> Self {
-        Self { intervals, last_report: now, last_received: now, asked: false, wanted: true }
+        let given = |interval: Option<Duration>| interval.filter(|time| !time.is_zero());
+        let intervals =
+            Intervals { status: given(intervals.status), receive: given(intervals.receive) };
+        Self {
+            intervals,
+            last_report: now,
+            last_received: now,
+            asked: None,
+            paused: None,
+            wanted: true,
+        }
     }
 
     /// The intervals that hold.
@@ -56,15 +73,24 @@ impl Feedback {
         self.intervals
     }
 
-    /// When the server's silence has lasted too long.
-    pub fn give_up_at(&self) -> Option<Instant> {
-        self.intervals.receive.map(|limit| self.last_received + limit)
-    }
-
     /// Something came from the server.
     pub fn received(&mut self, now: Instant) {
         self.last_received = now;
-        self.asked = false;
+        self.asked = None;
+    }
+
+    /// From now on nothing is read on purpose: silence says nothing about the server.
+    pub fn pause(&mut self, now: Instant) {
+        self.paused.get_or_insert(now);
+    }
+
+    /// Somebody listens again. Without a pause before, nothing changes.
+    pub fn resume(&mut self, now: Instant) {
+        let Some(since) = self.paused.take() else { return };
+        let pause = now.saturating_duration_since(since);
+        for at in [Some(&mut self.last_received), self.asked.as_mut()].into_iter().flatten() {
+            *at = at.checked_add(pause).unwrap_or(now).min(now);
+        }
     }
 
     /// A report is due at once: the server asked for it, or there is news.
@@ -76,33 +102,61 @@ impl Feedback {
     pub fn reported(&mut self, now: Instant, asked_for_reply: bool) {
         self.last_report = now;
         self.wanted = false;
-        self.asked |= asked_for_reply;
+        if asked_for_reply {
+            self.asked.get_or_insert(now);
+        }
     }
 
-    /// What is due now. `listening` is false while nothing is read on purpose: then silence says
-    /// nothing about the server.
-    pub fn poll(&self, now: Instant, listening: bool) -> Action {
-        let mut next: Option<Instant> = None;
-        let mut due = |at: Instant| {
-            let earlier = next.is_none_or(|next| at < next);
-            if earlier {
-                next = Some(at);
-            }
-            now >= at
-        };
+    /// What is due now.
+    pub fn poll(&self, now: Instant) -> Action {
+        let mut alarm = Alarm { now, next: None };
         let mut ask_for_reply = false;
-        if let (Some(limit), true) = (self.intervals.receive, listening) {
-            if due(self.last_received + limit) {
-                return Action::TimedOut;
+        if let (Some(limit), None) = (self.intervals.receive, self.paused) {
+            match self.asked {
+                None => ask_for_reply = alarm.is_due(self.last_received.checked_add(limit / 2)),
+                Some(asked) => {
+                    let silence = self.last_received.checked_add(limit);
+                    let unanswered = asked.checked_add(limit / 2);
+                    // A moment beyond all clocks never comes.
+                    if alarm.is_due(silence.zip(unanswered).map(|(a, b)| a.max(b))) {
+                        return Action::TimedOut;
+                    }
+                }
             }
-            ask_for_reply = !self.asked && due(self.last_received + limit / 2);
         }
-        let routine = self.intervals.status.is_some_and(|status| due(self.last_report + status));
+        let status = self.intervals.status;
+        let routine = alarm.is_due(status.and_then(|status| self.last_report.checked_add(status)));
         if self.wanted || routine || ask_for_reply {
             Action::Report { ask_for_reply }
         } else {
-            Action::Wait(next)
+            Action::Wait(alarm.next)
         }
+    }
+
+    /// What is due when nothing can be sent any more: [`Action::TimedOut`] or [`Action::Wait`].
+    pub fn poll_silence(&self, now: Instant) -> Action {
+        let mut alarm = Alarm { now, next: None };
+        let limit = self.intervals.receive.filter(|_| self.paused.is_none());
+        if alarm.is_due(limit.and_then(|limit| self.last_received.checked_add(limit))) {
+            Action::TimedOut
+        } else {
+            Action::Wait(alarm.next)
+        }
+    }
+}
+
+/// Finds the next of several moments.
+struct Alarm {
+    now: Instant,
+    next: Option<Instant>,
+}
+
+impl Alarm {
+    /// Whether the moment has come; if not, it is noted.
+    fn is_due(&mut self, at: Option<Instant>) -> bool {
+        let Some(at) = at else { return false };
+        self.next = Some(self.next.map_or(at, |next| next.min(at)));
+        self.now >= at
     }
 }
 
@@ -114,7 +168,7 @@ mod tests {
 
     fn quiet_after_first_report(start: Instant) -> Feedback {
         let mut feedback = Feedback::new(Intervals::default(), start);
-        assert_eq!(feedback.poll(start, true), Action::Report { ask_for_reply: false });
+        assert_eq!(feedback.poll(start), Action::Report { ask_for_reply: false });
         feedback.reported(start, false);
         feedback
     }
@@ -123,17 +177,17 @@ mod tests {
     fn reports_every_interval_and_asks_at_half_the_timeout() {
         let start = Instant::now();
         let mut feedback = quiet_after_first_report(start);
-        assert_eq!(feedback.poll(start, true), Action::Wait(Some(start + 10 * SECOND)));
+        assert_eq!(feedback.poll(start), Action::Wait(Some(start + 10 * SECOND)));
         for seconds in [10, 20] {
             let now = start + seconds * SECOND;
-            assert_eq!(feedback.poll(now, true), Action::Report { ask_for_reply: false });
+            assert_eq!(feedback.poll(now), Action::Report { ask_for_reply: false });
             feedback.reported(now, false);
         }
         let half = start + 30 * SECOND;
-        assert_eq!(feedback.poll(half, true), Action::Report { ask_for_reply: true });
+        assert_eq!(feedback.poll(half), Action::Report { ask_for_reply: true });
         feedback.reported(half, true);
-        assert_eq!(feedback.poll(half, true), Action::Wait(Some(half + 10 * SECOND)));
-        assert_eq!(feedback.poll(start + 60 * SECOND, true), Action::TimedOut);
+        assert_eq!(feedback.poll(half), Action::Wait(Some(half + 10 * SECOND)));
+        assert_eq!(feedback.poll(start + 60 * SECOND), Action::TimedOut);
     }
 
     #[test]
@@ -143,24 +197,80 @@ mod tests {
         let later = start + 59 * SECOND;
         feedback.reported(later, true);
         feedback.received(later);
-        assert_eq!(feedback.poll(later, true), Action::Wait(Some(later + 10 * SECOND)));
+        assert_eq!(feedback.poll(later), Action::Wait(Some(later + 10 * SECOND)));
     }
 
     #[test]
     fn silence_says_nothing_while_nobody_listens() {
         let start = Instant::now();
-        let feedback = quiet_after_first_report(start);
+        let mut feedback = quiet_after_first_report(start);
+        feedback.pause(start + SECOND);
         let now = start + 100 * SECOND;
-        assert_eq!(feedback.poll(now, false), Action::Report { ask_for_reply: false });
+        assert_eq!(feedback.poll(now), Action::Report { ask_for_reply: false });
+        feedback.reported(now, false);
+        assert_eq!(feedback.poll(now), Action::Wait(Some(now + 10 * SECOND)));
+        assert_eq!(feedback.poll_silence(now), Action::Wait(None));
+        feedback.resume(now);
+        // One second of silence counts.
+        let half = now + 29 * SECOND;
+        feedback.reported(half, false);
+        assert_eq!(feedback.poll(half - SECOND), Action::Wait(Some(half)));
+        assert_eq!(feedback.poll(half), Action::Report { ask_for_reply: true });
+    }
+
+    #[test]
+    fn short_pauses_do_not_hide_a_dead_server() {
+        let start = Instant::now();
+        let mut feedback = quiet_after_first_report(start);
+        let mut now = start;
+        let mut dead_after = None;
+        for _ in 0..200 {
+            feedback.pause(now);
+            now += SECOND;
+            feedback.resume(now);
+            now += SECOND;
+            match feedback.poll(now) {
+                Action::Report { ask_for_reply } => feedback.reported(now, ask_for_reply),
+                Action::Wait(_) => {}
+                Action::TimedOut => {
+                    dead_after = Some(now - start);
+                    break;
+                }
+            }
+        }
+        assert_eq!(dead_after, Some(120 * SECOND));
+    }
+
+    #[test]
+    fn whoever_comes_back_late_asks_before_giving_up() {
+        let start = Instant::now();
+        let mut feedback = quiet_after_first_report(start);
+        let late = start + 300 * SECOND;
+        assert_eq!(feedback.poll(late), Action::Report { ask_for_reply: true });
+        feedback.reported(late, true);
+        assert_eq!(feedback.poll(late + 29 * SECOND), Action::Report { ask_for_reply: false });
+        assert_eq!(feedback.poll(late + 30 * SECOND), Action::TimedOut);
+    }
+
+    #[test]
+    fn asking_again_does_not_extend_the_limit() {
+        let start = Instant::now();
+        let mut feedback = quiet_after_first_report(start);
+        feedback.reported(start + 30 * SECOND, true);
+        feedback.reported(start + 50 * SECOND, true);
+        assert_eq!(feedback.poll(start + 60 * SECOND), Action::TimedOut);
     }
 
     #[test]
     fn both_clocks_can_be_off() {
-        let start = Instant::now();
-        let mut feedback = Feedback::new(Intervals { status: None, receive: None }, start);
-        feedback.reported(start, false);
-        assert_eq!(feedback.poll(start + 1000 * SECOND, true), Action::Wait(None));
-        feedback.want_report();
-        assert_eq!(feedback.poll(start, true), Action::Report { ask_for_reply: false });
+        for off in [None, Some(Duration::ZERO), Some(Duration::MAX)] {
+            let start = Instant::now();
+            let mut feedback = Feedback::new(Intervals { status: off, receive: off }, start);
+            feedback.reported(start, true);
+            assert_eq!(feedback.poll(start + 1000 * SECOND), Action::Wait(None));
+            assert_eq!(feedback.poll_silence(start + 1000 * SECOND), Action::Wait(None));
+            feedback.want_report();
+            assert_eq!(feedback.poll(start), Action::Report { ask_for_reply: false });
+        }
     }
 }

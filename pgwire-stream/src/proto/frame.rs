@@ -9,14 +9,28 @@ use crate::{DecodeError, Error, Violation};
 /// 50 kB in one message.
 pub const MAX_COPY_DATA: usize = 16 << 20;
 
-/// The longest other message, such as the row that holds a timeline history file.
-pub const MAX_MESSAGE: usize = 4 << 20;
+/// The longest description of rows, and the longest row, such as the one that holds a timeline
+/// history file.
+pub const MAX_ROW: usize = 4 << 20;
+
+/// The longest error or notice.
+pub const MAX_REPORT: usize = 256 << 10;
+
+/// The longest other message; libpq's limit.
+pub const MAX_MESSAGE: usize = 30_000;
 
 /// The longest message before the login is complete, when the peer may be anybody: libpq's limit
 /// for errors, and more than enough for the rest.
 pub const MAX_LOGIN_MESSAGE: usize = 30_000;
 
 const HEADER: usize = 5;
+
+/// Below this much room the buffer is renewed: a shorter read costs a system call too many.
+const LEAST_ROOM: usize = 4 << 10;
+
+/// How large a new buffer is at least: two WAL messages of the usual size. What little there is of
+/// the next message has to be copied into it.
+const NEW_ROOM: usize = 256 << 10;
 
 /// Which limit holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,15 +41,15 @@ pub(super) enum Phase {
     Session,
 }
 
-/// One whole message, still with its header, or `None` if more bytes are needed; then room for
-/// them is reserved.
+/// One whole message, still with its header, or `None` if more bytes are needed; then there is room
+/// for them in the buffer.
 ///
 /// # Errors
 /// If the announced length cannot be, or is beyond the limit.
 pub(super) fn take(input: &mut BytesMut, phase: Phase) -> Result<Option<Frame>, Error> {
     let mut header = input.as_ref();
     let (Ok(tag), Ok(length)) = (header.try_get_u8(), header.try_get_u32()) else {
-        input.reserve(HEADER - input.len());
+        make_room(input, HEADER - input.len());
         return Ok(None);
     };
     if length < 4 {
@@ -44,6 +58,8 @@ pub(super) fn take(input: &mut BytesMut, phase: Phase) -> Result<Option<Frame>, 
     let limit = match (phase, tag) {
         (Phase::Login, _) => MAX_LOGIN_MESSAGE,
         (Phase::Session, b'd') => MAX_COPY_DATA,
+        (Phase::Session, b'T' | b'D') => MAX_ROW,
+        (Phase::Session, b'E' | b'N') => MAX_REPORT,
         (Phase::Session, _) => MAX_MESSAGE,
     };
     let total = u64::from(length) + 1;
@@ -54,10 +70,17 @@ pub(super) fn take(input: &mut BytesMut, phase: Phase) -> Result<Option<Frame>, 
     }
     let total = total as usize;
     if input.len() < total {
-        input.reserve(total - input.len());
+        make_room(input, total - input.len());
         return Ok(None);
     }
     Ok(Some(Frame { tag, bytes: input.split_to(total) }))
+}
+
+/// Makes room for the rest of a message, and for more in the same read.
+fn make_room(input: &mut BytesMut, missing: usize) {
+    if input.capacity() - input.len() < missing.max(LEAST_ROOM) {
+        input.reserve(missing.max(NEW_ROOM));
+    }
 }
 
 /// A whole message with its header.

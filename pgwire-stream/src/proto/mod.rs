@@ -26,7 +26,7 @@ pub use command::{
     BaseBackupOptions, Command, DropSlot, ManifestChecksums, PhysicalSlot, StartReplication,
 };
 pub use feedback::{Action, Feedback, Intervals};
-pub use frame::{MAX_COPY_DATA, MAX_LOGIN_MESSAGE, MAX_MESSAGE};
+pub use frame::{MAX_COPY_DATA, MAX_LOGIN_MESSAGE, MAX_MESSAGE, MAX_REPORT, MAX_ROW};
 #[cfg(feature = "tls")]
 pub(crate) use frontend::ssl_request;
 pub use rows::{Columns, ResultSet, Row};

@@ -35,7 +35,7 @@ const MAX_PARAMETERS: usize = 128;
 ///           │         │ c                 │ copy_done()   d ⟲, C
 ///           │         └──────────────── CopyStopped   d ⟲
 ///           │
-///        Draining ◀── E, from Query and every Copy state
+///        Draining ◀── E, from Idle, Query, every Copy state and itself
 ///
 ///  Letters are the server's messages: R authentication, S parameter, K cancel key, Z ready,
 ///  T columns, D row, C complete, H/G/W copy out/in/both, d copy data, c copy done, E error.
@@ -47,7 +47,8 @@ const MAX_PARAMETERS: usize = 128;
 /// [`copy_done`](Self::copy_done), [`terminate`](Self::terminate). Input:
 /// [`handle`](Self::handle), called with whatever has arrived until it gives `None`.
 ///
-/// After an `Err` the conversation cannot be continued; an [`Event::Error`] is the server's own
+/// After an `Err` the conversation cannot be continued, and every further call says
+/// [`Misuse::Failed`]; an [`Event::Error`] is the server's own
 /// and leaves it usable once [`Event::Ready`] has come.
 pub struct Session {
     state: State,
@@ -64,6 +65,7 @@ enum State {
     CopyBoth,
     CopyStopped,
     Draining,
+    Failed,
 }
 
 impl State {
@@ -78,6 +80,7 @@ impl State {
             Self::CopyBoth => "streaming",
             Self::CopyStopped => "ending the stream",
             Self::Draining => "ending a failed command",
+            Self::Failed => "failed",
         }
     }
 }
@@ -193,9 +196,24 @@ impl Session {
         input: &mut BytesMut,
         out: &mut BytesMut,
     ) -> Result<Option<Event>, Error> {
+        let result = self.next_event(input, out);
+        if result.is_err() {
+            self.state = State::Failed;
+        }
+        result
+    }
+
+    fn next_event(
+        &mut self,
+        input: &mut BytesMut,
+        out: &mut BytesMut,
+    ) -> Result<Option<Event>, Error> {
         loop {
-            let phase =
-                if matches!(self.state, State::Login(_)) { Phase::Login } else { Phase::Session };
+            let phase = match self.state {
+                State::Failed => return Err(Misuse::Failed.into()),
+                State::Login(_) => Phase::Login,
+                _ => Phase::Session,
+            };
             let Some(frame) = frame::take(input, phase)? else { return Ok(None) };
             let message = BackendMessage::decode(frame)?;
             if let Some(event) = self.advance(message, out)? {
@@ -253,7 +271,9 @@ impl Session {
                 | State::CopyOut
                 | State::CopyIn
                 | State::CopyBoth
-                | State::CopyStopped,
+                | State::CopyStopped
+                // The server may be shut down while it recovers from an error.
+                | State::Draining,
                 M::Error(error),
             ) => (State::Draining, Event::Error(error)),
             (state, message) => {

@@ -182,3 +182,56 @@ fn more_copies_than_tablespaces_are_refused() {
     assert!(decode(generation, &messages).is_err());
     assert!(decode(LEGACY, &messages).is_ok());
 }
+
+#[test]
+fn every_archive_comes_once() {
+    let base = || typed(b'n', b"base.tar\0\0");
+    let tablespace = || typed(b'n', b"16386.tar\0/srv/ts\0");
+    let begun = |archives: &[Vec<u8>]| {
+        let mut messages = headers();
+        messages.push(copy_response(b'H'));
+        messages.extend_from_slice(archives);
+        messages
+    };
+    let generation = Generation::TypedMessages;
+    assert!(decode(generation, &begun(&[base(), tablespace()])).is_ok());
+    assert!(decode(generation, &begun(&[base(), base()])).is_err());
+    let mut lacking = begun(&[base()]);
+    lacking.push(copy_done());
+    lacking.extend(position("0/2000100"));
+    assert!(decode(generation, &lacking).is_err());
+    let mut more = begun(&[base(), tablespace(), copy_done()]);
+    more.push(copy_response(b'H'));
+    assert!(decode(generation, &more).is_err());
+}
+
+#[test]
+fn two_tablespaces_are_never_the_same() {
+    let mut messages = position("0/2000028");
+    messages.push(columns(&["spcoid", "spclocation", "size"]));
+    messages.extend([row(&[None, None, None]), row(&[None, None, None]), complete("SELECT")]);
+    assert!(decode(LEGACY, &messages).is_err());
+}
+
+#[test]
+fn the_first_error_is_the_one_that_counts() {
+    let mut messages = headers();
+    messages.extend([
+        report(b'E', "ERROR", "XX001", "cause"),
+        report(b'E', "FATAL", "57P01", "shutting down"),
+    ]);
+    let decoder = decode(Generation::TypedMessages, &messages).unwrap();
+    assert_eq!(decoder.failure().unwrap().message, "cause");
+}
+
+#[test]
+fn warnings_are_kept_in_bounds() {
+    let mut messages = headers();
+    let long = "x".repeat(200_000);
+    messages.extend((0..100).map(|_| report(b'N', "WARNING", "01000", &long)));
+    messages.extend((0..2000).map(|_| report(b'N', "WARNING", "01000", "")));
+    let decoder = decode(Generation::TypedMessages, &messages).unwrap();
+    assert_eq!(decoder.warnings().len(), 1000);
+    let text: usize = decoder.warnings().iter().map(|warning| warning.message.len()).sum();
+    assert!(text <= 1 << 20, "{text}");
+}

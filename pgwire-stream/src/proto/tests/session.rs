@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::Violation;
 use crate::proto::{MAX_COPY_DATA, MAX_LOGIN_MESSAGE};
+use crate::{Misuse, Violation};
 
 /// Everything that a replication connection says after the login, at length.
 fn transcript() -> Vec<Vec<u8>> {
@@ -178,4 +178,21 @@ fn parameters_are_kept_in_bounds() {
     assert_eq!(peer.session.parameter("p999"), None);
     peer.hear(&[parameter("server_version", "16.1")]).unwrap();
     assert_eq!(peer.session.parameter("server_version"), Some("16.1"));
+}
+
+#[test]
+fn after_a_violation_nothing_is_said_any_more() {
+    let mut peer = Peer::executing("x");
+    assert!(peer.hear(&[copy_done(), ready()]).is_err());
+    assert!(matches!(peer.drain(), Err(Error::Misuse(Misuse::Failed))));
+    assert!(peer.session.query("y", &mut peer.output).is_err());
+    assert!(peer.said().is_empty());
+}
+
+#[test]
+fn a_shutdown_may_follow_an_error() {
+    let mut peer = Peer::executing("x");
+    let fatal = report(b'E', "FATAL", "57P01", "terminating");
+    let events = peer.hear(&[report(b'E', "ERROR", "58P01", "removed"), fatal]).unwrap();
+    assert!(matches!(events[..], [Event::Error(_), Event::Error(_)]));
 }
