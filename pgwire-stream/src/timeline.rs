@@ -195,6 +195,23 @@ impl TimelineHistory {
         self.switches.iter().find(|switch| switch.timeline == ancestor).map(|s| s.switch_point)
     }
 
+    /// The timelines that may have a segment from `start` to `end`, oldest first. A timeline's first
+    /// segment begins with what it inherited, so where timelines change there are several.
+    pub fn timelines_between(&self, start: Lsn, end: Lsn) -> Vec<TimelineId> {
+        let mut began = Lsn::ZERO;
+        let mut timelines = Vec::new();
+        for switch in &self.switches {
+            if began < end && switch.switch_point > start {
+                timelines.push(switch.timeline);
+            }
+            began = switch.switch_point;
+        }
+        if began < end {
+            timelines.push(self.timeline);
+        }
+        timelines
+    }
+
     /// The timeline on which the byte at `lsn` lies in this history.
     pub fn timeline_at(&self, lsn: Lsn) -> TimelineId {
         self.switches
@@ -237,6 +254,14 @@ mod tests {
         assert_eq!(history.timeline_at(lsn(0x0300_0147)), tli(1));
         assert_eq!(history.timeline_at(lsn(0x0300_0148)), tli(2));
         assert_eq!(history.timeline_at(lsn(0x0500_00A0)), tli(4));
+        let segment = |start| history.timelines_between(lsn(start), lsn(start + 0x0100_0000));
+        assert_eq!(segment(0x0200_0000), [tli(1)]);
+        assert_eq!(segment(0x0300_0000), [tli(1), tli(2)]);
+        assert_eq!(segment(0x0400_0000), [tli(2)]);
+        assert_eq!(segment(0x0500_0000), [tli(2), tli(4)]);
+        assert_eq!(segment(0x0600_0000), [tli(4)]);
+        // A switch between two segments.
+        assert_eq!(history.timelines_between(lsn(0x0500_00A0), lsn(0x0600_0000)), [tli(4)]);
     }
 
     #[test]

@@ -261,13 +261,7 @@ fn option_list(options: &BaseBackupOptions) -> Vec<String> {
         flag("TABLESPACE_MAP", options.tablespace_map),
         flag("VERIFY_CHECKSUMS", options.verify_checksums),
     ];
-    if let Some(rate) = options.max_rate_kb {
-        list.push(format!("MAX_RATE {rate}"));
-    }
-    if let Some(checksums) = options.manifest {
-        list.push("MANIFEST 'yes'".to_owned());
-        list.push(format!("MANIFEST_CHECKSUMS '{}'", checksums.name()));
-    }
+    list.extend(options_with_values(options));
     list
 }
 
@@ -286,6 +280,13 @@ fn legacy_options(options: &BaseBackupOptions, version: ServerVersion) -> Vec<St
     // Older servers do not verify, and do not know the word.
     let verifies = version.supports(Feature::ChecksumVerification);
     keyword("NOVERIFY_CHECKSUMS", verifies && !options.verify_checksums);
+    list.extend(options_with_values(options));
+    list
+}
+
+/// What is spelled alike in both grammars.
+fn options_with_values(options: &BaseBackupOptions) -> Vec<String> {
+    let mut list = Vec::new();
     if let Some(rate) = options.max_rate_kb {
         list.push(format!("MAX_RATE {rate}"));
     }

@@ -134,21 +134,7 @@ impl Coverage {
         history: &TimelineHistory,
         number: SegmentNumber,
     ) -> Vec<TimelineId> {
-        let end = self.size.end_of(number);
-        let start = self.size.start_of(number);
-        let mut began = Lsn::ZERO;
-        let mut timelines = Vec::new();
-        for switch in history.switches() {
-            // A timeline has the segment in which it began, from that segment's start on.
-            if began < end && switch.switch_point > start {
-                timelines.push(switch.timeline);
-            }
-            began = switch.switch_point;
-        }
-        if began < end {
-            timelines.push(history.timeline());
-        }
-        timelines
+        history.timelines_between(self.size.start_of(number), self.size.end_of(number))
     }
 
     /// Up to where the bytes of a segment are held that belong to this history.

@@ -20,8 +20,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
 use crate::storage::{
-    Access, ArchivedWal, ServerDir, ServerLock, Sha256Sum, StorageError, compression, durable,
-    durable::AtomicFile,
+    Access, ArchivedWal, ServerDir, ServerLock, Sha256Sum, StorageError, Stored, compression,
+    durable, durable::AtomicFile,
 };
 
 /// A directory has at most 4096 segments; this is enough for 16 kB about each.
@@ -55,6 +55,24 @@ pub struct WalIndexRecord {
     /// The transactions that ended in it: lowest and highest id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub xids: Option<(u32, u32)>,
+}
+
+impl WalIndexRecord {
+    /// What is known of a file by reading it.
+    pub fn new(file: ArchivedWal, plain: Stored, stored: Stored) -> Self {
+        Self {
+            file,
+            plain_size: plain.size,
+            plain_sha256: plain.sha256,
+            stored_size: stored.size,
+            stored_sha256: stored.sha256,
+            validity: None,
+            first_commit: None,
+            last_commit: None,
+            restore_points: Vec::new(),
+            xids: None,
+        }
+    }
 }
 
 /// Whether what was received looked like WAL.
@@ -219,18 +237,7 @@ impl WalIndex {
         let stored = File::open(&path).and_then(Sha256Sum::of_reader).map_err(fail)?;
         let plain = compression::open(&path, file.codec)?;
         let plain = Sha256Sum::of_reader(plain).map_err(fail)?;
-        Ok(WalIndexRecord {
-            file,
-            plain_size: plain.size,
-            plain_sha256: plain.sha256,
-            stored_size: stored.size,
-            stored_sha256: stored.sha256,
-            validity: None,
-            first_commit: None,
-            last_commit: None,
-            restore_points: Vec::new(),
-            xids: None,
-        })
+        Ok(WalIndexRecord::new(file, plain, stored))
     }
 
     fn append_at(&self, text: &[u8], whole: usize, line: &[u8]) -> Result<(), StorageError> {

@@ -199,18 +199,7 @@ impl Archive {
         stored: Stored,
         lock: &ServerLock,
     ) -> Result<(), ArchiveError> {
-        let record = WalIndexRecord {
-            file,
-            plain_size: plain.size,
-            plain_sha256: plain.sha256,
-            stored_size: stored.size,
-            stored_sha256: stored.sha256,
-            validity: None,
-            first_commit: None,
-            last_commit: None,
-            restore_points: Vec::new(),
-            xids: None,
-        };
+        let record = WalIndexRecord::new(file, plain, stored);
         Ok(WalIndex::of(&self.dir, file.segment).append(&record, lock)?)
     }
 

@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 
-use pgwire_stream::{Lsn, SegmentName, SegmentNumber, TimelineHistory, TimelineId, WalFileName};
+use pgwire_stream::{SegmentName, SegmentNumber, WalFileName};
 
 use super::beneath::Root;
 use super::error::RestoreError;
@@ -57,8 +57,9 @@ pub(super) fn copy(
 fn newest(plan: &Plan, number: SegmentNumber) -> Result<(SegmentName, WalFile), RestoreError> {
     let size = plan.sources.record.segment_size;
     let mut gap = None;
-    for timeline in timelines_of(&plan.sources.history, size.start_of(number), size.end_of(number))
-    {
+    let history = &plan.sources.history;
+    let timelines = history.timelines_between(size.start_of(number), size.end_of(number));
+    for timeline in timelines.into_iter().rev() {
         let segment = SegmentName::new(timeline, number, size);
         match locate(plan, &segment.to_string()) {
             Ok(Lookup::Found(file)) => return Ok((segment, file)),
@@ -75,23 +76,6 @@ fn newest(plan: &Plan, number: SegmentNumber) -> Result<(SegmentName, WalFile), 
         name: segment.to_string(),
         source: GetWalError::Gap { segment, held: 0 },
     }))
-}
-
-/// The timelines that have a segment from `start` to `end`, newest first.
-fn timelines_of(history: &TimelineHistory, start: Lsn, end: Lsn) -> Vec<TimelineId> {
-    let mut began = Lsn::ZERO;
-    let mut timelines = Vec::new();
-    for switch in history.switches() {
-        if began < end && switch.switch_point > start {
-            timelines.push(switch.timeline);
-        }
-        began = switch.switch_point;
-    }
-    if began < end {
-        timelines.push(history.timeline());
-    }
-    timelines.reverse();
-    timelines
 }
 
 fn locate(plan: &Plan, name: &str) -> Result<Lookup, RestoreError> {
@@ -126,29 +110,4 @@ fn write(
     }
     syncer.sync(copy, target);
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_segment_is_looked_for_on_the_newest_timeline_first() {
-        let tli = |number| TimelineId::new(number).unwrap();
-        let text = b"1\t0/280000\tr\n2\t0/500000\tr\n";
-        let history = TimelineHistory::parse(tli(3), text).unwrap();
-        let timelines = |number: u64| -> Vec<u32> {
-            let (start, end) = (number << 20, (number + 1) << 20);
-            timelines_of(&history, Lsn::from_u64(start), Lsn::from_u64(end))
-                .into_iter()
-                .map(TimelineId::get)
-                .collect()
-        };
-        assert_eq!(timelines(1), [1]);
-        assert_eq!(timelines(2), [2, 1]);
-        assert_eq!(timelines(4), [2]);
-        // The switch lies between the two segments.
-        assert_eq!(timelines(5), [3]);
-        assert_eq!(timelines(6), [3]);
-    }
 }
