@@ -3,7 +3,7 @@
 use zeroize::Zeroizing;
 
 use super::ConfigError;
-use super::settings::Pair;
+use super::pair::Pair;
 
 /// The pairs of a string, in order. Keywords are not looked at.
 ///

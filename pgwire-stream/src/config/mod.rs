@@ -17,9 +17,10 @@ mod environment;
 mod error;
 mod host;
 mod keyword;
+mod pair;
 mod passfile;
 mod password;
-mod session;
+mod session_attrs;
 mod settings;
 mod trust;
 mod uri;
@@ -36,7 +37,7 @@ use settings::Settings;
 pub use error::ConfigError;
 pub use host::{Endpoint, Host};
 pub use password::Password;
-pub use session::TargetSessionAttrs;
+pub use session_attrs::TargetSessionAttrs;
 pub use trust::{ChannelBinding, RootCert, SslMode};
 
 /// Everything that decides how a connection is made. Unset options have libpq's defaults.

@@ -6,17 +6,12 @@ use std::path::PathBuf;
 use zeroize::Zeroizing;
 
 use super::keyword::{self, KEYWORDS, Keyword, Treatment};
+use super::pair::Pair;
 use super::value::Value;
 use super::{
     ChannelBinding, Config, ConfigError, Keepalive, RootCert, SslMode, TargetSessionAttrs,
 };
 use super::{conninfo, host, uri};
-
-/// A keyword and its value, as written in a connection string.
-pub(super) struct Pair {
-    pub(super) keyword: String,
-    pub(super) value: Zeroizing<String>,
-}
 
 /// The options that are set; the last setting of each counts.
 #[derive(Default)]

@@ -6,7 +6,7 @@
 use zeroize::Zeroizing;
 
 use super::ConfigError;
-use super::settings::Pair;
+use super::pair::Pair;
 
 /// What follows the scheme, if the text is a URI.
 pub(super) fn strip_scheme(text: &str) -> Option<&str> {

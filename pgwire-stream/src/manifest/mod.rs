@@ -37,6 +37,7 @@
 
 mod checksum;
 mod error;
+mod hex;
 mod read;
 #[cfg(test)]
 mod tests;

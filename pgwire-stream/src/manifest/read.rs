@@ -1,11 +1,11 @@
 //! Reading a manifest while it arrives.
 
-use std::fmt::Write;
 use std::mem;
 
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
+use super::hex::{from_hex, hex};
 use super::write::last_line;
 use super::{ChecksumAlgorithm, ManifestError, ManifestFile, ManifestItem, WalRange};
 use crate::{Lsn, TimelineId};
@@ -377,20 +377,4 @@ impl Lines {
             }),
         }
     }
-}
-
-/// Lower-case hexadecimal, as in manifests.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
-}
-
-fn from_hex(text: &str) -> Option<Vec<u8>> {
-    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return None };
-    pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?)).collect()
 }

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use sha2::{Digest, Sha256};
 
-use super::read::hex;
+use super::hex::hex;
 use super::{ManifestFile, WalRange};
 use crate::SystemId;
 
