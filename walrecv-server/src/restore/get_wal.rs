@@ -208,6 +208,11 @@ pub fn locate(server: &ServerDir, name: &str, partial: bool) -> Result<Lookup, G
         }
         Err(error) => return Err(GetWalError::corrupt(name, error)),
     };
+    // They are as old as the identity. If one is gone, as when a disk is not mounted, then it is
+    // not the archive that ends here.
+    for directory in [server.wals(), server.streaming()] {
+        fs::metadata(&directory).map_err(StorageError::of("look at", &directory))?;
+    }
     match name {
         WalFileName::Segment(segment) => {
             segment.number(identity.segment_size)?;
@@ -529,6 +534,19 @@ mod tests {
         assert!(matches!(get(&server, name(1, 2), true), Err(GetWalError::Gap { held: 1000, .. })));
         // Before the first that is held is a hole as well.
         assert!(matches!(get(&server, name(1, 0), true), Err(GetWalError::Gap { .. })));
+    }
+
+    #[test]
+    fn a_part_of_the_store_that_is_gone_is_not_the_end() {
+        for gone in [ServerDir::wals, ServerDir::streaming] {
+            let (dir, server) = store();
+            // As after moving it to a disk that is not mounted now.
+            fs::remove_dir(gone(&server)).unwrap();
+            std::os::unix::fs::symlink(dir.path().join("mnt/wals"), gone(&server)).unwrap();
+            for wanted in [name(1, 1).to_string(), "00000002.history".to_owned()] {
+                assert_eq!(get(&server, wanted, true).unwrap_err().exit_code(), exit_code::IO);
+            }
+        }
     }
 
     #[test]
