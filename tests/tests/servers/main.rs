@@ -5,10 +5,12 @@
 mod bad_input;
 mod commands;
 mod crashes;
+mod disturbed_backups;
 mod full_path;
 mod harness;
 mod library_connect;
 mod library_stream;
+mod odd_places;
 mod runtime;
 mod site;
 mod targets;
@@ -26,6 +28,8 @@ fn main() -> std::process::ExitCode {
         crashes::register,
         bad_input::register,
         commands::register,
+        odd_places::register,
+        disturbed_backups::register,
     ] {
         scenarios = register(scenarios);
     }

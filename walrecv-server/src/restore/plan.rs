@@ -166,7 +166,7 @@ pub fn plan(
         }
         WalDelivery::Copy => recovery::NO_ARCHIVE_COMMAND.to_owned(),
     };
-    let settings = RecoverySettings::new(
+    let mut settings = RecoverySettings::new(
         record.server_version,
         &Recovery {
             target: &request.target,
@@ -176,6 +176,9 @@ pub fn plan(
             restore_command: &restore_command,
         },
     );
+    if tablespaces.iter().any(|tablespace| tablespace.in_place) {
+        settings.allow_in_place_tablespaces();
+    }
     let wal_bytes = match request.wal {
         WalDelivery::GetWal => 0,
         WalDelivery::Copy => wal.needed_to.bytes_since(wal.needed_from),

@@ -112,6 +112,13 @@ impl RecoverySettings {
             recovery_signal: true,
         }
     }
+
+    /// Lets a server recover that has tablespaces within its data directory: it takes them for a
+    /// damage otherwise, even if it was allowed to make them.
+    pub(super) fn allow_in_place_tablespaces(&mut self) {
+        let setting = setting(&("allow_in_place_tablespaces", "on"));
+        self.auto_conf.push(setting);
+    }
 }
 
 impl Recovery<'_> {
