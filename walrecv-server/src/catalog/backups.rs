@@ -203,6 +203,31 @@ impl Catalog {
         found.ok_or_else(|| BackupError::NoneComplete { server: self.server.name().clone() })
     }
 
+    /// The backup that an operator means to restore. As [`resolve`](Self::resolve), but a word
+    /// stands for a backup whose WAL is there, too: one that still waits for it, or has lost it, is
+    /// chosen only if there is no other.
+    ///
+    /// # Errors
+    /// If there is no such backup, or its record, the WAL or the histories cannot be read.
+    pub fn resolve_restorable(&self, wanted: &str) -> Result<BackupRecord, BackupError> {
+        let found = self.resolve(wanted)?;
+        if wanted.parse::<BackupId>().is_ok() {
+            return Ok(found);
+        }
+        let readable = self.list()?.into_iter().filter_map(|entry| entry.record.ok());
+        let mut candidates: Vec<BackupRecord> =
+            readable.filter(|record| wanted != "latest-full" || record.parent.is_none()).collect();
+        if !matches!(wanted, "first" | "oldest") {
+            candidates.reverse();
+        }
+        for candidate in candidates {
+            if self.standing(&candidate)?.status == BackupStatus::Done {
+                return Ok(candidate);
+            }
+        }
+        Ok(found)
+    }
+
     /// What a backup is worth, as it looks now.
     ///
     /// # Errors

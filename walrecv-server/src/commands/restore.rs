@@ -90,7 +90,7 @@ pub fn restore(
     serves_wal: ServesWal<'_>,
     progress: &dyn ProgressSink,
 ) -> Result<RestoreOutcome, RestoreFailure> {
-    let record = Catalog::new(&home.server(&options.server)).resolve(&options.backup)?;
+    let record = Catalog::new(&home.server(&options.server)).resolve_restorable(&options.backup)?;
     let request = Request {
         backup: record.id,
         destination: options.destination,

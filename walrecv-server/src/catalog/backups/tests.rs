@@ -146,6 +146,24 @@ fn a_backup_is_done_when_wal_reaches_its_end_and_broken_when_it_is_lost() {
 }
 
 #[test]
+fn a_restore_prefers_a_backup_whose_wal_is_there() {
+    let store = store();
+    let restorable = |wanted: &str| store.catalog.resolve_restorable(wanted).unwrap().id;
+    let lost = store.copy("2026-03-04T15:00:00Z", MIB, MIB + 1);
+    let old = store.copy("2026-03-05T15:00:00Z", 2 * MIB, 2 * MIB + 1);
+    let new = store.copy("2026-03-06T15:00:00Z", 3 * MIB, 3 * MIB + 1);
+    let waiting = store.copy("2026-03-07T15:00:00Z", 4 * MIB, 4 * MIB + 1);
+    store.begin("2026-03-08T15:00:00Z");
+    // None is better than the others: then the newest says what it lacks.
+    assert_eq!((restorable("latest"), restorable("first")), (waiting.id, lost.id));
+    store.receive(2, MIB);
+    store.receive(3, MIB);
+    assert_eq!((restorable("latest"), restorable("first")), (new.id, old.id));
+    assert_eq!(restorable(&waiting.id.to_string()), waiting.id);
+    assert!(store.catalog.resolve_restorable("newest").is_err());
+}
+
+#[test]
 fn what_was_interrupted_is_failed_by_the_next() {
     let store = store();
     let started = store.begin("2026-03-05T14:00:00Z");
