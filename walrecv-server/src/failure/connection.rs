@@ -166,6 +166,12 @@ fn server(error: &ServerError, role: Option<&str>) -> Option<String> {
                     `walrecv-server receive-wal SERVER --reset`, which leaves a gap, and take a \
                     new base backup"
             .to_owned(),
+        "XX001" => {
+            "pages of the database are damaged: the warnings name them, and the server's log. \
+                    Keep the older backups, and see to the server's disk and memory before you \
+                    repair the tables"
+                .to_owned()
+        }
         "3D000" => "name an existing database: dbname=postgres".to_owned(),
         "57P03" => "the server is starting or stopping: try again".to_owned(),
         _ => return error.hint.clone(),
