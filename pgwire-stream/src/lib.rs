@@ -1,4 +1,131 @@
-//! PostgreSQL's streaming-replication protocol.
+//! PostgreSQL's streaming-replication protocol: identify a server, keep its WAL with a slot, stream
+//! it without gaps across timelines, and take base backups, from every server from 10 on.
+//!
+//! It speaks to the server alone, over one connection of a role with `REPLICATION`. No libpq, no
+//! PostgreSQL programs, no `unsafe`.
+//!
+//! # Layers
+//!
+//! Each can be used alone, and is built only on those below it.
+//!
+//! ```text
+//!  Config ──connect──▶ ReplicationClient ──start_replication──▶ WalStream ──finish──▶ client, StreamEnd
+//!                        │  ▲                                       │
+//!                        │  └─ identify_system, show, slots, …      └─ progress() ▶ Progress (Clone)
+//!                        └──────base_backup──▶ BaseBackup ──finish──▶ client, BackupEnd
+//!  ──────────────────────────────────────────────────────────────────────────────────────────────
+//!  Connection<S>     drives a session over any AsyncRead + AsyncWrite        (feature `tokio`)
+//!  ──────────────────────────────────────────────────────────────────────────────────────────────
+//!  proto             the conversation as a value: no sockets, no clocks, no runtime
+//!  ──────────────────────────────────────────────────────────────────────────────────────────────
+//!  Lsn, TimelineId, TimelineHistory, SegmentName, ServerVersion, …           values
+//! ```
+//!
+//! A stream or a backup consumes its client and gives it back at its end. So no command can be sent
+//! in the middle of one, and everything is `Send` and can be spawned.
+//!
+//! # A receiver in twenty lines
+//!
+//! ```no_run
+//! use pgwire_stream::{Config, ReplicationClient, StartReplication, StreamEnd, WalEvent};
+//!
+//! # fn store(_: &pgwire_stream::WalData) -> std::io::Result<()> { Ok(()) }
+//! # async fn receive() -> Result<(), Box<dyn std::error::Error>> {
+//! let config = Config::load("host=db.example user=backup sslmode=verify-full")?;
+//! let mut client = ReplicationClient::connect(&config).await?;
+//! let size = client.wal_segment_size().await?;
+//! let system = client.identify_system().await?;
+//! let (mut timeline, mut from) = (system.timeline, system.flushed_to);
+//! loop {
+//!     let mut options = StartReplication::new(size.start_of(size.segment_of(from)));
+//!     options.slot = Some("archive".parse()?);
+//!     options.timeline = Some(timeline);
+//!     let mut stream = client.start_replication(options).await?;
+//!     let progress = stream.progress();
+//!     while let Some(event) = stream.next().await? {
+//!         if let WalEvent::Data(wal) = event {
+//!             store(&wal)?; // Write it, and `fsync` it: only then is it durable.
+//!             progress.flushed(wal.end())?; // The server may forget it now.
+//!         }
+//!     }
+//!     match stream.finish()? {
+//!         (idle, StreamEnd::NextTimeline { timeline: next, start }) => {
+//!             (client, timeline, from) = (idle, next, start);
+//!         }
+//!         _ => return Ok(()),
+//!     }
+//! }
+//! # }
+//! ```
+//!
+//! What cannot be stored at once is waited for inside [`WalStream::hold`], which reads nothing more
+//! and keeps the session alive.
+//!
+//! # A base backup
+//!
+//! ```no_run
+//! use pgwire_stream::{BackupEvent, BaseBackupOptions, ReplicationClient};
+//!
+//! # async fn back_up(client: ReplicationClient) -> Result<(), Box<dyn std::error::Error>> {
+//! let mut backup = client.base_backup(&BaseBackupOptions::default()).await?;
+//! let mut bytes = 0;
+//! while let Some(event) = backup.next().await? {
+//!     if let BackupEvent::ArchiveData(data) = event {
+//!         bytes += data.len();
+//!     }
+//! }
+//! // The only proof that the backup is good: the server reports damaged pages last.
+//! let (client, end) = backup.finish()?;
+//! println!("{bytes} bytes; consistent with WAL up to {}", end.lsn);
+//! # client.close().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What it does not do
+//!
+//! * It stores nothing, and never reports anything as durable by itself: that is
+//!   [`Progress::flushed`], and the caller's word.
+//! * It does not reconnect. [`Error::advice`] says whether trying again can help.
+//! * It does not decode WAL records, and streams physically only.
+//! * It starts no tasks and no timers of its own: whatever happens, happens inside the future that
+//!   is awaited. A stream that is neither in `next` nor in `hold` is silent, and the server closes
+//!   the connection after its `wal_sender_timeout`.
+//!
+//! # Cancel safety
+//!
+//! Dropping a future never breaks the conversation, because what was received or is still to be
+//! sent stays in the connection.
+//!
+//! | Dropped | What happens |
+//! |---|---|
+//! | [`WalStream::next`], [`BaseBackup::next`] | Nothing is lost; call it again. |
+//! | [`WalStream::hold`] | As with its future; the pause ends with the next call of `next`. |
+//! | a command of a [`ReplicationClient`] | It may have been executed. The next command first reads the rest of its answer. |
+//! | [`start_replication`](ReplicationClient::start_replication), [`base_backup`](ReplicationClient::base_backup), [`connect`](ReplicationClient::connect) | The connection is closed. |
+//! | the client, a stream or a backup itself | The connection is closed, and the server ends what it was doing. |
+//!
+//! # Limits
+//!
+//! Every length from the network is checked before memory is taken for it: see
+//! [`proto::MAX_COPY_DATA`] and its neighbours. Nothing that a server sends panics. Payloads are
+//! slices of the receive buffer; the library copies none, but for the beginning of a message that
+//! does not fit into the rest of its buffer.
+//!
+//! # Features
+//!
+//! Features add API; none changes what the rest does.
+//!
+//! | Feature | Default | Adds |
+//! |---|---|---|
+//! | `tokio` | yes | [`Connection`], [`ReplicationClient`] and connecting over TCP and Unix sockets |
+//! | `tls` | yes | TLS by rustls, channel binding |
+//! | `aws-lc-rs`, `ring` | `aws-lc-rs` | the cryptography that TLS uses; one is needed, neither becomes the process's default |
+//! | `native-certs` | yes | `sslrootcert=system` |
+//! | `manifest` | no | `manifest`: reading, writing and verifying `backup_manifest` |
+//! | `serde` | no | `Serialize` and `Deserialize` for the values |
+//!
+//! Without any there are the values, [`Config`] and [`proto`].
 #![forbid(unsafe_code)]
 
 #[cfg(feature = "tokio")]
@@ -7,6 +134,9 @@ mod config;
 #[cfg(feature = "tokio")]
 mod connection;
 mod error;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod lsn;
 #[cfg(feature = "manifest")]
 pub mod manifest;

@@ -15,6 +15,8 @@
 mod conninfo;
 mod environment;
 mod error;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod host;
 mod keyword;
 mod pair;

@@ -46,6 +46,11 @@ impl PassFile {
         Ok(Some(Self(content)))
     }
 
+    #[cfg(feature = "fuzzing")]
+    pub(super) fn from_content(content: Vec<u8>) -> Self {
+        Self(Zeroizing::new(content))
+    }
+
     /// The password on the first line that fits.
     pub(super) fn password(&self, host: &Host, database: &str, user: &str) -> Option<Password> {
         let port = host.port.to_string();

@@ -1,0 +1,98 @@
+//! Replays the seeds of the fuzz targets, whole and damaged, so that the targets never rot.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
+
+use std::fs;
+use std::path::Path;
+
+use pgwire_stream::fuzzing::TARGETS;
+
+/// A small generator, so that every run damages the seeds in the same way.
+struct Numbers(u64);
+
+impl Numbers {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn below(&mut self, limit: usize) -> usize {
+        (self.next() % limit.max(1) as u64) as usize
+    }
+}
+
+fn seeds(target: &str) -> Vec<Vec<u8>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds").join(target);
+    fs::read_dir(folder).unwrap().map(|file| fs::read(file.unwrap().path()).unwrap()).collect()
+}
+
+/// The bytes with a few of them changed, removed, repeated or taken from another seed.
+fn damaged(seeds: &[Vec<u8>], numbers: &mut Numbers) -> Vec<u8> {
+    let mut bytes = seeds[numbers.below(seeds.len())].clone();
+    for _ in 0..=numbers.below(6) {
+        let at = numbers.below(bytes.len());
+        let length = numbers.below(24).min(bytes.len() - at);
+        match numbers.below(6) {
+            0 => bytes.truncate(at),
+            1 => drop(bytes.drain(at..at + length)),
+            2 => drop(bytes.splice(at..at, bytes[at..at + length].to_vec())),
+            3 => {
+                let other = &seeds[numbers.below(seeds.len())];
+                let from = numbers.below(other.len());
+                let piece = &other[from..(from + length).min(other.len())];
+                bytes.splice(at..at, piece.iter().copied());
+            }
+            _ if at < bytes.len() => bytes[at] = numbers.next() as u8,
+            _ => bytes.push(numbers.next() as u8),
+        }
+    }
+    bytes
+}
+
+#[test]
+fn every_target_has_seeds_and_bears_them() {
+    for (name, target) in TARGETS {
+        let seeds = seeds(name);
+        assert!(seeds.len() > 1, "{name}");
+        for seed in &seeds {
+            target(seed);
+            for length in 0..seed.len() {
+                target(&seed[..length]);
+            }
+        }
+    }
+}
+
+#[test]
+fn damaged_seeds_are_borne() {
+    // More by hand: FUZZ_ROUNDS=1000000 cargo test --release …
+    let rounds = std::env::var("FUZZ_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(2_000);
+    for (name, target) in TARGETS {
+        let seeds = seeds(name);
+        let mut numbers = Numbers(0x9E37_79B9_7F4A_7C15);
+        for round in 0..rounds {
+            let bytes = damaged(&seeds, &mut numbers);
+            let result = std::panic::catch_unwind(|| target(&bytes));
+            assert!(
+                result.is_ok(),
+                "{name}, round {round}: {:?}",
+                bytes.escape_ascii().to_string()
+            );
+        }
+    }
+}
+
+#[test]
+fn the_targets_are_those_of_the_fuzz_crate() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/fuzz_targets");
+    let mut files: Vec<_> = fs::read_dir(folder)
+        .unwrap()
+        .map(|file| file.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned())
+        .collect();
+    let mut targets: Vec<_> = TARGETS.iter().map(|(name, _)| (*name).to_owned()).collect();
+    files.sort_unstable();
+    targets.sort_unstable();
+    assert_eq!(files, targets);
+}
