@@ -186,3 +186,7 @@ pub use timeline::{
 };
 pub use timestamp::{PgTimestamp, TimestampParseError};
 pub use version::{Feature, ServerVersion, Unsupported};
+
+#[cfg(all(doctest, feature = "tokio"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

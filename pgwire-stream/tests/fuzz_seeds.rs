@@ -6,6 +6,9 @@ use std::fs;
 use std::path::Path;
 
 use pgwire_stream::fuzzing::TARGETS;
+use pgwire_stream::manifest::ManifestReader;
+use pgwire_stream::proto::CopyBothMessage;
+use pgwire_stream::{Config, TimelineHistory, TimelineId};
 
 /// A small generator, so that every run damages the seeds in the same way.
 struct Numbers(u64);
@@ -62,6 +65,30 @@ fn every_target_has_seeds_and_bears_them() {
                 target(&seed[..length]);
             }
         }
+    }
+}
+
+/// A seed that is refused at its first byte is worth nothing.
+#[test]
+fn seeds_are_well_formed() {
+    for seed in seeds("manifest") {
+        let mut reader = ManifestReader::new();
+        assert!(reader.feed(&seed[1..]).unwrap().len() >= 4);
+        reader.finish().unwrap();
+    }
+    for seed in seeds("history") {
+        let timeline = TimelineId::new(u32::from(seed[0])).unwrap();
+        assert!(!TimelineHistory::parse(timeline, &seed[1..]).unwrap().switches().is_empty());
+    }
+    for seed in seeds("conninfo") {
+        String::from_utf8(seed).unwrap().parse::<Config>().unwrap();
+    }
+    for seed in seeds("uri") {
+        let text = format!("postgresql://{}", String::from_utf8(seed).unwrap());
+        text.parse::<Config>().unwrap();
+    }
+    for seed in seeds("wal_message") {
+        CopyBothMessage::decode(seed.into()).unwrap();
     }
 }
 
