@@ -219,7 +219,10 @@ impl Archive {
             }
             _ => return Err(ArchiveError::Differs { raw: raw.to_owned(), archived }),
         }
+        // Whoever gave it its name may not have come so far as to make that durable.
+        durable::sync_dir(&self.dir.wal_dir(file.segment))?;
         if WalIndex::of(&self.dir, file.segment).find(file)?.is_some() {
+            durable::sync_file(&self.dir.wal_index(file.segment))?;
             return Ok(());
         }
         let sum = |source: Box<dyn Read + Send>| {

@@ -13,6 +13,7 @@
 //!    that was durable, and a new file takes the failed one's place with only the bytes before it.
 //!    Reception goes on from there; the server still has the rest, because nobody acknowledged it.
 //!    A second failure ends the stream, and acknowledging with it.
+//!    Nobody knows how an earlier process ended, so what it left of a segment is written anew.
 //! 3. *A crash* may leave more in the last file than was acknowledged, and a power cut may have
 //!    torn that part. So reception resumes before the end of what was acknowledged (`start`), what
 //!    comes again is compared, and only what was received or compared on this connection is

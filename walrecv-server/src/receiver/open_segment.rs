@@ -7,11 +7,11 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use pgwire_stream::{Lsn, SegmentName};
+use pgwire_stream::{Lsn, SegmentName, WalFileName};
 
 use crate::storage::durable::{self, AtomicFile, Put};
 use crate::storage::{ServerDir, StorageError};
@@ -218,4 +218,67 @@ pub(crate) fn replace(
     let mut new = AtomicFile::create(&partial, dir.access())?;
     io::copy(&mut old.take(believed), &mut new).map_err(StorageError::of("copy", &partial))?;
     new.commit()
+}
+
+/// Puts a new file in the place of each `.partial` that an earlier process has left, with the same
+/// bytes. To be called once, before anything of it is relied on.
+///
+/// That process may have ended *because* a sync failed. Then the page cache still holds what the
+/// disk does not: it could be read back, would compare equal with what is received again, and a
+/// sync of the old file would "succeed".
+pub(crate) fn renew_inherited(dir: &ServerDir) -> Result<(), StorageError> {
+    for name in durable::list_dir(&dir.streaming())? {
+        let Some(WalFileName::Partial(segment)) = name.to_str().and_then(|name| name.parse().ok())
+        else {
+            continue;
+        };
+        let partial = dir.streaming_partial(segment);
+        if is_same_file(&partial, &dir.streaming_segment(segment))? {
+            // The renaming was a link, and came no further.
+            durable::remove_file(&partial)?;
+        } else {
+            replace(dir, segment, u64::MAX)?;
+        }
+    }
+    Ok(())
+}
+
+fn is_same_file(one: &Path, other: &Path) -> Result<bool, StorageError> {
+    let look = |path: &Path| match std::fs::metadata(path) {
+        Ok(found) => Ok(Some((found.dev(), found.ino()))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(StorageError::of("look at", path)(error)),
+    };
+    Ok(look(other)?.is_some_and(|other| look(one).is_ok_and(|one| one == Some(other))))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::storage::{Access, Home};
+
+    #[test]
+    fn what_an_earlier_process_left_is_written_anew() {
+        let home = tempfile::tempdir().unwrap();
+        let dir = Home::new(home.path(), Access::Private).server(&"main".parse().unwrap());
+        dir.create().unwrap();
+        let one: SegmentName = "000000010000000000000001".parse().unwrap();
+        let two: SegmentName = "000000010000000000000002".parse().unwrap();
+        fs::write(dir.streaming_segment(one), b"whole").unwrap();
+        fs::hard_link(dir.streaming_segment(one), dir.streaming_partial(one)).unwrap();
+        fs::write(dir.streaming_partial(two), b"begun").unwrap();
+        // Kept open, so that its number is not used again.
+        let old = File::open(dir.streaming_partial(two)).unwrap();
+
+        renew_inherited(&dir).unwrap();
+
+        let renewed = fs::metadata(dir.streaming_partial(two)).unwrap();
+        assert_ne!(renewed.ino(), old.metadata().unwrap().ino());
+        assert_eq!(fs::read(dir.streaming_partial(two)).unwrap(), b"begun");
+        assert!(!dir.streaming_partial(one).exists());
+        assert_eq!(fs::read(dir.streaming_segment(one)).unwrap(), b"whole");
+        assert_eq!(fs::read_dir(dir.streaming()).unwrap().count(), 2);
+    }
 }

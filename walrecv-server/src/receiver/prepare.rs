@@ -6,6 +6,7 @@ use pgwire_stream::{
 };
 
 use super::archive::Archive;
+use super::open_segment::renew_inherited;
 use super::slot::{self, Slot};
 use super::start::{self, Kept, Source, Start};
 use super::{Receiver, ReceiverError, blocking, held, journal, synchronous};
@@ -140,6 +141,9 @@ impl Receiver {
             };
             identity.establish(&dir)?;
             durable::collect_leftovers(&dir.streaming())?;
+            if lock.is_some() {
+                renew_inherited(&dir)?;
+            }
             // Renamed segments whose directory a former run did not come to sync.
             durable::sync_dir(&dir.streaming())?;
             Ok(lock)

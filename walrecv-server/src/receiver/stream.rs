@@ -126,7 +126,8 @@ impl Receiver {
 
         let left = match self.pump(&mut stream, &mut writer, stop, timeline).await {
             Err(ReceiverError::Writer(error)) => {
-                return Err(self.writer_failed(error, timeline).await);
+                let confirmed = stream.positions().flushed.max(durable);
+                return Err(self.writer_failed(error, timeline, confirmed).await);
             }
             left => left,
         };
@@ -139,7 +140,10 @@ impl Receiver {
         };
         match finished {
             Ok(flushed) => self.durable = Some((timeline, flushed.max(durable))),
-            Err(error) => return Err(self.writer_failed(error, timeline).await),
+            Err(error) => {
+                let confirmed = stream.positions().flushed.max(durable);
+                return Err(self.writer_failed(error, timeline, confirmed).await);
+            }
         }
         let left = left?;
         if left != Leave::ServerEnded {
@@ -261,7 +265,15 @@ impl Receiver {
     /// What to do about a writer that could not go on. After a failed write or sync, a new file
     /// takes the place of the one that failed; if that is not possible, or fails again before
     /// a segment was completed, the stream ends for good.
-    async fn writer_failed(&mut self, error: WriterError, timeline: TimelineId) -> ReceiverError {
+    ///
+    /// What the new file begins with may reach beyond `confirmed`: it was stored before, and not
+    /// all of it had come again to be compared. So the next connection begins there.
+    async fn writer_failed(
+        &mut self,
+        error: WriterError,
+        timeline: TimelineId,
+        confirmed: Lsn,
+    ) -> ReceiverError {
         let WriterError::Segment { segment, durable, source } = &error else {
             return ReceiverError::Writer(error);
         };
@@ -276,7 +288,7 @@ impl Receiver {
             error = %failure, cause = %failure.source, %segment, %durable,
             "a WAL segment could not be written; a new file takes its place"
         );
-        self.durable = Some((timeline, durable));
+        self.durable = Some((timeline, confirmed));
         let first = self.trusted.swap(false, Ordering::Relaxed);
         let size = self.segment_size;
         let dir = self.dir.clone();
