@@ -29,6 +29,9 @@ use crate::storage::ServerDir;
 /// How often a full disk is tried again.
 const FULL_DISK_PAUSE: Duration = Duration::from_millis(500);
 
+/// What a message costs besides its bytes: its own frame, and its place in the queue.
+const MESSAGE_OVERHEAD: usize = 256;
+
 /// Why the writer stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum WriterError {
@@ -83,7 +86,7 @@ pub(crate) struct Assignment {
     /// where what is stored will come again.
     pub(crate) durable: Lsn,
     pub(crate) policy: FlushPolicy,
-    /// How many received bytes may wait to be written.
+    /// How many received bytes may wait to be written, with [`MESSAGE_OVERHEAD`] for each message.
     pub(crate) budget: u32,
     pub(crate) sync_data: SyncData,
 }
@@ -98,8 +101,13 @@ pub(crate) struct FlushPolicy {
 }
 
 enum Order {
-    Data { at: Lsn, data: Bytes, _room: OwnedSemaphorePermit },
-    Flush(oneshot::Sender<()>),
+    Data {
+        at: Lsn,
+        data: Bytes,
+        _room: OwnedSemaphorePermit,
+    },
+    /// What was queued before is to be made durable.
+    Flush,
 }
 
 /// The handle of the writing thread. Dropping it without [`finish`](Self::finish) makes the thread
@@ -108,6 +116,8 @@ pub(crate) struct WalWriter {
     orders: Sender<Order>,
     room: Arc<Semaphore>,
     budget: u32,
+    /// A flush is queued, and nothing behind it.
+    flush_queued: bool,
     hurry: Hurry,
     outcome: oneshot::Receiver<Result<Lsn, WriterError>>,
 }
@@ -143,11 +153,11 @@ impl WalWriter {
                 let _ = tell.send(worker.run());
             })
             .map_err(WriterError::Thread)?;
-        Ok(Self { orders, room, budget, hurry: Hurry(hurry), outcome })
+        Ok(Self { orders, room, budget, flush_queued: false, hurry: Hurry(hurry), outcome })
     }
 
     fn permits(&self, bytes: usize) -> u32 {
-        u32::try_from(bytes).unwrap_or(u32::MAX).min(self.budget)
+        u32::try_from(bytes + MESSAGE_OVERHEAD).unwrap_or(u32::MAX).min(self.budget)
     }
 
     /// Room for so many bytes, if there is some now.
@@ -168,19 +178,18 @@ impl WalWriter {
     }
 
     /// Queues received bytes.
-    pub(crate) fn write(&self, at: Lsn, data: Bytes, room: Room) {
+    pub(crate) fn write(&mut self, at: Lsn, data: Bytes, room: Room) {
+        self.flush_queued = false;
         // If the thread is gone, `failed` tells why.
         let _ = self.orders.send(Order::Data { at, data, _room: room.0 });
     }
 
-    /// Makes everything durable that was queued before; the future tells when. Can be dropped at
-    /// any time without the flush being dropped.
-    pub(crate) fn flush(&self) -> impl Future<Output = ()> + Send + 'static {
-        let (done, wait) = oneshot::channel();
-        let _ = self.orders.send(Order::Flush(done));
-        async move {
+    /// Makes everything durable that was queued before. Costs nothing while that is being done: a
+    /// server that shuts down asks again as fast as it is answered, however long a sync takes.
+    pub(crate) fn flush(&mut self) {
+        if !std::mem::replace(&mut self.flush_queued, true) {
             // If the thread is gone, `failed` tells why.
-            let _ = wait.await;
+            let _ = self.orders.send(Order::Flush);
         }
     }
 
@@ -253,11 +262,7 @@ impl Worker {
         loop {
             match self.next() {
                 Next::Order(Order::Data { at, data, _room }) => self.take(at, &data)?,
-                Next::Order(Order::Flush(done)) => {
-                    self.flush()?;
-                    let _ = done.send(());
-                }
-                Next::Flush => self.flush()?,
+                Next::Order(Order::Flush) | Next::Flush => self.flush()?,
                 Next::End => {
                     self.flush()?;
                     return Ok(self.flushed);
@@ -463,6 +468,12 @@ mod tests {
         Ok(())
     }
 
+    async fn until(mut reached: impl FnMut() -> bool) {
+        while !reached() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
     fn block_on<T>(future: impl Future<Output = T>) -> T {
         tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
     }
@@ -526,9 +537,9 @@ mod tests {
             for number in 0..100 {
                 feed(&mut writer, number * 1000, wal(number * 1000, 1000)).await.unwrap();
                 if number % 10 == 9 {
-                    writer.flush().await;
-                    let flushed = highest.load(Ordering::SeqCst);
-                    assert_eq!(flushed, (number as u64 + 1) * 1000);
+                    writer.flush();
+                    let wanted = (number as u64 + 1) * 1000;
+                    until(|| highest.load(Ordering::SeqCst) == wanted).await;
                 }
             }
             writer.finish().await.unwrap();
@@ -542,11 +553,11 @@ mod tests {
         let (mut writer, reports) = spawn(assignment(&dir, 16_384));
         block_on(async {
             feed(&mut writer, 16_384, wal(16_384, 1000)).await.unwrap();
-            writer.flush().await;
-            assert_eq!(fs::read(dir.streaming_partial(segment(0))).unwrap(), wal(0, 20_000));
+            writer.flush();
             // Not 20000, although that is stored: only what was compared counts.
-            let last = reports.lock().unwrap().last().copied();
-            assert_eq!(last, Some(Report::Flushed(Lsn::from_u64(17_384))));
+            let compared = Some(Report::Flushed(Lsn::from_u64(17_384)));
+            until(|| reports.lock().unwrap().last().copied() == compared).await;
+            assert_eq!(fs::read(dir.streaming_partial(segment(0))).unwrap(), wal(0, 20_000));
             feed(&mut writer, 17_384, wal(17_384, 5000)).await.unwrap();
             writer.finish().await.unwrap();
         });
@@ -599,10 +610,12 @@ mod tests {
         let (mut writer, reports) = spawn(broken);
         let error = block_on(async {
             feed(&mut writer, 0, wal(0, 10_000)).await.unwrap();
-            writer.flush().await;
+            writer.flush();
+            let flushed = Report::Flushed(Lsn::from_u64(10_000));
+            until(|| reports.lock().unwrap().last() == Some(&flushed)).await;
             failing.store(true, Ordering::SeqCst);
             feed(&mut writer, 10_000, wal(10_000, 10_000)).await.unwrap();
-            writer.flush().await;
+            writer.flush();
             writer.failed().await
         });
         let WriterError::Segment { segment: failed, durable, source: SegmentError::Sync(_) } =
@@ -654,13 +667,21 @@ mod tests {
                 writer.write(Lsn::from_u64(at as u64), wal(at, 8192), room.unwrap());
                 at += 8192;
             }
-            // The disk hangs: what is not written is the budget of 64 KiB.
+            // The disk hangs: what is not written is as much of the budget as can be filled.
             let written = reports.lock().unwrap().iter().rev().find_map(|report| match report {
                 Report::Written(lsn) => Some(lsn.as_u64() as usize),
                 _ => None,
             });
-            assert_eq!(at, written.unwrap() + (64 << 10));
+            assert_eq!(at, written.unwrap() + 7 * 8192);
             assert!(writer.try_reserve(8192).is_none());
+            // What is left of it, in the smallest messages.
+            let mut small = 0;
+            while let Some(room) = writer.try_reserve(1) {
+                writer.write(Lsn::from_u64(at as u64), wal(at, 1), room);
+                at += 1;
+                small += 1;
+            }
+            assert!((1..=32).contains(&small), "{small}");
             hanging.store(false, Ordering::SeqCst);
             let end = writer.finish().await.unwrap();
             assert_eq!(end, Lsn::from_u64(at as u64));
