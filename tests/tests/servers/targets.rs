@@ -8,11 +8,14 @@ use walrecv_tests::{Cluster, Installation};
 use crate::site::Site;
 
 pub(crate) fn register(scenarios: Scenarios) -> Scenarios {
-    scenarios.per_major("recovery_targets", &[10, 12, 14, 18], recovery_targets).per_major(
-        "timelines",
-        &[10, 14, 17, 18],
-        timelines,
-    )
+    scenarios
+        .per_major("recovery_targets", &[10, 12, 14, 18], recovery_targets)
+        .per_major("timelines", &[10, 14, 17, 18], timelines)
+        .per_major(
+            "timelines_that_passed_meanwhile",
+            &[10, 14, 18],
+            timelines_that_passed_meanwhile,
+        )
 }
 
 fn insert(cluster: &Cluster, marker: &str) -> walrecv_tests::Result<()> {
@@ -100,6 +103,37 @@ fn timelines(installation: &Installation) -> ScenarioResult {
         let restored = site.restore_and_start(&name, &arguments)?;
         assert_eq!(marks(&restored)?, expected, "{choice:?}");
     }
+    assert_eq!(daemon.stop()?, 0);
+    Ok(())
+}
+
+/// The receiver has all of timeline 1, and was away while the server changed its timeline twice.
+fn timelines_that_passed_meanwhile(installation: &Installation) -> ScenarioResult {
+    let mut site = Site::new(installation)?;
+    site.cluster.execute("CREATE TABLE marks (mark text)")?;
+    let daemon = site.run()?;
+    let id = site.backup()?;
+    insert(&site.cluster, "first")?;
+    site.cluster.stop()?;
+    assert_eq!(daemon.stop()?, 0);
+    for next in ["second", "third"] {
+        if site.cluster.is_running() {
+            site.cluster.stop()?;
+        }
+        site.cluster.recover_onto_a_new_timeline()?;
+        site.cluster.start()?;
+        site.cluster.wait_until_promoted()?;
+        insert(&site.cluster, next)?;
+    }
+    let daemon = site.run()?;
+    site.settle()?;
+    let wals = site.walrecv.home().join("main/wals");
+    for history in ["00000002.history", "00000003.history"] {
+        assert!(wals.join(history).exists(), "{history}");
+    }
+    site.cluster.kill9()?;
+    let restored = site.restore_and_start("restored", &[&id])?;
+    assert_eq!(marks(&restored)?, "first second third");
     assert_eq!(daemon.stop()?, 0);
     Ok(())
 }

@@ -23,7 +23,7 @@ const APPLICATION_NAME: &str = "walrecv";
 /// is refused leaves no trace.
 pub(super) struct Newcomer {
     identity: Identity,
-    history: Option<HistoryFile>,
+    histories: Vec<HistoryFile>,
 }
 
 impl Receiver {
@@ -53,11 +53,11 @@ impl Receiver {
                 self.take_possession(identity).await?;
                 None
             }
-            None => Some(Newcomer { identity, history: None }),
+            None => Some(Newcomer { identity, histories: Vec::new() }),
         };
         self.synchronous = self.is_synchronous(&mut client, &config).await;
 
-        let history = self.fetch_history(&mut client, system.timeline).await?;
+        let (history, histories) = self.server_history(&mut client, system.timeline).await?;
         let source = Source {
             timeline: system.timeline,
             flushed_to: system.flushed_to,
@@ -72,7 +72,10 @@ impl Receiver {
             slot => slot,
         };
         if let Some((timeline, from)) = self.given_up {
+            // A gap is no reason to mix histories.
+            start::decide(held.as_ref(), &source, None)?;
             let start = self.start_after_gap(&mut client, &config, &source, slot).await?;
+            self.store_histories(histories).await?;
             // What is held of the last segment is no part of the gap.
             let held_to = held.filter(|held| held.timeline == timeline).map(|held| held.end);
             let (dir, from, to) = (self.dir.clone(), held_to.unwrap_or(from), start.from);
@@ -94,6 +97,11 @@ impl Receiver {
             by_us.or(slot.kept())
         };
         let start = start::decide(held.as_ref(), &source, kept(slot))?;
+        // Only now: the history of a server that is refused would lead a restore astray.
+        match &mut self.newcomer {
+            Some(newcomer) => newcomer.histories = histories,
+            None => self.store_histories(histories).await?,
+        }
         if held.is_some() {
             // Otherwise something comes that tells when it is reached.
             if self.options.end_at.is_some_and(|end| end <= start.from) {
@@ -117,13 +125,9 @@ impl Receiver {
 
     /// Makes the store of a server that is new.
     pub(super) async fn settle(&mut self) -> Result<(), ReceiverError> {
-        let Some(Newcomer { identity, history }) = self.newcomer.take() else { return Ok(()) };
+        let Some(Newcomer { identity, histories }) = self.newcomer.take() else { return Ok(()) };
         self.take_possession(identity).await?;
-        if let Some(history) = history {
-            let store = HistoryStore::new(&self.dir);
-            blocking(move || store.put(&history)).await??;
-        }
-        Ok(())
+        self.store_histories(histories).await
     }
 
     /// Takes the lock, makes sure that the store is this cluster's, and begins to archive.
@@ -176,33 +180,65 @@ impl Receiver {
         }
     }
 
-    /// The history of a timeline, stored before anything of the timeline is.
+    /// Stores the histories of a timeline, before anything of the timeline is stored.
     pub(super) async fn fetch_history(
-        &mut self,
+        &self,
         client: &mut ReplicationClient,
         timeline: TimelineId,
-    ) -> Result<TimelineHistory, ReceiverError> {
+    ) -> Result<(), ReceiverError> {
+        let (_, files) = self.server_history(client, timeline).await?;
+        self.store_histories(files).await
+    }
+
+    /// How the server's timeline came to be, and the files that say so, which are not stored yet.
+    ///
+    /// Among them are those of the timelines that the server went through, although nothing of them
+    /// may ever be received: a recovery looks for the newest timeline by asking for one number
+    /// after the other, and ends where the first is missing.
+    async fn server_history(
+        &self,
+        client: &mut ReplicationClient,
+        timeline: TimelineId,
+    ) -> Result<(TimelineHistory, Vec<HistoryFile>), ReceiverError> {
+        const FETCH: &str = "fetch the timeline's history";
         if timeline == TimelineId::FIRST {
-            return Ok(TimelineHistory::root(timeline));
+            return Ok((TimelineHistory::root(timeline), Vec::new()));
         }
         let store = HistoryStore::new(&self.dir);
-        match (client.timeline_history(timeline).await, &mut self.newcomer) {
-            (Ok(file), Some(newcomer)) => {
+        let mut files = Vec::new();
+        let history = match client.timeline_history(timeline).await {
+            Ok(file) => {
                 let history = file.parse().map_err(pgwire_stream::Error::from);
-                newcomer.history = Some(file);
-                history.map_err(ReceiverError::server("understand the timeline's history"))
-            }
-            (Ok(file), None) => {
-                Ok(blocking(move || store.put(&file).and_then(|()| store.ancestry(timeline)))
-                    .await??)
+                files.push(file);
+                history.map_err(ReceiverError::server("understand the timeline's history"))?
             }
             // The server may have lost it; what we have is as good.
-            (Err(error), _) if error.is_wal_removed() => {
+            Err(error) if error.is_wal_removed() => {
+                let store = store.clone();
                 let stored = blocking(move || store.ancestry(timeline)).await?;
-                stored.map_err(|_| ReceiverError::server("fetch the timeline's history")(error))
+                stored.map_err(|_| ReceiverError::server(FETCH)(error))?
             }
-            (Err(error), _) => Err(ReceiverError::server("fetch the timeline's history")(error)),
+            Err(error) => return Err(ReceiverError::server(FETCH)(error)),
+        };
+        let stored = blocking(move || store.list()).await??;
+        for ancestor in history.switches().iter().map(|switch| switch.timeline) {
+            if ancestor == TimelineId::FIRST || stored.contains(&ancestor) {
+                continue;
+            }
+            match client.timeline_history(ancestor).await {
+                Ok(file) => files.push(file),
+                Err(error) if error.is_wal_removed() => {
+                    tracing::warn!(%ancestor, "the server no longer has the history of a timeline");
+                }
+                Err(error) => return Err(ReceiverError::server(FETCH)(error)),
+            }
         }
+        Ok((history, files))
+    }
+
+    async fn store_histories(&self, files: Vec<HistoryFile>) -> Result<(), ReceiverError> {
+        let store = HistoryStore::new(&self.dir);
+        Ok(blocking(move || files.iter().try_for_each(|file| store.put(file))).await??)
     }
 
     /// The slot of a store without WAL: no gap is possible.
