@@ -33,6 +33,7 @@ use super::address;
 use super::admission::{Admission, Right};
 use super::board::Board;
 use super::client::{DaemonError, EndOfArchive, ReaderAnswer};
+use super::door::Door;
 use crate::failure::{Failure, in_one_line};
 use crate::restore::Owner;
 use crate::restore::get_wal::{GetWalError, Lookup, WalFile, locate};
@@ -69,7 +70,7 @@ impl Control {
             .route("/v1/servers/{server}/wal/{file}", get(wal))
             .fallback(unknown)
             .with_state(Arc::new(self));
-        axum::serve(listener, router.into_make_service_with_connect_info::<Peer>())
+        axum::serve(Door::new(listener), router.into_make_service_with_connect_info::<Peer>())
             .with_graceful_shutdown(async move {
                 // Also if nobody can say so any more.
                 let _ = stop.wait_for(|stop| *stop).await;
@@ -88,12 +89,12 @@ pub(super) fn listen(home: &Path) -> io::Result<UnixListener> {
 /// Who asks, as the kernel says.
 #[derive(Clone, Copy, Debug)]
 struct Peer {
-    uid: Option<u32>,
+    uid: u32,
 }
 
-impl Connected<IncomingStream<'_, UnixListener>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
-        Self { uid: stream.io().peer_cred().ok().map(|peer| peer.uid()) }
+impl Connected<IncomingStream<'_, Door>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, Door>) -> Self {
+        Self { uid: stream.io().uid() }
     }
 }
 
@@ -126,7 +127,7 @@ impl FromRequestParts<Arc<Control>> for WalReader {
 }
 
 async fn admit(parts: &Parts, control: &Arc<Control>, right: Right) -> Result<(), Denial> {
-    let peer = parts.extensions.get::<ConnectInfo<Peer>>().and_then(|ConnectInfo(peer)| peer.uid);
+    let peer = parts.extensions.get::<ConnectInfo<Peer>>().map(|ConnectInfo(peer)| peer.uid);
     let Some(uid) = peer else {
         return Err(Denial::new(StatusCode::FORBIDDEN, "the kernel does not say who is asking"));
     };

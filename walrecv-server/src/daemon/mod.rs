@@ -13,6 +13,7 @@ mod admission;
 mod board;
 mod client;
 mod control;
+mod door;
 
 use std::io;
 use std::path::PathBuf;
