@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use pgwire_stream::{SegmentName, SegmentNumber, SegmentSize, TimelineId, WalFileName};
@@ -74,12 +74,17 @@ impl Archive {
     }
 
     /// Archives all that waits; `left` is told before each file how many there are.
+    ///
+    /// The frontier does not move while a partial segment is archived: the receiver may be led
+    /// back to its timeline, as by the old primary after a failover, and must not go on with a
+    /// file that is about to be removed.
     pub(crate) fn pass(
         &self,
-        frontier: Option<Frontier>,
+        frontier: &Mutex<Option<Frontier>>,
         mut go_on: impl FnMut(u64) -> bool,
     ) -> Result<(), ArchiveError> {
-        let waiting = self.waiting(frontier)?;
+        let known = *lock_of(frontier);
+        let waiting = self.waiting(known)?;
         if waiting.is_empty() {
             go_on(0);
             return Ok(());
@@ -89,7 +94,14 @@ impl Archive {
             if !go_on((waiting.len() - done) as u64) {
                 return Ok(());
             }
-            self.archive(segment, partial, &lock)?;
+            if partial {
+                let frontier = lock_of(frontier);
+                if self.is_over(segment, *frontier) {
+                    self.archive(segment, partial, &lock)?;
+                }
+            } else {
+                self.archive(segment, partial, &lock)?;
+            }
         }
         go_on(0);
         Ok(())
@@ -104,18 +116,21 @@ impl Archive {
         for name in durable::list_dir(&self.dir.streaming())? {
             match name.to_str().and_then(|name| name.parse().ok()) {
                 Some(WalFileName::Segment(segment)) => waiting.push((segment, false)),
-                Some(WalFileName::Partial(segment)) => {
-                    let position = segment.number(self.segment_size).ok();
-                    let position = position.map(|number| (segment.timeline(), number));
-                    if position.is_some() && position < frontier {
-                        waiting.push((segment, true));
-                    }
+                Some(WalFileName::Partial(segment)) if self.is_over(segment, frontier) => {
+                    waiting.push((segment, true));
                 }
-                Some(WalFileName::History(_)) | None => {}
+                Some(WalFileName::Partial(_) | WalFileName::History(_)) | None => {}
             }
         }
         waiting.sort();
         Ok(waiting)
+    }
+
+    /// Whether nothing more comes for this partial segment.
+    fn is_over(&self, segment: SegmentName, frontier: Option<Frontier>) -> bool {
+        let position = segment.number(self.segment_size).ok();
+        let position = position.map(|number| (segment.timeline(), number));
+        position.is_some() && position < frontier
     }
 
     /// Archives one file, whatever an earlier attempt has left undone.
@@ -234,6 +249,10 @@ impl Archive {
     }
 }
 
+fn lock_of(frontier: &Mutex<Option<Frontier>>) -> MutexGuard<'_, Option<Frontier>> {
+    frontier.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn compare(raw: &Path, archived: &Path, codec: Codec) -> Result<Comparison, StorageError> {
     let mut left = File::open(raw).map_err(StorageError::of("open", raw))?;
     let mut right = compression::open(archived, codec)?;
@@ -307,10 +326,15 @@ impl Archiver {
     }
 
     /// Reception begins at this segment: partial segments before it are over.
-    pub(super) fn frontier(&self, timeline: TimelineId, segment: SegmentNumber) {
-        *self.shared.frontier.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some((timeline, segment));
+    pub(super) async fn frontier(
+        &self,
+        timeline: TimelineId,
+        segment: SegmentNumber,
+    ) -> Result<(), ReceiverError> {
+        let shared = Arc::clone(&self.shared);
+        blocking(move || *lock_of(&shared.frontier) = Some((timeline, segment))).await?;
         self.shared.news.notify_one();
+        Ok(())
     }
 
     pub(super) fn handle(&self) -> ArchiverHandle {
@@ -344,8 +368,7 @@ async fn work(archive: Arc<Archive>, shared: Arc<Shared>) {
         }
         let (archive, watched) = (Arc::clone(&archive), Arc::clone(&shared));
         let pass = blocking(move || {
-            let frontier = *watched.frontier.lock().unwrap_or_else(PoisonError::into_inner);
-            archive.pass(frontier, |left| {
+            archive.pass(&watched.frontier, |left| {
                 watched.status.send_modify(|status| status.waiting_for_archive = left);
                 !watched.stop.load(Ordering::Relaxed)
             })
@@ -410,8 +433,13 @@ mod tests {
         ArchivedWal { partial: true, ..whole() }
     }
 
-    fn frontier(timeline: u32, number: u64) -> Option<Frontier> {
-        Some((TimelineId::new(timeline).unwrap(), SegmentNumber::from_u64(number)))
+    fn frontier(timeline: u32, number: u64) -> Mutex<Option<Frontier>> {
+        let timeline = TimelineId::new(timeline).unwrap();
+        Mutex::new(Some((timeline, SegmentNumber::from_u64(number))))
+    }
+
+    fn nowhere() -> Mutex<Option<Frontier>> {
+        Mutex::new(None)
     }
 
     fn records(dir: &ServerDir) -> Vec<WalIndexRecord> {
@@ -432,7 +460,7 @@ mod tests {
                 fs::write(dir.wal_dir(one()).join(name), b"half").unwrap();
             }
             if crashed_after >= 2 {
-                archive.pass(None, |_| true).unwrap();
+                archive.pass(&nowhere(), |_| true).unwrap();
                 if crashed_after == 2 {
                     fs::remove_file(dir.wal_index(one())).unwrap();
                 }
@@ -440,7 +468,7 @@ mod tests {
                     fs::write(&raw, wal(SEGMENT)).unwrap();
                 }
             }
-            archive.pass(None, |_| true).unwrap();
+            archive.pass(&nowhere(), |_| true).unwrap();
             assert!(!raw.exists());
             assert_eq!(content(&dir, whole()), wal(SEGMENT), "{crashed_after}");
             let [record] = &records(&dir)[..] else { panic!("{crashed_after}") };
@@ -456,16 +484,16 @@ mod tests {
         let Store { dir, archive, _home } = store();
         let raw = dir.streaming_segment(one());
         fs::write(&raw, wal(SEGMENT - 1)).unwrap();
-        let error = archive.pass(None, |_| true).unwrap_err();
+        let error = archive.pass(&nowhere(), |_| true).unwrap_err();
         assert!(matches!(error, ArchiveError::WrongSize { .. }), "{error}");
         assert!(raw.exists() && !dir.archived_file(whole()).exists());
 
         fs::write(&raw, wal(SEGMENT)).unwrap();
-        archive.pass(None, |_| true).unwrap();
+        archive.pass(&nowhere(), |_| true).unwrap();
         let mut other = wal(SEGMENT);
         other[700_000] ^= 1;
         fs::write(&raw, &other).unwrap();
-        let error = archive.pass(None, |_| true).unwrap_err();
+        let error = archive.pass(&nowhere(), |_| true).unwrap_err();
         assert!(matches!(error, ArchiveError::Differs { .. }), "{error}");
         assert_eq!(fs::read(&raw).unwrap(), other);
         assert_eq!(content(&dir, whole()), wal(SEGMENT));
@@ -476,19 +504,30 @@ mod tests {
         let Store { dir, archive, _home } = store();
         let raw = dir.streaming_partial(one());
         fs::write(&raw, wal(5000)).unwrap();
-        for open in [None, frontier(1, 0), frontier(1, 1)] {
-            archive.pass(open, |_| true).unwrap();
+        for open in [nowhere(), frontier(1, 0), frontier(1, 1)] {
+            archive.pass(&open, |_| true).unwrap();
             assert!(raw.exists(), "{open:?}");
         }
-        archive.pass(frontier(2, 1), |_| true).unwrap();
+        archive.pass(&frontier(2, 1), |_| true).unwrap();
         assert!(!raw.exists());
         assert_eq!(content(&dir, cut()), wal(5000));
         assert_eq!(records(&dir)[0].plain_size, 5000);
 
+        // Meanwhile the receiver was led back to it.
+        fs::write(&raw, wal(6000)).unwrap();
+        let moving = frontier(2, 1);
+        archive
+            .pass(&moving, |_| {
+                *moving.lock().unwrap() = *frontier(1, 1).lock().unwrap();
+                true
+            })
+            .unwrap();
+        assert!(raw.exists());
+
         // Received again: shorter, then longer.
         for (length, kept) in [(4000, 5000), (0, 5000), (6000, 6000)] {
             fs::write(&raw, wal(length)).unwrap();
-            archive.pass(frontier(1, 2), |_| true).unwrap();
+            archive.pass(&frontier(1, 2), |_| true).unwrap();
             assert!(!raw.exists());
             assert_eq!(content(&dir, cut()), wal(kept));
         }
@@ -504,14 +543,14 @@ mod tests {
         }
         let mut seen = Vec::new();
         archive
-            .pass(None, |left| {
+            .pass(&nowhere(), |left| {
                 seen.push(left);
                 left > 1
             })
             .unwrap();
         assert_eq!(seen, [3, 2, 1]);
         assert!(!dir.streaming_segment(one()).exists());
-        archive.pass(None, |_| true).unwrap();
+        archive.pass(&nowhere(), |_| true).unwrap();
         assert_eq!(fs::read_dir(dir.streaming()).unwrap().count(), 0);
     }
 }

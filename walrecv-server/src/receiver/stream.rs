@@ -57,7 +57,7 @@ impl Receiver {
             if let Some(switch) = start.switch {
                 self.record_switch(switch).await?;
             }
-            self.archiver.frontier(start.timeline, size.segment_of(start.from));
+            self.archiver.frontier(start.timeline, size.segment_of(start.from)).await?;
             let span = tracing::info_span!("stream", timeline = %start.timeline);
             let streamed = self.stream_timeline(client, &start, size, stop).instrument(span);
             let (next, ended) = streamed.await?;
@@ -219,7 +219,7 @@ impl Receiver {
                     self.tell_heard(keepalive.server_end);
                     if keepalive.reply_requested {
                         // A server that shuts down waits until it hears that all is durable.
-                        drop(writer.flush());
+                        writer.flush();
                     }
                 }
             }
