@@ -215,7 +215,15 @@ impl Archive {
         lock: &ServerLock,
     ) -> Result<(), ArchiveError> {
         let record = WalIndexRecord::new(file, plain, stored);
-        Ok(WalIndex::of(&self.dir, file.segment).append(&record, lock)?)
+        let index = WalIndex::of(&self.dir, file.segment);
+        match index.append(&record, lock) {
+            // Nothing may wait for a file that can be made again.
+            Err(error @ (WalIndexError::Damaged { .. } | WalIndexError::TooLarge { .. })) => {
+                tracing::error!(error = %error, "making the index again from the segments");
+                Ok(index.rebuild(lock).map(drop)?)
+            }
+            appended => Ok(appended?),
+        }
     }
 
     /// The file is archived already. Its record may be missing, and a cut tail may have grown.
@@ -236,7 +244,8 @@ impl Archive {
         }
         // Whoever gave it its name may not have come so far as to make that durable.
         durable::sync_dir(&self.dir.wal_dir(file.segment))?;
-        if WalIndex::of(&self.dir, file.segment).find(file)?.is_some() {
+        // One that is damaged is made again when the record is added.
+        if let Ok(Some(_)) = WalIndex::of(&self.dir, file.segment).find(file) {
             durable::sync_file(&self.dir.wal_index(file.segment))?;
             return Ok(());
         }
@@ -532,6 +541,24 @@ mod tests {
             assert_eq!(content(&dir, cut()), wal(kept));
         }
         assert_eq!(records(&dir).last().unwrap().plain_size, 6000);
+    }
+
+    #[test]
+    fn a_damaged_index_is_made_again() {
+        let Store { dir, archive, _home } = store();
+        for number in 1..=3 {
+            let segment = format!("00000001000000000000000{number}").parse().unwrap();
+            fs::write(dir.streaming_segment(segment), wal(SEGMENT)).unwrap();
+            archive.pass(&nowhere(), |_| true).unwrap();
+        }
+        let mut index = fs::read(dir.wal_index(one())).unwrap();
+        index[20] ^= 1;
+        fs::write(dir.wal_index(one()), index).unwrap();
+        let four = "000000010000000000000004".parse().unwrap();
+        fs::write(dir.streaming_segment(four), wal(SEGMENT)).unwrap();
+        archive.pass(&nowhere(), |_| true).unwrap();
+        assert_eq!(records(&dir).len(), 4);
+        assert_eq!(fs::read_dir(dir.streaming()).unwrap().count(), 0);
     }
 
     #[test]

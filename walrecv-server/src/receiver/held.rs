@@ -9,7 +9,7 @@ use pgwire_stream::{Lsn, SegmentName, SegmentNumber, SegmentSize, TimelineId, Wa
 
 use super::ReceiverError;
 use super::start::Held;
-use crate::catalog::{HistoryStore, HistoryStoreError, WalIndex};
+use crate::catalog::{HistoryStore, HistoryStoreError, WalIndex, WalIndexError};
 use crate::storage::{ArchivedWal, Codec, ServerDir, StorageError, durable};
 
 /// How much is read at a time when looking for the end of a file.
@@ -107,8 +107,11 @@ fn archived_end(
     let segment: SegmentName = file.segment;
     let Ok(number) = segment.number(size) else { return Ok(None) };
     let end = if file.partial {
-        // Not in the index: from its start, which costs receiving it again.
-        let record = WalIndex::of(dir, segment).find(file)?;
+        // Not in the index, or that is damaged: from its start, which costs receiving it again.
+        let record = match WalIndex::of(dir, segment).find(file) {
+            Err(error @ WalIndexError::Storage(_)) => return Err(error.into()),
+            found => found.unwrap_or_default(),
+        };
         let length = record.map_or(0, |record| record.plain_size).min(size.bytes().into());
         size.start_of(number).saturating_add(length)
     } else {
