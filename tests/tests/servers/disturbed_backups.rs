@@ -17,6 +17,7 @@ pub(crate) fn register(scenarios: Scenarios) -> Scenarios {
         .per_major("disturbed_backups", &[10, 14, 15, 18], disturbed_backups)
         .per_major("damaged_pages", &[12, 14, 15, 18], damaged_pages)
         .per_major("busy_backups", &[10, 14, 18], busy_backups)
+        .per_major("unattended_backup", &[10, 18], unattended_backup)
 }
 
 /// A backup that takes long enough to be disturbed.
@@ -167,4 +168,19 @@ fn busy_backups(installation: &Installation) -> ScenarioResult {
 
 fn slow_backup_of(site: &Site, limit: &str) -> walrecv_tests::Result<Daemon> {
     site.walrecv.spawn(&["backup", "main", "--bwlimit", limit])
+}
+
+/// Nobody receives the WAL: that is said, and the word for the latest finds a better backup.
+fn unattended_backup(installation: &Installation) -> ScenarioResult {
+    let site = Site::new(installation)?;
+    let daemon = site.run()?;
+    let good = site.backup()?;
+    assert_eq!(daemon.stop()?, 0);
+    let unattended = site.walrecv.run(&["backup", "main"])?.success()?;
+    assert!(unattended.stderr.contains("nobody receives"), "{}", unattended.stderr);
+    assert!(unattended.stdout.contains("WAITING_FOR_WALS"), "{}", unattended.stdout);
+    assert_ne!(site.last_backup()?, good);
+    let copied = site.restore("copied", &["latest", "--no-get-wal"])?.1.success()?;
+    assert!(copied.stdout.contains(&good), "{}", copied.stdout);
+    Ok(())
 }

@@ -34,6 +34,7 @@ use self::blocking::blocking;
 pub use self::error::BackupError;
 pub use self::wait::wait_for_wal;
 use crate::catalog::{BackupOutcome, BackupRecord, Catalog, Identity};
+use crate::failure::in_one_line;
 use crate::progress::ProgressSink;
 use crate::settings::ServerSettings;
 use crate::storage::{BackupDir, LockKind, ServerDir, ServerLock};
@@ -147,7 +148,7 @@ fn end(
     if let Err(error) = outcome {
         // What went wrong first is what the user has to know.
         let id = record.id;
-        if let Err(also) = reclaim::fail(server, record, error.to_string()) {
+        if let Err(also) = reclaim::fail(server, record, in_one_line(&error)) {
             tracing::error!(error = %also, backup = %id, "cannot record the failure");
         }
         return Err(error);

@@ -9,7 +9,7 @@ use crate::catalog::{BackupRecord, BackupStatus};
 use crate::failure::{Class, Failure, advice};
 use crate::progress::ProgressSink;
 use crate::settings::{ServerName, ServerSettings};
-use crate::storage::ServerDir;
+use crate::storage::{LockKind, ServerDir, ServerLock};
 
 use super::connection::role_of;
 
@@ -75,6 +75,13 @@ pub async fn backup(
         name: options.name.clone(),
     };
     let record = backup::take(&request, progress, interrupted.clone()).await.map_err(failed)?;
+    // What cannot be told is not worth a failure.
+    if matches!(ServerLock::is_held(store, LockKind::Receiver), Ok(false)) {
+        progress.note(
+            "nobody receives the WAL of this server, without which a backup cannot be restored: \
+             start `walrecv-server run`",
+        );
+    }
     if options.wait {
         progress.note("waiting for the WAL that the backup needs");
     }
