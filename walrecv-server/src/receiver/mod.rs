@@ -103,6 +103,8 @@ pub struct Receiver {
     archiver: Archiver,
     /// Held from the first contact with the server on, or the first stream of a new store.
     lock: Option<ServerLock>,
+    /// Whether what an earlier process left half-received was written anew.
+    renewed: bool,
     /// The server whose store is yet to be made.
     newcomer: Option<Newcomer>,
     /// Up to where this process has made WAL durable, and on which timeline.
@@ -136,6 +138,7 @@ impl Receiver {
             archiver: Archiver::new(Arc::clone(&status)),
             status,
             lock: None,
+            renewed: false,
             newcomer: None,
             durable: None,
             trusted: Arc::new(AtomicBool::new(true)),

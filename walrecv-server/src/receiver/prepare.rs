@@ -145,9 +145,6 @@ impl Receiver {
             };
             identity.establish(&dir)?;
             durable::collect_leftovers(&dir.streaming())?;
-            if lock.is_some() {
-                renew_inherited(&dir)?;
-            }
             // Renamed segments whose directory a former run did not come to sync.
             durable::sync_dir(&dir.streaming())?;
             Ok(lock)
@@ -156,6 +153,12 @@ impl Receiver {
         let codec = Codec::from(self.settings.compression);
         let method = Method::new(codec, self.settings.compression_level);
         self.archiver.start(Archive::new(self.dir.clone(), self.segment_size, method));
+        if !self.renewed {
+            // With the archiver at work, which makes room where that is short.
+            let dir = self.dir.clone();
+            blocking(move || renew_inherited(&dir)).await??;
+            self.renewed = true;
+        }
         Ok(())
     }
 
