@@ -77,15 +77,18 @@ fn steps(arguments: &Arguments) -> Result<Vec<Step>> {
         Step::cargo("format", &["fmt", "--all", "--check"]),
         Step::cargo(
             "clippy",
-            &["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"],
-        ),
+            &["clippy", "--workspace", "--all-targets", "--all-features", "--locked"],
+        )
+        .arguments(&["--", "-D", "warnings"]),
         // The programs under test; `--workspace` throughout, so that all steps agree on the
         // features of the dependencies and nothing is compiled twice.
         Step::cargo("build", &["build", "--workspace", "--bins"]),
         Step::tests(
             "unit and documentation tests",
             &["test", "--workspace", "--exclude", "walrecv-tests", "--no-fail-fast"],
-        ),
+        )
+        // The seeds of the fuzz targets are replayed, too.
+        .arguments(&["--features", "pgwire-stream/fuzzing"]),
         system_tests,
         Step::cargo(
             "documentation of the library",
@@ -102,6 +105,8 @@ fn steps(arguments: &Arguments) -> Result<Vec<Step>> {
         library("library without features", &[]),
         library("library on tokio without TLS", &["tokio"]),
         library("library with ring", &["ring"]),
+        Step::cargo("fuzz targets", &["check", "--manifest-path", "fuzz/Cargo.toml", "--locked"])
+            .env("CARGO_TARGET_DIR", "target/fuzz"),
     ])
 }
 
