@@ -16,6 +16,7 @@ pub(crate) fn register(scenarios: Scenarios) -> Scenarios {
             &[10, 14, 18],
             timelines_that_passed_meanwhile,
         )
+        .per_major("switch_cut_short", &[10, 14, 18], switch_cut_short)
 }
 
 fn insert(cluster: &Cluster, marker: &str) -> walrecv_tests::Result<()> {
@@ -70,6 +71,45 @@ fn recovery_targets(installation: &Installation) -> ScenarioResult {
     let restored = site.restore_and_start("everything", &[&id])?;
     assert_eq!(marks(&restored)?, "a-backup b-lsn c-time d-xid e-name f-last");
     assert_eq!(daemon.stop()?, 0);
+    Ok(())
+}
+
+/// Reception broke off just behind a switch of timelines: what was received of the old one is
+/// recovered up to the switch all the same.
+fn switch_cut_short(installation: &Installation) -> ScenarioResult {
+    // One that archives would begin a segment at its stop, and the switch lie at its beginning.
+    let mut site = Site::around(Cluster::start_new(installation)?)?;
+    site.cluster.execute("CREATE TABLE marks (mark text)")?;
+    let daemon = site.run()?;
+    let id = site.backup()?;
+    site.cluster.execute("CREATE TABLE filler AS SELECT generate_series(1, 3000) AS n")?;
+    insert(&site.cluster, "first")?;
+    site.settle()?;
+    site.cluster.stop()?;
+    site.cluster.recover_onto_a_new_timeline()?;
+    site.cluster.start()?;
+    site.cluster.wait_until_promoted()?;
+    insert(&site.cluster, "second")?;
+    site.wait_until_streaming()?;
+    site.settle()?;
+    site.cluster.kill9()?;
+    assert_eq!(daemon.stop()?, 0);
+
+    let mut cut = 0;
+    for entry in std::fs::read_dir(site.walrecv.home().join("main/streaming"))? {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if name.starts_with("00000002") && name.ends_with(".partial") {
+            std::fs::File::options().write(true).open(&path)?.set_len(8192)?;
+            cut += 1;
+        }
+    }
+    assert_eq!(cut, 1);
+    let _daemon = site.walrecv.spawn(&["run"])?;
+    std::thread::sleep(Duration::from_millis(500));
+    let restored = site.restore_and_start("restored", &[&id])?;
+    assert_eq!(marks(&restored)?, "first");
+    assert_eq!(restored.value("SELECT count(*) FROM filler")?, "3000");
     Ok(())
 }
 

@@ -269,20 +269,70 @@ fn locate_segment(
         if end_of_timeline > store.segment_size().end_of(segment.number(store.segment_size())?) {
             return Err(GetWalError::Gap { segment, held });
         }
+        if partial && let Some(file) = from_ancestor(server, store, segment, held)? {
+            return Ok(Lookup::Found(file));
+        }
         return Ok(match beginning {
-            Some(reader) if partial && held > 0 => {
-                let length = u64::from(store.segment_size().bytes());
-                let zeros = io::repeat(0).take(length.saturating_sub(held));
-                Lookup::Found(WalFile {
-                    length,
-                    padded_from: Some(held),
-                    reader: Box::new(reader.chain(zeros)),
-                })
-            }
+            Some(reader) if partial && held > 0 => Lookup::Found(padded(store, reader, held)),
             _ => Lookup::EndOfArchive,
         });
     }
     Err(GetWalError::Restless { segment })
+}
+
+/// The WAL before the fork in the segment in which a timeline began, if an older timeline has more
+/// of it than the `held` bytes: a server begins a timeline with a copy of that.
+///
+/// It matters when reception broke off just behind the switch. PostgreSQL asks for the newest
+/// timeline first, and does not come back to the older one for what it did not find there; and if
+/// it finds no file, it would go on along the older timeline, beyond the fork.
+fn from_ancestor(
+    server: &ServerDir,
+    store: &WalStore,
+    segment: SegmentName,
+    held: u64,
+) -> Result<Option<WalFile>, GetWalError> {
+    let corrupt = |error| GetWalError::corrupt(WalFileName::Segment(segment), error);
+    let history = match HistoryStore::new(server).load(segment.timeline()) {
+        Ok(Some(history)) => history
+            .parse()
+            .map_err(|error| GetWalError::corrupt(WalFileName::Segment(segment), error))?,
+        Ok(None) => return Ok(None),
+        Err(HistoryStoreError::Storage(error)) => return Err(error.into()),
+        Err(error) => return Err(corrupt(error)),
+    };
+    let size = store.segment_size();
+    let number = segment.number(size)?;
+    let (start, end) = (size.start_of(number), size.end_of(number));
+    if history.switches().last().is_none_or(|switch| switch.switch_point >= end) {
+        return Ok(None);
+    }
+    let mut best: Option<(u64, SegmentName, Held)> = None;
+    for switch in history.switches().iter().filter(|switch| switch.switch_point > start) {
+        let name = SegmentName::new(switch.timeline, number, size);
+        let found = store.find(name).map_err(|error| from_wal_error(segment, error))?;
+        let Some(found) = found else { continue };
+        let length = match found {
+            Held::Partial { length, .. } => length,
+            Held::Archived { .. } | Held::Streaming { .. } => size.bytes().into(),
+        };
+        let usable = length.min(switch.switch_point.bytes_since(start));
+        if usable > best.as_ref().map_or(held, |(most, ..)| *most) {
+            best = Some((usable, name, found));
+        }
+    }
+    let Some((usable, name, found)) = best else { return Ok(None) };
+    // Should it have moved meanwhile, PostgreSQL stops and can be started again.
+    let reader = store.open_held(&found)?;
+    let reader = whole(server, name, &found, reader).take(usable);
+    Ok(Some(padded(store, reader, usable)))
+}
+
+/// The first `held` bytes of a segment, filled up with zeros.
+fn padded(store: &WalStore, reader: impl Read + Send + 'static, held: u64) -> WalFile {
+    let length = u64::from(store.segment_size().bytes());
+    let zeros = io::repeat(0).take(length.saturating_sub(held));
+    WalFile { length, padded_from: Some(held), reader: Box::new(reader.chain(zeros)) }
 }
 
 /// The newest position held of the segment's timeline, from the segment on.
@@ -561,6 +611,38 @@ mod tests {
         padded.resize(MIB, 0);
         assert_eq!(get(&server, name(1, 2), true).unwrap(), Some(padded));
         assert_eq!(get(&server, name(1, 2), false).unwrap(), None);
+    }
+
+    #[test]
+    fn a_timeline_of_which_too_little_came_begins_with_its_parents_wal() {
+        let (_dir, server) = store();
+        let put = |timeline, text: &'static str| {
+            let timeline = TimelineId::new(timeline).unwrap();
+            let content = text.as_bytes().into();
+            HistoryStore::new(&server).put(&HistoryFile { timeline, content }).unwrap();
+        };
+        archive(&server, name(1, 1), Codec::Zstd, &wal(1, MIB));
+        archive(&server, name(1, 2), Codec::Zstd, &wal(2, MIB));
+        archive(&server, name(1, 3), Codec::Zstd, &wal(3, MIB));
+        // Left half-way through the second segment, and nothing came of the new one.
+        put(2, "1\t0/280000\tr\n");
+        let mut parents = wal(2, MIB / 2);
+        parents.resize(MIB, 0);
+        assert_eq!(get(&server, name(2, 2), true).unwrap(), Some(parents.clone()));
+        assert_eq!(get(&server, name(2, 2), false).unwrap(), None);
+        // The old timeline goes on behind the fork, the new one does not.
+        assert_eq!(get(&server, name(2, 3), true).unwrap(), None);
+        // Less than up to the fork.
+        fs::write(server.streaming_partial(name(2, 2)), wal(2, 1000)).unwrap();
+        assert_eq!(get(&server, name(2, 2), true).unwrap(), Some(parents.clone()));
+        // Left again in the same segment.
+        put(3, "1\t0/280000\tr\n2\t0/290000\tr\n");
+        assert_eq!(get(&server, name(3, 2), true).unwrap(), Some(parents));
+        // More than up to the fork is the new timeline's own.
+        let mut own = wal(9, MIB / 2 + 10);
+        fs::write(server.streaming_partial(name(2, 2)), &own).unwrap();
+        own.resize(MIB, 0);
+        assert_eq!(get(&server, name(2, 2), true).unwrap(), Some(own));
     }
 
     #[test]
