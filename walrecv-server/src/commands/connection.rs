@@ -8,6 +8,9 @@ use crate::settings::ServerName;
 /// What the server shows in `pg_stat_replication` where the conninfo names nothing else.
 const APPLICATION_NAME: &str = "walrecv-server";
 
+/// The database where the conninfo names none.
+pub(super) const DATABASE: &str = "postgres";
+
 /// Something that a server refused, or could not be asked.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} server `{server}`")]
@@ -65,7 +68,10 @@ impl Peer {
     /// Connects to a database, for SQL.
     pub(super) async fn database(&self) -> Result<ReplicationClient, ServerFailure> {
         let action = "connect to the database of";
-        ReplicationClient::connect_database(&self.config).await.map_err(self.failed(action))
+        let mut config = self.config.clone();
+        // There is rarely a database named after the role, and always this one.
+        config.dbname.get_or_insert_with(|| DATABASE.to_owned());
+        ReplicationClient::connect_database(&config).await.map_err(self.failed(action))
     }
 
     /// What is told when `action` fails.

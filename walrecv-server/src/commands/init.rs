@@ -5,9 +5,9 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use pgwire_stream::{Config, Endpoint, ServerVersion, SystemId, TimelineId};
+use pgwire_stream::{Config, Endpoint, ServerVersion, SslMode, SystemId, TimelineId};
 
-use super::connection::{Peer, ServerFailure};
+use super::connection::{DATABASE, Peer, ServerFailure};
 use crate::failure::{Failure, quoted_role};
 use crate::settings::{ServerName, ServerSettings};
 
@@ -97,12 +97,16 @@ pub fn prepare(file: &Path, written: bool, server: &ServerName, conninfo: &str) 
     let role = config.as_ref().and_then(|config| config.user.clone());
     let role = quoted_role(role.as_deref().unwrap_or(EXAMPLE_ROLE));
     let database = config.as_ref().and_then(|config| config.dbname.clone());
-    let database = quoted_role(database.as_deref().unwrap_or("postgres"));
+    let database = quoted_role(database.as_deref().unwrap_or(DATABASE));
     let sql = vec![
         format!("CREATE ROLE {role} LOGIN REPLICATION PASSWORD '…';"),
         format!("GRANT EXECUTE ON FUNCTION pg_switch_wal() TO {role};  -- for switch-wal"),
         format!("GRANT pg_checkpoint TO {role};  -- 15 and newer, for switch-wal --force"),
     ];
+    let host = match config.as_ref().map(|config| config.ssl_mode) {
+        Some(SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull) => "hostssl",
+        _ => "host",
+    };
     let local = config.is_some_and(|config| {
         config.hosts.iter().all(|host| matches!(host.endpoint, Endpoint::Unix(_)))
     });
@@ -113,8 +117,8 @@ pub fn prepare(file: &Path, written: bool, server: &ServerName, conninfo: &str) 
         ]
     } else {
         vec![
-            format!("host  replication  {role}  THIS-HOST/32  scram-sha-256"),
-            format!("host  {database}  {role}  THIS-HOST/32  scram-sha-256"),
+            format!("{host}  replication  {role}  THIS-HOST/32  scram-sha-256"),
+            format!("{host}  {database}  {role}  THIS-HOST/32  scram-sha-256"),
         ]
     };
     let (file, server) = (file.to_owned(), server.clone());
@@ -243,6 +247,8 @@ mod tests {
         );
         assert!(outcome.sql[0].starts_with("CREATE ROLE \"Backup\" LOGIN REPLICATION"));
         assert_eq!(outcome.hba[1], "host  app  \"Backup\"  THIS-HOST/32  scram-sha-256");
+        let encrypted = prepare(Path::new("x"), true, &server, "host=db sslmode=verify-full");
+        assert!(encrypted.hba.iter().all(|line| line.starts_with("hostssl  ")));
         let local = prepare(Path::new("x"), true, &server, "host=/run user=backup");
         assert_eq!(local.hba[0], "local  replication  backup  scram-sha-256");
         assert!(!format!("{outcome:?}").contains("geheim"));

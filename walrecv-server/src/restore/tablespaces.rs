@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::catalog::Tablespace;
 use crate::failure::{Class, Failure};
 
-/// `--tablespace NAME|OID|LOCATION:DIRECTORY`: where one tablespace goes.
+/// `--tablespace OID|LOCATION:DIRECTORY`: where one tablespace goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TablespaceMapping {
     /// Which one: its name, its number, or its directory on the server.
@@ -37,7 +37,7 @@ pub struct PlacedTablespace {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MappingError {
     /// Not two parts.
-    #[error("`{text}` is not of the form NAME:DIRECTORY with an absolute directory")]
+    #[error("`{text}` is not of the form OID:DIRECTORY with an absolute directory")]
     Form {
         /// What was typed.
         text: String,
@@ -71,7 +71,7 @@ impl Failure for MappingError {
 
     fn hint(&self) -> Option<String> {
         match self {
-            Self::Form { .. } => Some("for example `--tablespace fast:/srv/fast`".to_owned()),
+            Self::Form { .. } => Some("for example `--tablespace 16386:/srv/fast`".to_owned()),
             Self::Unknown { known, .. } if known.is_empty() => {
                 Some("it has none beside its data directory".to_owned())
             }
