@@ -1,4 +1,4 @@
-//! The wish to stop: SIGINT and SIGTERM.
+//! The wish to stop, SIGINT and SIGTERM; and SIGHUP, which is none to a daemon.
 
 use std::io;
 
@@ -30,6 +30,18 @@ pub fn interruption() -> Result<watch::Receiver<bool>, NoSignals> {
         std::process::exit(i32::from(Class::Interrupted.exit_code()));
     });
     Ok(receiver)
+}
+
+/// Keeps SIGHUP from ending the program: it comes when the terminal is closed that a daemon was
+/// started from, and from those who expect it to read its configuration again.
+pub fn outlive_hangups() -> Result<(), NoSignals> {
+    let mut hangup = signal(SignalKind::hangup()).map_err(NoSignals)?;
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            tracing::warn!("SIGHUP changes nothing: the configuration is read at the start only");
+        }
+    });
+    Ok(())
 }
 
 async fn either(interrupt: &mut Signal, terminate: &mut Signal) {

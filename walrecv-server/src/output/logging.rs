@@ -39,10 +39,14 @@ impl<'a> MakeWriter<'a> for AroundBars {
 
 impl Write for &AroundBars {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.suspend(|| io::stderr().lock().write(bytes))
+        // A log that can no longer be written, as its terminal was closed, ends nothing: an error
+        // here would be reported on the same standard error, by a panic.
+        let _ = self.0.suspend(|| io::stderr().lock().write_all(bytes));
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        io::stderr().lock().flush()
+        let _ = io::stderr().lock().flush();
+        Ok(())
     }
 }

@@ -13,7 +13,7 @@ use crate::cli::{
 use crate::commands::backup::BackupOptions;
 use crate::commands::get_wal::GetWalRequest;
 use crate::commands::init::FirstConfiguration;
-use crate::commands::interruption::interruption;
+use crate::commands::interruption::{interruption, outlive_hangups};
 use crate::commands::receive_wal::Action;
 use crate::commands::restore::RestoreOptions;
 use crate::commands::{self, store};
@@ -242,6 +242,7 @@ async fn run(command: &Command, settings: &Settings) -> Outcome<Results> {
         let servers = selected(&settings, &named)?.into_iter().cloned().collect();
         settings.servers = servers;
     }
+    outlive_hangups()?;
     daemon::run(&settings, &store::home(&settings), interruption()?).await?;
     Ok(Results::default())
 }
