@@ -4,6 +4,8 @@ use std::env;
 use std::io;
 use std::path::PathBuf;
 
+use tokio::sync::watch;
+
 use crate::catalog::{BackupError, Catalog};
 use crate::failure::{Class, Failure};
 use crate::progress::ProgressSink;
@@ -89,6 +91,7 @@ pub fn restore(
     options: RestoreOptions,
     serves_wal: ServesWal<'_>,
     progress: &dyn ProgressSink,
+    interrupted: &watch::Receiver<bool>,
 ) -> Result<RestoreOutcome, RestoreFailure> {
     let record = Catalog::new(&home.server(&options.server)).resolve_restorable(&options.backup)?;
     let request = Request {
@@ -104,6 +107,7 @@ pub fn restore(
         program: env::current_exe().map_err(RestoreFailure::Program)?,
     };
     let plan = restore::plan(home, &options.server, &request, serves_wal)?;
-    let report = if options.dry_run { None } else { Some(restore::execute(&plan, progress)?) };
+    let report =
+        if options.dry_run { None } else { Some(restore::execute(&plan, progress, interrupted)?) };
     Ok(RestoreOutcome { plan, report })
 }

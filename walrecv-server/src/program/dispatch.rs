@@ -203,11 +203,12 @@ async fn restore(settings: &Settings, args: &RestoreArgs, printer: &Printer) -> 
     };
     let home = store::home(settings);
     let progress = printer.progress(server.name().as_str());
+    let interrupted = interruption()?;
     let runtime = Handle::current();
     let restored = tokio::task::spawn_blocking(move || {
         let serves =
             |_: &ServerName, owner: &Owner| runtime.block_on(serves_wal(home.path(), owner));
-        commands::restore::restore(&home, options, &serves, &progress)
+        commands::restore::restore(&home, options, &serves, &progress, &interrupted)
     });
     match restored.await {
         Ok(restored) => Ok(Results::one(restored?)),

@@ -16,6 +16,14 @@ use crate::storage::{BackupId, StorageError};
 /// Why a restore is refused, or fails.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
+    /// The user does not want it any more.
+    #[error("the restore was interrupted; {} is incomplete", .destination.display())]
+    Interrupted {
+        /// The data directory that was to be.
+        destination: PathBuf,
+        /// The directories of its tablespaces.
+        tablespaces: Vec<PathBuf>,
+    },
     /// There is no such backup, or its record cannot be read.
     #[error(transparent)]
     Backup(#[from] BackupError),
@@ -217,6 +225,7 @@ pub enum RestoreError {
 impl Failure for RestoreError {
     fn class(&self) -> Class {
         match self {
+            Self::Interrupted { .. } => Class::Interrupted,
             Self::Backup(error) => error.class(),
             Self::Destination(error) | Self::TablespaceInPlace { source: error, .. } => {
                 error.class()
@@ -236,6 +245,14 @@ impl Failure for RestoreError {
 
     fn hint(&self) -> Option<String> {
         Some(match self {
+            Self::Interrupted { destination, tablespaces } => {
+                let all = [destination].into_iter().chain(tablespaces);
+                let all: Vec<_> = all.map(|path| path.display().to_string()).collect();
+                format!(
+                    "no server starts from it; remove it before the next try: {}",
+                    all.join(" ")
+                )
+            }
             Self::Backup(error) => return error.hint(),
             Self::History(error) => return error.hint(),
             Self::Destination(error) => return error.hint(),

@@ -18,6 +18,7 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
 
 use pgwire_stream::manifest::{FileHasher, ManifestError, ManifestFile};
+use tokio::sync::watch;
 
 use super::beneath::Root;
 use super::expected::{Expected, shown};
@@ -94,6 +95,9 @@ pub enum ExtractError {
         /// The file.
         path: String,
     },
+    /// The user does not want it any more.
+    #[error("interrupted")]
+    Interrupted,
 }
 
 impl Failure for ExtractError {
@@ -125,6 +129,7 @@ pub(super) struct Extractor<'a> {
     expected: Expected,
     syncer: &'a Syncer,
     progress: &'a dyn ProgressSink,
+    interrupted: &'a watch::Receiver<bool>,
     /// Servers before 11 refuse to start from what their group may read.
     allow_group: bool,
     /// Bytes of archives that are done.
@@ -146,10 +151,11 @@ impl<'a> Extractor<'a> {
         expected: Expected,
         syncer: &'a Syncer,
         progress: &'a dyn ProgressSink,
+        interrupted: &'a watch::Receiver<bool>,
         allow_group: bool,
     ) -> Self {
         let extracted = Extracted::default();
-        Self { expected, syncer, progress, allow_group, done: 0, extracted }
+        Self { expected, syncer, progress, interrupted, allow_group, done: 0, extracted }
     }
 
     /// Extracts one archive below `root`. `prefix` is where the root lies in the data directory:
@@ -182,6 +188,9 @@ impl<'a> Extractor<'a> {
                     self.event(event, prefix, root, &mut file)?;
                 }
                 self.progress.advance_to(self.done + reader.position());
+                if *self.interrupted.borrow() {
+                    return Err(ExtractError::Interrupted);
+                }
             }
             self.done += reader.position();
             reader.finish().map(drop).map_err(|source| damaged(archive, source))
@@ -357,7 +366,8 @@ mod tests {
         fs::write(&manifest_path, manifest).unwrap();
         with_syncer(|syncer| {
             let expected = Expected::open(&manifest_path)?;
-            let mut extractor = Extractor::new(expected, syncer, &Silent, true);
+            let (_wish, interrupted) = watch::channel(false);
+            let mut extractor = Extractor::new(expected, syncer, &Silent, &interrupted, true);
             for (prefix, archive) in archives {
                 let mut root = Root::open(to, None)?;
                 let archive = archive.to_vec();

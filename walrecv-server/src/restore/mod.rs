@@ -38,6 +38,7 @@ use std::path::{Path, PathBuf};
 
 use pgwire_stream::ServerVersion;
 use serde::Serialize;
+use tokio::sync::watch;
 
 use self::beneath::Root;
 use self::expected::Expected;
@@ -78,21 +79,32 @@ pub struct RestoreReport {
 /// Does what a plan says. When it returns, the data directory is complete and durable.
 ///
 /// # Errors
-/// If the backup turns out to be damaged, or something cannot be written. What was written so far
-/// stays, and no server starts from it.
-pub fn execute(plan: &Plan, progress: &dyn ProgressSink) -> Result<RestoreReport, RestoreError> {
+/// If the backup turns out to be damaged, something cannot be written, or `interrupted` becomes
+/// true. What was written so far stays, and no server starts from it.
+pub fn execute(
+    plan: &Plan,
+    progress: &dyn ProgressSink,
+    interrupted: &watch::Receiver<bool>,
+) -> Result<RestoreReport, RestoreError> {
     let version = plan.sources.record.server_version;
     let mut roots = Roots::create(plan)?;
     let (extracted, wal_files) = syncer::with_syncer(|syncer| {
-        let extracted = extract_archives(plan, &mut roots, syncer, progress)?;
+        let extracted = extract_archives(plan, &mut roots, syncer, progress, interrupted)?;
         let wal_files = match plan.wal_delivery {
             WalDelivery::GetWal => 0,
             WalDelivery::Copy => {
                 let directory = if version >= PG_WAL { "pg_wal" } else { "pg_xlog" };
-                wal_copy::copy(plan, directory, &mut roots.data, syncer, progress)?
+                wal_copy::copy(plan, directory, &mut roots.data, syncer, progress, interrupted)?
             }
         };
-        Ok::<_, RestoreError>((extracted, wal_files))
+        Ok((extracted, wal_files))
+    })
+    .map_err(|error| match error {
+        RestoreError::Extract(ExtractError::Interrupted) => RestoreError::Interrupted {
+            destination: plan.destination.clone(),
+            tablespaces: plan.tablespaces.iter().map(|placed| placed.directory.clone()).collect(),
+        },
+        error => error,
     })?;
     let (directory_mode, file_mode) =
         if extracted.group_access { (0o750, 0o640) } else { (0o700, 0o600) };
@@ -165,12 +177,13 @@ fn extract_archives(
     roots: &mut Roots,
     syncer: &syncer::Syncer,
     progress: &dyn ProgressSink,
+    interrupted: &watch::Receiver<bool>,
 ) -> Result<Extracted, RestoreError> {
     let record = &plan.sources.record;
     let backup = &plan.sources.backup;
     let expected = Expected::open(&backup.manifest())?;
     let allow_group = record.server_version >= GROUP_ACCESS;
-    let mut extractor = Extractor::new(expected, syncer, progress, allow_group);
+    let mut extractor = Extractor::new(expected, syncer, progress, interrupted, allow_group);
     let checksums = record.manifest.as_ref().is_some_and(|m| m.checksum_algorithm.is_some());
     progress.begin("restoring files", Some(record.plain_size()));
     for archive in &record.archives {

@@ -35,6 +35,11 @@ struct Store {
 }
 
 /// The files of the backup by their manifest paths, in send order: the tablespace comes first.
+/// Nobody wants the restore to stop.
+fn undisturbed() -> watch::Receiver<bool> {
+    watch::channel(false).1
+}
+
 fn files() -> Vec<(&'static str, &'static [u8])> {
     vec![
         ("pg_tblspc/16386/PG_15_202209061/5/16387", b"row"),
@@ -255,13 +260,25 @@ fn listing(directory: &Path) -> Vec<(PathBuf, u64)> {
 }
 
 #[test]
+fn an_interrupted_restore_cannot_be_started_and_says_what_to_remove() {
+    let store = Store::new();
+    let plan = store.plan(|_| {}).unwrap();
+    let interrupted = watch::channel(true).1;
+    let error = execute(&plan, &Silent, &interrupted).unwrap_err();
+    assert_eq!(error.class(), Class::Interrupted);
+    let data = store.dir.path().join("data");
+    assert!(error.hint().unwrap().contains(data.to_str().unwrap()));
+    assert!(data.exists() && !data.join("global/pg_control").exists());
+}
+
+#[test]
 fn a_backup_becomes_a_data_directory_that_recovers() {
     let store = Store::new();
     let plan = store.plan(|_| {}).unwrap();
     assert_eq!(plan.timeline, TimelineId::FIRST);
     assert_eq!(plan.wal.held_to, "0/3003E8".parse().unwrap());
     assert!(serde_json::to_string(&plan).unwrap().contains("\"restore_command\""));
-    let report = execute(&plan, &Silent).unwrap();
+    let report = execute(&plan, &Silent, &undisturbed()).unwrap();
     assert_eq!((report.files, report.wal_files), (8, 0));
 
     let data = store.dir.path().join("data");
@@ -298,7 +315,7 @@ fn a_backup_becomes_a_data_directory_that_recovers() {
 fn wal_is_copied_up_to_the_padded_tail() {
     let store = Store::new();
     let plan = store.plan(|request| request.wal = WalDelivery::Copy).unwrap();
-    let report = execute(&plan, &Silent).unwrap();
+    let report = execute(&plan, &Silent, &undisturbed()).unwrap();
     assert_eq!(report.wal_files, 2);
     let wal = store.dir.path().join("data/pg_wal");
     let mut tail = vec![1; 1000];
@@ -316,7 +333,7 @@ fn a_damaged_backup_leaves_nothing_to_start_from() {
     let text = fs::read_to_string(&manifest).unwrap();
     fs::write(&manifest, text.replace("\"Size\": 7", "\"Size\": 8")).unwrap();
     let plan = store.plan(|_| {}).unwrap();
-    let error = execute(&plan, &Silent).unwrap_err();
+    let error = execute(&plan, &Silent, &undisturbed()).unwrap_err();
     assert!(matches!(error, RestoreError::Extract(ExtractError::Mismatch { .. })), "{error}");
     assert!(!store.dir.path().join("data/global/pg_control").exists());
     // And what is there now is not written over.
@@ -331,7 +348,7 @@ fn without_checksums_of_files_that_of_the_archive_decides() {
     store.record.archives[1].stored_sha256 = Sha256Sum::of(b"other");
     store.save();
     let plan = store.plan(|_| {}).unwrap();
-    execute(&plan, &Silent).unwrap();
+    execute(&plan, &Silent, &undisturbed()).unwrap();
     store.record.manifest.as_mut().unwrap().checksum_algorithm = None;
     store.save();
     let directories = |request: &mut Request, dir: &Path| {
@@ -339,7 +356,7 @@ fn without_checksums_of_files_that_of_the_archive_decides() {
         request.tablespaces[0].directory = dir.join("fast2");
     };
     let plan = store.plan(|request| directories(request, store.dir.path())).unwrap();
-    let error = execute(&plan, &Silent).unwrap_err();
+    let error = execute(&plan, &Silent, &undisturbed()).unwrap_err();
     assert!(matches!(error, RestoreError::Extract(ExtractError::Altered { .. })), "{error}");
 }
 
@@ -514,6 +531,6 @@ fn a_record_that_disagrees_with_its_archives_is_refused() {
     store.record.tablespaces.clear();
     store.save();
     let plan = store.plan(|request| request.tablespaces.clear()).unwrap();
-    let error = execute(&plan, &Silent).unwrap_err();
+    let error = execute(&plan, &Silent, &undisturbed()).unwrap_err();
     assert!(matches!(error, RestoreError::TablespaceMap { .. }), "{error}");
 }

@@ -3,9 +3,11 @@
 use std::io::{Read, Write};
 
 use pgwire_stream::{SegmentName, SegmentNumber, WalFileName};
+use tokio::sync::watch;
 
 use super::beneath::Root;
 use super::error::RestoreError;
+use super::extract::ExtractError;
 use super::get_wal::{self, GetWalError, Lookup, WalFile};
 use super::plan::Plan;
 use super::syncer::Syncer;
@@ -23,6 +25,7 @@ pub(super) fn copy(
     root: &mut Root,
     syncer: &Syncer,
     progress: &dyn ProgressSink,
+    interrupted: &watch::Receiver<bool>,
 ) -> Result<u64, RestoreError> {
     let size = plan.sources.record.segment_size;
     let first = size.segment_of(plan.wal.needed_from).as_u64();
@@ -37,6 +40,9 @@ pub(super) fn copy(
         write(&format!("{directory}/{segment}"), &segment.to_string(), file, root, syncer)?;
         files += 1;
         progress.advance_to(files * u64::from(size.bytes()));
+        if *interrupted.borrow() {
+            return Err(ExtractError::Interrupted.into());
+        }
     }
     let histories = HistoryStore::new(&plan.sources.server);
     for timeline in histories.list()? {
