@@ -198,7 +198,14 @@ impl Catalog {
             "latest" | "last" => complete()?.into_iter().next(),
             "first" | "oldest" => complete()?.into_iter().next_back(),
             "latest-full" => complete()?.into_iter().find(|record| record.parent.is_none()),
-            id => return self.load(id.parse().map_err(|_| self.unknown(id))?),
+            word => match word.parse() {
+                Ok(id) => return self.load(id),
+                // The newest of those that were given this name.
+                Err(_) => {
+                    let named = |record: &BackupRecord| record.name.as_deref() == Some(word);
+                    return complete()?.into_iter().find(named).ok_or_else(|| self.unknown(word));
+                }
+            },
         };
         found.ok_or_else(|| BackupError::NoneComplete { server: self.server.name().clone() })
     }
@@ -211,7 +218,7 @@ impl Catalog {
     /// If there is no such backup, or its record, the WAL or the histories cannot be read.
     pub fn resolve_restorable(&self, wanted: &str) -> Result<BackupRecord, BackupError> {
         let found = self.resolve(wanted)?;
-        if wanted.parse::<BackupId>().is_ok() {
+        if !matches!(wanted, "latest" | "last" | "first" | "oldest" | "latest-full") {
             return Ok(found);
         }
         let readable = self.list()?.into_iter().filter_map(|entry| entry.record.ok());

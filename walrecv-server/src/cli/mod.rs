@@ -212,6 +212,7 @@ impl Command {
             Self::ListBackups(_) | Self::ShowBackup(_) | Self::Restore(_) | Self::GetWal(_) => {
                 Scope::Store
             }
+            Self::ReceiveWal(args) if args.stop => Scope::Store,
             _ => Scope::Servers,
         }
     }

@@ -15,7 +15,7 @@ pub struct RestoreArgs {
     /// The server
     pub server: ServerName,
 
-    /// The backup: its id, or first, oldest, last, latest, latest-full
+    /// The backup: its id or name, or first, oldest, last, latest, latest-full
     #[arg(value_name = "BACKUP")]
     pub backup: String,
 

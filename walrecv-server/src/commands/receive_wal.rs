@@ -37,8 +37,6 @@ pub enum Action {
     },
     /// Drop the slot.
     DropSlot,
-    /// Stop the process that receives.
-    Stop,
 }
 
 /// What was done.
@@ -171,7 +169,6 @@ pub async fn receive_wal(
         }
         Action::CreateSlot { if_not_exists } => create_slot(settings, if_not_exists).await?,
         Action::DropSlot => drop_slot(settings).await?,
-        Action::Stop => stop(home, &settings.name).await?,
     };
     Ok(ReceiveWalOutcome { server: settings.name.clone(), done })
 }
@@ -221,7 +218,13 @@ async fn drop_slot(settings: &ServerSettings) -> Result<Done, ServerFailure> {
     Ok(Done::SlotDropped(settings.slot_name.clone()))
 }
 
-async fn stop(home: &Home, server: &ServerName) -> Result<Done, ReceiveWalError> {
+/// Stops the process that receives a server's WAL. Needs to know no more than where the store is.
+pub async fn stop(home: &Home, server: &ServerName) -> Result<ReceiveWalOutcome, ReceiveWalError> {
+    let done = stop_process(home, server).await?;
+    Ok(ReceiveWalOutcome { server: server.clone(), done })
+}
+
+async fn stop_process(home: &Home, server: &ServerName) -> Result<Done, ReceiveWalError> {
     let store = &home.server(server);
     if !ServerLock::is_held(store, LockKind::Receiver)? {
         return Ok(Done::NobodyReceives);

@@ -249,16 +249,18 @@ async fn run(command: &Command, settings: &Settings) -> Outcome<Results> {
 }
 
 async fn receive_wal(settings: &Settings, args: &ReceiveWalArgs) -> Outcome<Results> {
+    let home = store::home(settings);
+    if args.stop {
+        return Ok(Results::one(commands::receive_wal::stop(&home, &args.server).await?));
+    }
     let server = settings.server(&args.server)?;
     let action = match args {
         ReceiveWalArgs { create_slot: true, if_not_exists, .. } => {
             Action::CreateSlot { if_not_exists: *if_not_exists }
         }
         ReceiveWalArgs { drop_slot: true, .. } => Action::DropSlot,
-        ReceiveWalArgs { stop: true, .. } => Action::Stop,
         ReceiveWalArgs { endpos, reset, .. } => Action::Receive { end_at: *endpos, reset: *reset },
     };
-    let home = store::home(settings);
     Ok(Results::one(commands::receive_wal::receive_wal(server, &home, action).await?))
 }
 

@@ -95,6 +95,7 @@ fn shortcuts_mean_complete_backups() {
     let old = store.copy("2026-03-05T15:00:00Z", MIB, MIB + 1);
     let mut new = store.copy("2026-03-06T15:00:00Z", MIB, MIB + 1);
     new.parent = Some(old.id);
+    new.name = Some("before the upgrade".into());
     store.catalog.save(&new).unwrap();
     let begun = store.begin("2026-03-07T15:00:00Z");
     for (wanted, expected) in [
@@ -104,6 +105,7 @@ fn shortcuts_mean_complete_backups() {
         ("oldest", &old),
         ("latest-full", &old),
         ("20260307T150000", &begun),
+        ("before the upgrade", &new),
     ] {
         assert_eq!(&store.catalog.resolve(wanted).unwrap(), expected, "{wanted}");
     }

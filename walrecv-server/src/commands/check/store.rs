@@ -6,7 +6,7 @@ use std::path::Path;
 use rustix::fs::{Access as Allowed, access};
 
 use super::{Row, State};
-use crate::catalog::{BackupError, BackupStatus};
+use crate::catalog::{BackupError, BackupOutcome, BackupStatus};
 use crate::commands::list_backups::{ListedBackup, list_backups};
 use crate::storage::{LockKind, ServerDir, ServerLock, durable};
 
@@ -113,12 +113,13 @@ pub(super) fn backups(store: &ServerDir) -> Backups {
     } else {
         Row::remark(WAL_ARCHIVE, State::Failed, format!("WAL is missing: {}", broken.join(", ")))
     };
-    Backups { rows: vec![last_backup(list.first()), wal], last_size, wal_size }
+    Backups { rows: vec![last_backup(&list), wal], last_size, wal_size }
 }
 
-fn last_backup(last: Option<&ListedBackup>) -> Row {
+/// How the newest backup is; the list begins with it.
+fn last_backup(list: &[ListedBackup]) -> Row {
     let row = |state, remark: String| Row::remark(LAST_BACKUP, state, remark);
-    match last {
+    match list.first() {
         None => row(State::Warning, "there is none yet".to_owned()),
         Some(ListedBackup::Unreadable { id, reason, .. }) => {
             row(State::Failed, format!("{id} cannot be read: {reason}"))
@@ -129,9 +130,27 @@ fn last_backup(last: Option<&ListedBackup>) -> Row {
                 BackupStatus::WaitingForWals => State::Warning,
                 BackupStatus::Failed | BackupStatus::Broken => State::Failed,
             };
-            row(state, format!("{} is {}", record.id, standing.status))
+            let mut remark = format!("{} is {}", record.id, standing.status);
+            if let BackupOutcome::Failed { error } = &record.outcome {
+                remark.push_str(&format!(": {error}; take another one ({})", last_good(list)));
+            }
+            row(state, remark)
         }
     }
+}
+
+/// What there is to fall back on.
+fn last_good(list: &[ListedBackup]) -> String {
+    let good = list.iter().find_map(|backup| match backup {
+        ListedBackup::Known { record, standing, .. } if standing.status == BackupStatus::Done => {
+            Some(record.id)
+        }
+        _ => None,
+    });
+    good.map_or_else(
+        || "no good one is there".to_owned(),
+        |id| format!("{id} is the last good one"),
+    )
 }
 
 #[cfg(test)]
