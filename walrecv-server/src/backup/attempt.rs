@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use super::archive::ArchiveOptions;
 use super::blocking::blocking;
 use super::contents::{ContentsWriter, ReceivedManifest};
-use super::{BackupError, BackupRequest, made_manifest, receive};
+use super::{BackupError, BackupRequest, made_manifest, receive, tablespace_names};
 use crate::catalog::{
     BackupRecord, Catalog, Identity, Manifest, ManifestOrigin, Position, Tablespace,
 };
@@ -47,6 +47,8 @@ impl Attempt<'_> {
         let start = stream.start();
         record.begin = Some(Position { lsn: start.lsn, timeline: start.timeline });
         record.tablespaces = tablespaces(&stream);
+        tablespace_names::fill_in(self.request.settings.conninfo.as_str(), &mut record.tablespaces)
+            .await;
         let (begun, server) = (record.clone(), self.request.server.clone());
         blocking(move || Catalog::new(&server).save(&begun)).await?;
 

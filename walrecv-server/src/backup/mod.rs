@@ -21,6 +21,7 @@ mod made_manifest;
 mod receive;
 mod reclaim;
 mod spool;
+mod tablespace_names;
 #[cfg(test)]
 mod tests;
 mod wait;

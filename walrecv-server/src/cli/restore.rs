@@ -28,7 +28,7 @@ pub struct RestoreArgs {
     pub target: TargetArgs,
 
     /// Put a tablespace elsewhere
-    #[arg(long = "tablespace", value_name = "OID|LOCATION:DIR")]
+    #[arg(long = "tablespace", value_name = "NAME|OID|LOCATION:DIR")]
     pub tablespaces: Vec<TablespaceMapping>,
 
     /// As root: who owns the restored files [default: the owner of DEST's parent]

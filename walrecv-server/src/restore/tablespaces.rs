@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::catalog::Tablespace;
 use crate::failure::{Class, Failure};
 
-/// `--tablespace OID|LOCATION:DIRECTORY`: where one tablespace goes.
+/// `--tablespace NAME|OID|LOCATION:DIRECTORY`: where one tablespace goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TablespaceMapping {
     /// Which one: its name, its number, or its directory on the server.
@@ -37,7 +37,7 @@ pub struct PlacedTablespace {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MappingError {
     /// Not two parts.
-    #[error("`{text}` is not of the form OID:DIRECTORY with an absolute directory")]
+    #[error("`{text}` is not of the form TABLESPACE:DIRECTORY with an absolute directory")]
     Form {
         /// What was typed.
         text: String,
