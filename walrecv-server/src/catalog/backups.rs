@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use pgwire_stream::{SegmentName, SegmentNumber};
 
-use super::backup::{BackupOutcome, BackupRecord, Position};
+use super::backup_record::{BackupOutcome, BackupRecord, Position};
 use super::document::DocumentError;
 use super::history::HistoryStoreError;
 use super::status::{self, BackupStatus, Certainty, Standing};

@@ -5,7 +5,7 @@
 
 mod document;
 
-pub mod backup;
+pub mod backup_record;
 pub mod backups;
 pub mod coverage;
 pub mod history;
@@ -15,7 +15,7 @@ pub mod wal;
 pub mod wal_index;
 mod wal_size;
 
-pub use backup::{
+pub use backup_record::{
     Archive, BackupOutcome, BackupRecord, Manifest, ManifestOrigin, Position, Tablespace,
 };
 pub use backups::{BackupError, Catalog, CatalogEntry};

@@ -5,7 +5,7 @@ use std::fmt;
 use pgwire_stream::TimelineHistory;
 use serde::Serialize;
 
-use super::backup::{BackupOutcome, BackupRecord};
+use super::backup_record::{BackupOutcome, BackupRecord};
 use super::backups::BackupError;
 use super::coverage::{Gap, Reach};
 use super::history::HistoryStore;

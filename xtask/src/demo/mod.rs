@@ -89,8 +89,10 @@ fn demonstrate(arguments: &Arguments, interrupt: &Interrupt) -> Result<String> {
     let commits = load.stop()?;
     let before = Ledger::read(&cluster)?;
     wait_until_flushed(&cluster, interrupt)?;
-    scene
-        .tell(&format!("{commits} commits while it was streamed; the last row is {}", before.last));
+    scene.tell(&format!(
+        "{commits} commits of all sessions; the ledger's last row is {}",
+        before.last
+    ));
 
     scene.next("SIGKILL to the cluster, and its data directory is removed")?;
     cluster.kill9()?;

@@ -1,6 +1,6 @@
 use std::fs;
 
-use super::super::backup::tests::record;
+use super::super::backup_record::tests::record;
 use super::*;
 use crate::storage::{Access, Home, LockKind};
 use pgwire_stream::{Lsn, SegmentSize};
