@@ -198,6 +198,7 @@ impl Receiver {
             if let Some(error) = &error {
                 tracing::warn!(
                     error = in_one_line(error),
+                    hint = error.hint(),
                     pause_ms = pause.as_millis(),
                     "WAL is not being received"
                 );
