@@ -6,13 +6,9 @@ use std::path::PathBuf;
 
 use tokio::sync::watch;
 
-use crate::catalog::{BackupError, Catalog};
 use crate::failure::{Class, Failure};
 use crate::progress::ProgressSink;
-use crate::restore::target::{RecoveryTarget, TargetAction, TimelineChoice};
-use crate::restore::{
-    self, Plan, Request, RestoreError, RestoreReport, ServesWal, TablespaceMapping, WalDelivery,
-};
+use crate::restore::{self, Plan, Request, RestoreError, RestoreReport, ServesWal};
 use crate::settings::ServerName;
 use crate::storage::Home;
 
@@ -21,24 +17,8 @@ use crate::storage::Home;
 pub struct RestoreOptions {
     /// The server whose backup it is.
     pub server: ServerName,
-    /// The backup, by its id or in a word.
-    pub backup: String,
-    /// The new data directory.
-    pub destination: PathBuf,
-    /// How far to recover.
-    pub target: RecoveryTarget,
-    /// Along which timeline.
-    pub timeline: TimelineChoice,
-    /// Whether the target itself is replayed.
-    pub inclusive: bool,
-    /// What happens there.
-    pub action: TargetAction,
-    /// Where tablespaces go that are not to go back to where they were.
-    pub tablespaces: Vec<TablespaceMapping>,
-    /// Who is to own the files.
-    pub owner: Option<String>,
-    /// How the restored server gets at its WAL.
-    pub wal: WalDelivery,
+    /// The backup, where to and how far.
+    pub request: Request,
     /// Whether the plan is all that is wanted.
     pub dry_run: bool,
 }
@@ -56,9 +36,6 @@ pub struct RestoreOutcome {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RestoreFailure {
-    /// There is no such backup.
-    #[error(transparent)]
-    Backup(#[from] BackupError),
     /// It is not possible, or failed.
     #[error(transparent)]
     Restore(#[from] RestoreError),
@@ -70,7 +47,6 @@ pub enum RestoreFailure {
 impl Failure for RestoreFailure {
     fn class(&self) -> Class {
         match self {
-            Self::Backup(error) => error.class(),
             Self::Restore(error) => error.class(),
             Self::Program(_) => Class::Failed,
         }
@@ -78,11 +54,15 @@ impl Failure for RestoreFailure {
 
     fn hint(&self) -> Option<String> {
         match self {
-            Self::Backup(error) => error.hint(),
             Self::Restore(error) => error.hint(),
             Self::Program(_) => None,
         }
     }
+}
+
+/// Where this program lies, for the restored server to call it.
+pub fn this_program() -> Result<PathBuf, RestoreFailure> {
+    env::current_exe().map_err(RestoreFailure::Program)
 }
 
 /// Restores a backup. Blocks for as long as it takes.
@@ -93,20 +73,7 @@ pub fn restore(
     progress: &dyn ProgressSink,
     interrupted: &watch::Receiver<bool>,
 ) -> Result<RestoreOutcome, RestoreFailure> {
-    let record = Catalog::new(&home.server(&options.server)).resolve_restorable(&options.backup)?;
-    let request = Request {
-        backup: record.id,
-        destination: options.destination,
-        target: options.target,
-        timeline: options.timeline,
-        inclusive: options.inclusive,
-        action: options.action,
-        tablespaces: options.tablespaces,
-        owner: options.owner,
-        wal: options.wal,
-        program: env::current_exe().map_err(RestoreFailure::Program)?,
-    };
-    let plan = restore::plan(home, &options.server, &request, serves_wal)?;
+    let plan = restore::plan(home, &options.server, &options.request, serves_wal)?;
     let report =
         if options.dry_run { None } else { Some(restore::execute(&plan, progress, interrupted)?) };
     Ok(RestoreOutcome { plan, report })

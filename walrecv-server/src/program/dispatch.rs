@@ -21,7 +21,7 @@ use crate::daemon::{self, ControlClient};
 use crate::failure::Failure;
 use crate::output::{CheckReport, Failed, ListBackupsReport, Printer, Report, Results};
 use crate::restore::target::{RecoveryTarget, TargetError};
-use crate::restore::{Owner, WalDelivery};
+use crate::restore::{Owner, Request, WalDelivery};
 use crate::settings::{DEFAULT_PATH, Lookup, ServerName, ServerSettings, Settings, SettingsError};
 
 type Outcome<T> = Result<T, Box<dyn Failure>>;
@@ -187,20 +187,19 @@ async fn get_wal(settings: &Settings, args: &GetWalArgs) -> Outcome<Results> {
 
 async fn restore(settings: &Settings, args: &RestoreArgs, printer: &Printer) -> Outcome<Results> {
     let server = store::server(settings, &args.server)?;
-    let target = recovery_target(&args.target)?;
-    let options = RestoreOptions {
-        server: args.server.clone(),
+    let request = Request {
         backup: args.backup.clone(),
         destination: args.destination.clone(),
-        target,
+        target: recovery_target(&args.target)?,
         timeline: args.target.target_tli.unwrap_or_default(),
         inclusive: !args.target.exclusive,
         action: args.target.target_action.unwrap_or_default(),
         tablespaces: args.tablespaces.clone(),
         owner: args.owner.clone(),
         wal: if args.no_get_wal { WalDelivery::Copy } else { WalDelivery::GetWal },
-        dry_run: args.dry_run,
+        program: commands::restore::this_program()?,
     };
+    let options = RestoreOptions { server: args.server.clone(), request, dry_run: args.dry_run };
     let home = store::home(settings);
     let progress = printer.progress(server.name().as_str());
     let interrupted = interruption()?;

@@ -33,8 +33,8 @@ const END_OF_WAL: Lsn = Lsn::from_u64(u64::MAX);
 /// What is asked for.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// The backup.
-    pub backup: BackupId,
+    /// The backup, by its id, its name, or in a word such as `latest`.
+    pub backup: String,
     /// The new data directory.
     pub destination: PathBuf,
     /// How far to recover.
@@ -138,7 +138,7 @@ pub fn plan(
     serves_wal: ServesWal<'_>,
 ) -> Result<Plan, RestoreError> {
     let dir = home.server(server);
-    let record = Catalog::new(&dir).load(request.backup)?;
+    let record = Catalog::new(&dir).resolve_restorable(&request.backup)?;
     let (begin, end) = check_backup(&dir, &record)?;
     let mut notes = Vec::new();
     let (history, timeline_setting) = choose_timeline(&dir, &record, end, request.timeline)?;

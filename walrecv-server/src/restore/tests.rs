@@ -199,7 +199,7 @@ impl Store {
 
     fn request(&self) -> Request {
         Request {
-            backup: self.record.id,
+            backup: self.record.id.to_string(),
             destination: self.dir.path().join("data"),
             target: RecoveryTarget::Latest,
             timeline: TimelineChoice::Latest,
@@ -363,7 +363,7 @@ fn without_checksums_of_files_that_of_the_archive_decides() {
 #[test]
 fn backups_that_are_not_whole_are_refused() {
     let mut store = Store::new();
-    let unknown = store.refusal(|request| request.backup = "20200101T000000".parse().unwrap());
+    let unknown = store.refusal(|request| request.backup = "20200101T000000".to_owned());
     assert_eq!(unknown.to_string(), "server `main` has no backup `20200101T000000`");
     assert_eq!(unknown.class(), Class::Failed);
 
