@@ -47,6 +47,8 @@ pub use checksum::{ChecksumAlgorithm, FileHasher, UnknownChecksumAlgorithm};
 pub use error::ManifestError;
 pub use read::ManifestReader;
 pub use write::ManifestWriter;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use write::rewritten;
 
 use crate::{Lsn, SystemId, TimelineId};
 

@@ -4,6 +4,8 @@ use std::io::{self, Write};
 
 use sha2::{Digest, Sha256};
 
+#[cfg(any(test, feature = "fuzzing"))]
+use super::ManifestItem;
 use super::hex::hex;
 use super::{ManifestFile, WalRange};
 use crate::SystemId;
@@ -90,4 +92,26 @@ pub(super) fn last_line(checksum: &str) -> String {
 /// The server's `escape_json` and serde_json escape the same characters in the same way.
 fn json_text(text: &str) -> io::Result<String> {
     serde_json::to_string(text).map_err(io::Error::from)
+}
+
+/// What was read from a manifest, written again: what tests and fuzz targets compare.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn rewritten(items: &[ManifestItem]) -> io::Result<Vec<u8>> {
+    let system_id = items.iter().find_map(|item| match item {
+        ManifestItem::SystemId(system_id) => Some(*system_id),
+        _ => None,
+    });
+    let mut writer = match system_id {
+        Some(system_id) => ManifestWriter::version_2(Vec::new(), system_id),
+        None => ManifestWriter::version_1(Vec::new()),
+    }?;
+    let mut ranges = Vec::new();
+    for item in items {
+        match item {
+            ManifestItem::File(file) => writer.file(file)?,
+            ManifestItem::WalRange(range) => ranges.push(*range),
+            ManifestItem::Version(_) | ManifestItem::SystemId(_) => {}
+        }
+    }
+    writer.finish(&ranges)
 }

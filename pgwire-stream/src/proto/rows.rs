@@ -38,13 +38,16 @@ impl Row {
         let error =
             || DecodeError { message: "DataRow", problem: "its fields do not fit its length" };
         let buffer = body.buffer_bytes();
-        body.ranges()
-            .map(|range| {
-                Ok(range.filter(|range| range.end <= buffer.len()).map(|r| buffer.slice(r)))
-            })
-            .collect()
-            .map(Self)
-            .map_err(|_| error())
+        let mut ranges = body.ranges();
+        let mut values = Vec::new();
+        while let Some(range) = ranges.next().map_err(|_| error())? {
+            values.push(match range {
+                Some(range) if range.end <= buffer.len() => Some(buffer.slice(range)),
+                Some(_) => return Err(error()),
+                None => None,
+            });
+        }
+        Ok(Self(values))
     }
 
     /// How many columns the row has.

@@ -2,7 +2,7 @@
 
 use pgwire_stream::{AuthError, Config, Error, ReplicationClient, Result, TlsError};
 use walrecv_tests::run::{ScenarioResult, Scenarios};
-use walrecv_tests::{Cluster, Installation};
+use walrecv_tests::{Cluster, Installation, tools};
 
 use crate::runtime::block_on;
 
@@ -55,6 +55,7 @@ fn logins(installation: &Installation) -> ScenarioResult {
 
 fn sslmodes(installation: &Installation) -> ScenarioResult {
     if !installation.has_tls() {
+        tools::missing("server with TLS", &format!("sslmode with {}", installation.name()));
         return Ok(());
     }
     let cluster = Cluster::options(installation)

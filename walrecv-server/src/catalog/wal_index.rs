@@ -172,7 +172,7 @@ impl WalIndex {
     ) -> Result<(), WalIndexError> {
         let text = self.text()?;
         let whole = parse(&text).map_err(|line| self.damaged(line))?.whole;
-        let line = encode(record);
+        let line = encode(record).map_err(StorageError::of("encode a record of", &self.path))?;
         match self.append_at(&text, whole, &line) {
             Ok(()) => Ok(()),
             // What a failed sync left behind in the file may not be believed. A new file with
@@ -225,7 +225,8 @@ impl WalIndex {
             };
             records.push(known.iter().rev().find(same).cloned().unwrap_or(fresh));
         }
-        let text: Vec<u8> = records.iter().flat_map(encode).collect();
+        let text =
+            encode_all(&records).map_err(StorageError::of("encode a record of", &self.path))?;
         durable::write_file(&self.path, &text, self.access)?;
         Ok(records)
     }
@@ -284,10 +285,15 @@ impl WalIndex {
     }
 }
 
-fn encode(record: &WalIndexRecord) -> Vec<u8> {
-    // A record holds nothing that JSON cannot say.
-    let json = serde_json::to_string(record).unwrap_or_default();
-    format!("{:08x} {json}\n", crc32c::crc32c(json.as_bytes())).into_bytes()
+/// The line of a record.
+fn encode(record: &WalIndexRecord) -> io::Result<Vec<u8>> {
+    let json = serde_json::to_string(record)?;
+    Ok(format!("{:08x} {json}\n", crc32c::crc32c(json.as_bytes())).into_bytes())
+}
+
+fn encode_all(records: &[WalIndexRecord]) -> io::Result<Vec<u8>> {
+    let lines: io::Result<Vec<_>> = records.iter().map(encode).collect();
+    Ok(lines?.concat())
 }
 
 /// What a line of an index is.
@@ -427,7 +433,7 @@ mod tests {
             flip in prop::option::of((any::<prop::sample::Index>(), 0u8..8)),
         ) {
             let records: Vec<_> = (0..count).map(record).collect();
-            let mut text: Vec<u8> = records.iter().flat_map(encode).collect();
+            let mut text = encode_all(&records).unwrap();
             text.truncate(cut.index(text.len() + 1));
             if let Some((at, bit)) = flip
                 && !text.is_empty()
@@ -440,7 +446,7 @@ mod tests {
             }
             if let Ok(content) = parse(&text) {
                 prop_assert!(records.starts_with(&content.records));
-                let again: Vec<u8> = content.records.iter().flat_map(encode).collect();
+                let again = encode_all(&content.records).unwrap();
                 prop_assert_eq!(&text[..content.whole], &again[..]);
             }
             for record in parse_leniently(&text) {

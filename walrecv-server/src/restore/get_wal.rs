@@ -14,7 +14,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use bytes::Buf;
-use pgwire_stream::{Lsn, SegmentName, TimelineHistory, WalFileName, WalNameError};
+use pgwire_stream::{Lsn, SegmentName, TimelineHistory, TimelineId, WalFileName, WalNameError};
 use sha2::{Digest, Sha256};
 
 use crate::catalog::wal::WalReader;
@@ -240,6 +240,8 @@ fn locate_segment(
     partial: bool,
 ) -> Result<Lookup, GetWalError> {
     let failed = |error| from_wal_error(segment, error);
+    let size = store.segment_size();
+    let number = segment.number(size)?;
     for _ in 0..TRIES {
         let (beginning, held) = match store.find(segment).map_err(failed)? {
             Some(held @ (Held::Archived { .. } | Held::Streaming { .. })) => {
@@ -259,14 +261,15 @@ fn locate_segment(
             Err(error) if error.is_not_found() => continue,
             Err(error) => return Err(error.into()),
         };
-        let end_of_timeline = end_of_timeline(store, segment).map_err(failed)?;
+        let end_of_timeline =
+            end_of_timeline(store, segment.timeline(), size.start_of(number)).map_err(failed)?;
         // Complete by now, or only just there: look again.
         match store.find(segment).map_err(failed)? {
             Some(Held::Archived { .. } | Held::Streaming { .. }) => continue,
             Some(Held::Partial { .. }) if beginning.is_none() => continue,
             _ => {}
         }
-        if end_of_timeline > store.segment_size().end_of(segment.number(store.segment_size())?) {
+        if end_of_timeline > size.end_of(number) {
             return Err(GetWalError::Gap { segment, held });
         }
         if partial && let Some(file) = from_ancestor(server, store, segment, held)? {
@@ -335,10 +338,8 @@ fn padded(store: &WalStore, reader: impl Read + Send + 'static, held: u64) -> Wa
     WalFile { length, padded_from: Some(held), reader: Box::new(reader.chain(zeros)) }
 }
 
-/// The newest position held of the segment's timeline, from the segment on.
-fn end_of_timeline(store: &WalStore, segment: SegmentName) -> Result<Lsn, WalError> {
-    let timeline = segment.timeline();
-    let from = segment.start(store.segment_size()).unwrap_or_default();
+/// The newest position held of a timeline from `from` on; zero if nothing is.
+fn end_of_timeline(store: &WalStore, timeline: TimelineId, from: Lsn) -> Result<Lsn, WalError> {
     let rest = Lsn::from_u64(u64::MAX);
     let coverage = store.coverage_between(&TimelineHistory::root(timeline), from, rest)?;
     Ok(coverage.end_of(timeline).unwrap_or_default())
