@@ -156,7 +156,7 @@ mod version;
 
 #[cfg(feature = "tokio")]
 pub use client::{
-    BaseBackup, Positions, Progress, ReplicationClient, SlotPosition, StreamEnd,
+    BaseBackup, CreatedSlot, Positions, Progress, ReplicationClient, SlotPosition, StreamEnd,
     SystemIdentification, WalEvent, WalStream,
 };
 pub use config::{
@@ -173,9 +173,10 @@ pub use lsn::{Lsn, LsnParseError};
 #[cfg(feature = "tokio")]
 pub use net::Stream;
 pub use proto::{
-    Archive, BackupEnd, BackupEvent, BackupStart, BackupTablespace, BaseBackupOptions, DropSlot,
-    Intervals, Keepalive as ServerKeepalive, ManifestChecksums, PhysicalSlot, ResultSet,
-    StartReplication, WalData,
+    AlterSlot, Archive, BackupEnd, BackupEvent, BackupStart, BackupTablespace, BackupTarget,
+    BaseBackupOptions, CompressionMethod, DropSlot, Intervals, Keepalive as ServerKeepalive,
+    LogicalSlot, ManifestChecksums, PhysicalSlot, ResultSet, ServerCompression, Snapshot,
+    StartLogical, StartReplication, WalData,
 };
 pub use segment::{
     SegmentName, SegmentNumber, SegmentSize, SegmentSizeError, WalFileName, WalNameError,

@@ -12,19 +12,41 @@ pub struct ServerVersion(u32);
 pub enum Feature {
     /// `CREATE_REPLICATION_SLOT … RESERVE_WAL`.
     ReserveWal,
-    /// `SHOW`, temporary slots, plain SQL on `replication=database` connections, cancel requests
-    /// that reach a walsender, `DROP_REPLICATION_SLOT … WAIT`.
+    /// `SHOW`, plain SQL on `replication=database` connections, cancel requests that reach a
+    /// walsender.
     ReplicationSql,
+    /// `CREATE_REPLICATION_SLOT … TEMPORARY`.
+    TemporarySlots,
+    /// What becomes of a logical slot's snapshot is chosen; before, it is always exported.
+    SnapshotChoice,
+    /// `DROP_REPLICATION_SLOT … WAIT`.
+    DropSlotWait,
+    /// `NOVERIFY_CHECKSUMS` / `VERIFY_CHECKSUMS`.
+    ChecksumVerification,
     /// Recovery settings as ordinary settings, with signal files instead of `recovery.conf`.
     SignalFiles,
     /// `backup_manifest` beside a base backup.
     Manifest,
-    /// `NOVERIFY_CHECKSUMS` / `VERIFY_CHECKSUMS`.
-    ChecksumVerification,
     /// `READ_REPLICATION_SLOT`.
     ReadSlot,
     /// Options in parentheses, and a base backup as one stream of typed messages.
     OptionLists,
+    /// `CREATE_REPLICATION_SLOT … TWO_PHASE`.
+    TwoPhaseSlots,
+    /// `BASE_BACKUP (TARGET …)`.
+    BackupTargets,
+    /// `BASE_BACKUP (COMPRESSION …)`.
+    ServerCompression,
+    /// `long` in `COMPRESSION_DETAIL`.
+    LongDistanceMatching,
+    /// `CREATE_REPLICATION_SLOT … FAILOVER`.
+    FailoverSlots,
+    /// `ALTER_REPLICATION_SLOT`.
+    AlterSlot,
+    /// `UPLOAD_MANIFEST` and `BASE_BACKUP (INCREMENTAL)`.
+    IncrementalBackup,
+    /// `ALTER_REPLICATION_SLOT … TWO_PHASE`.
+    AlterTwoPhase,
     /// Protocol 3.2 with long cancel keys.
     Protocol32,
 }
@@ -33,11 +55,22 @@ pub enum Feature {
 const GATES: &[(Feature, u32, &str)] = &[
     (Feature::ReserveWal, 90600, "RESERVE_WAL"),
     (Feature::ReplicationSql, 10_0000, "SHOW and SQL on replication connections"),
+    (Feature::TemporarySlots, 10_0000, "a temporary replication slot"),
+    (Feature::SnapshotChoice, 10_0000, "a choice of a logical slot's snapshot"),
+    (Feature::DropSlotWait, 10_0000, "waiting to drop a replication slot"),
     (Feature::ChecksumVerification, 11_0000, "checksum verification in base backups"),
     (Feature::SignalFiles, 12_0000, "recovery.signal"),
     (Feature::Manifest, 13_0000, "backup manifests"),
     (Feature::ReadSlot, 15_0000, "READ_REPLICATION_SLOT"),
     (Feature::OptionLists, 15_0000, "option lists in replication commands"),
+    (Feature::TwoPhaseSlots, 15_0000, "TWO_PHASE in CREATE_REPLICATION_SLOT"),
+    (Feature::BackupTargets, 15_0000, "a base backup's target"),
+    (Feature::ServerCompression, 15_0000, "compression of base backups by the server"),
+    (Feature::LongDistanceMatching, 16_0000, "long-distance matching in base backups"),
+    (Feature::FailoverSlots, 17_0000, "FAILOVER in CREATE_REPLICATION_SLOT"),
+    (Feature::AlterSlot, 17_0000, "ALTER_REPLICATION_SLOT"),
+    (Feature::IncrementalBackup, 17_0000, "incremental backup"),
+    (Feature::AlterTwoPhase, 18_0000, "TWO_PHASE in ALTER_REPLICATION_SLOT"),
     (Feature::Protocol32, 18_0000, "protocol 3.2"),
 ];
 

@@ -25,7 +25,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     std::fs::create_dir(directory)?;
 
     let client = ReplicationClient::connect(&Config::load(&conninfo)?).await?;
-    let mut options = BaseBackupOptions { fast_checkpoint: true, ..Default::default() };
+    let mut options = BaseBackupOptions::default();
+    options.fast_checkpoint = true;
     if !client.server_version().supports(Feature::Manifest) {
         options.manifest = None;
     }

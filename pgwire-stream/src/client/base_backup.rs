@@ -27,8 +27,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationClient<S> {
     /// # Errors
     /// What the server reports, or if the connection fails. The client is lost with the error.
     pub async fn base_backup(mut self, options: &BaseBackupOptions) -> Result<BaseBackup<S>> {
-        let command = Command::base_backup(options, self.version)?;
-        self.send(&command).await?;
+        self.send(&Command::BaseBackup(options.clone())).await?;
         let generation = if self.version.supports(Feature::OptionLists) {
             Generation::TypedMessages
         } else {

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use base_backup::BaseBackup;
 pub use progress::{Positions, Progress};
-pub use slot::SlotPosition;
+pub use slot::{CreatedSlot, SlotPosition};
 pub use system::SystemIdentification;
 pub use wal_stream::{StreamEnd, WalEvent, WalStream};
 
@@ -62,7 +62,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationClient<S> {
     /// # Errors
     /// What the server reports, or if the connection fails.
     pub async fn query(&mut self, sql: &str) -> Result<ResultSet> {
-        self.run(&Command { name: "the query", text: sql.to_owned() }).await
+        self.run(&Command::Sql(sql.to_owned())).await
     }
 
     /// Says goodbye and closes the connection.
@@ -77,7 +77,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationClient<S> {
     /// connection failed.
     async fn run(&mut self, command: &Command) -> Result<ResultSet> {
         self.send(command).await?;
-        let mut result = ResultSet { command: command.name, ..Default::default() };
+        let mut result = ResultSet { command: command.name(), ..Default::default() };
         let mut failure: Option<Error> = None;
         let mut size = 0;
         loop {
@@ -125,14 +125,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationClient<S> {
 
     /// Sends a command, once a command that was abandoned before is over.
     async fn send(&mut self, command: &Command) -> Result<()> {
+        let text = command.text(self.version)?;
         while !self.connection.session().is_idle() {
             match self.connection.next_event().await? {
                 Event::CopyIn | Event::CopyBoth => self.connection.copy_done()?,
                 _ => {}
             }
         }
-        tracing::debug!(command = command.text, "sending");
-        self.connection.query(&command.text)?;
+        tracing::debug!(command = text, "sending");
+        self.connection.query(&text)?;
         Ok(())
     }
 }

@@ -28,7 +28,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationClient<S> {
     /// # Errors
     /// What the server reports, or if the connection fails.
     pub async fn identify_system(&mut self) -> Result<SystemIdentification> {
-        let rows = self.run(&Command::identify_system()).await?;
+        let rows = self.run(&Command::IdentifySystem).await?;
         let timeline = rows.required("timeline")?;
         self.identified = Some(timeline);
         Ok(SystemIdentification {
@@ -45,8 +45,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationClient<S> {
     /// What the server reports (42704 for a setting that it does not have, 42501 for one that the
     /// role may not see), or if the connection fails.
     pub async fn show(&mut self, setting: &str) -> Result<String> {
-        let command = Command::show(setting, self.version)?;
-        let rows = self.run(&command).await?;
+        let rows = self.run(&Command::Show(setting.to_owned())).await?;
         let value = rows.rows.first().and_then(|row| row.text(0)).map(str::to_owned);
         Ok(value.ok_or(Violation::Column { command: "SHOW", column: "the setting" })?)
     }
@@ -72,7 +71,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationClient<S> {
     /// What the server reports ([`Error::is_wal_removed`] if it has no such file), or if the
     /// connection fails.
     pub async fn timeline_history(&mut self, timeline: TimelineId) -> Result<HistoryFile> {
-        let rows = self.run(&Command::timeline_history(timeline)).await?;
+        let rows = self.run(&Command::TimelineHistory(timeline)).await?;
         let name: WalFileName = rows.required("filename")?;
         if name != WalFileName::History(timeline) {
             let (command, column) = ("TIMELINE_HISTORY", "filename");

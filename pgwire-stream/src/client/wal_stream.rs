@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{Positions, Progress, ReplicationClient};
 use crate::proto::{
-    Action, Command, CopyBothMessage, Event, Feedback, Keepalive, ResultSet, StandbyStatus,
+    Action, CopyBothMessage, Event, Feedback, Keepalive, ResultSet, StandbyStatus,
     StartReplication, WalData,
 };
 use crate::{Error, Lsn, Misuse, Result, ServerError, TimelineId, Violation};
@@ -90,7 +90,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationClient<S> {
     /// these come only from the first [`WalStream::next`]. The client is lost with the error.
     pub async fn start_replication(mut self, options: StartReplication) -> Result<WalStream<S>> {
         let current = self.identified_timeline().await?;
-        self.send(&Command::start_replication(&options)).await?;
+        self.send(&options.command()).await?;
         let mut stream = WalStream {
             client: self,
             feedback: Feedback::new(options.intervals, now()),

@@ -23,7 +23,8 @@ pub use backup::{
     Archive, BackupDecoder, BackupEnd, BackupEvent, BackupStart, BackupTablespace, Generation,
 };
 pub use command::{
-    BaseBackupOptions, Command, DropSlot, ManifestChecksums, PhysicalSlot, StartReplication,
+    AlterSlot, BackupTarget, BaseBackupOptions, Command, CompressionMethod, DropSlot, LogicalSlot,
+    ManifestChecksums, PhysicalSlot, ServerCompression, Snapshot, StartLogical, StartReplication,
 };
 pub use feedback::{Action, Feedback, Intervals};
 pub use frame::{MAX_COPY_DATA, MAX_LOGIN_MESSAGE, MAX_MESSAGE, MAX_REPORT, MAX_ROW};

@@ -77,7 +77,8 @@ fn slots(installation: &Installation) -> ScenarioResult {
         } else {
             assert!(client.read_slot(&name).await.is_err());
         }
-        let reserved = PhysicalSlot { temporary: false, reserve_wal: true };
+        let mut reserved = PhysicalSlot::default();
+        reserved.reserve_wal = true;
         client.create_physical_slot(&name, reserved).await?;
         let again = client.create_physical_slot(&name, reserved).await.unwrap_err();
         assert!(again.is_slot_present(), "{again}");
@@ -248,11 +249,9 @@ fn base_backup(installation: &Installation) -> ScenarioResult {
     block_on(async {
         let client = connect(&cluster).await?;
         let manifest = client.server_version().supports(Feature::Manifest);
-        let mut options = BaseBackupOptions {
-            label: "it's a label".into(),
-            fast_checkpoint: true,
-            ..BaseBackupOptions::default()
-        };
+        let mut options = BaseBackupOptions::default();
+        options.label = "it's a label".into();
+        options.fast_checkpoint = true;
         if !manifest {
             options.manifest = None;
         }

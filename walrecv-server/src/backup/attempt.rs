@@ -73,13 +73,12 @@ impl Attempt<'_> {
 
     fn options(&self, record: &BackupRecord) -> BaseBackupOptions {
         let settings = &self.request.settings;
-        BaseBackupOptions {
-            label: record.label.clone(),
-            fast_checkpoint: settings.immediate_checkpoint,
-            max_rate_kb: settings.bandwidth_limit_kb,
-            manifest: self.sends_manifest().then_some(settings.manifest_checksums),
-            ..BaseBackupOptions::default()
-        }
+        let mut options = BaseBackupOptions::default();
+        options.label = record.label.clone();
+        options.fast_checkpoint = settings.immediate_checkpoint;
+        options.max_rate_kb = settings.bandwidth_limit_kb;
+        options.manifest = self.sends_manifest().then_some(settings.manifest_checksums);
+        options
     }
 
     fn sends_manifest(&self) -> bool {

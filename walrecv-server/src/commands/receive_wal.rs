@@ -196,12 +196,12 @@ async fn create_slot(
     let peer = Peer::new(&settings.name, settings.streaming_conninfo())?;
     let mut client = peer.replication().await?;
     let slot = &settings.slot_name;
-    let reserve_wal = client.server_version().supports(Feature::ReserveWal);
-    let options = PhysicalSlot { temporary: false, reserve_wal };
+    let mut options = PhysicalSlot::default();
+    options.reserve_wal = client.server_version().supports(Feature::ReserveWal);
     let created = client.create_physical_slot(slot, options).await;
     let _ = client.close().await;
     match created {
-        Ok(()) => Ok(Done::SlotCreated(slot.clone())),
+        Ok(_) => Ok(Done::SlotCreated(slot.clone())),
         Err(error) if if_not_exists && error.is_slot_present() => {
             Ok(Done::SlotPresent(slot.clone()))
         }

@@ -83,9 +83,10 @@ pub(super) async fn create(
     client: &mut ReplicationClient,
     name: &SlotName,
 ) -> Result<(), ReceiverError> {
-    let options = PhysicalSlot { temporary: false, reserve_wal: true };
+    let mut options = PhysicalSlot::default();
+    options.reserve_wal = true;
     match client.create_physical_slot(name, options).await {
-        Ok(()) => {
+        Ok(_) => {
             tracing::info!(slot = %name, "created the replication slot");
             Ok(())
         }
@@ -117,12 +118,9 @@ pub(super) async fn probe(
     timeline: TimelineId,
     from: Lsn,
 ) -> Result<ReplicationClient, pgwire_stream::Error> {
-    let mut stream = client
-        .start_replication(StartReplication {
-            timeline: Some(timeline),
-            ..StartReplication::new(from)
-        })
-        .await?;
+    let mut options = StartReplication::new(from);
+    options.timeline = Some(timeline);
+    let mut stream = client.start_replication(options).await?;
     // The refusal comes in place of the first byte.
     stream.next().await?;
     stream.stop()?;

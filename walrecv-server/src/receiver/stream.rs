@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use pgwire_stream::{
-    Intervals, Lsn, ReplicationClient, SegmentSize, StartReplication, StreamEnd, TimelineId,
-    WalEvent, WalStream,
+    Lsn, ReplicationClient, SegmentSize, StartReplication, StreamEnd, TimelineId, WalEvent,
+    WalStream,
 };
 use tokio::sync::watch;
 use tracing::Instrument;
@@ -94,16 +94,12 @@ impl Receiver {
         stop: &mut watch::Receiver<bool>,
     ) -> Result<(ReplicationClient, (Leave, StreamEnd)), ReceiverError> {
         let Start { timeline, from, durable, .. } = *start;
-        let stream = client
-            .start_replication(StartReplication {
-                slot: Some(self.settings.slot_name.clone()),
-                from,
-                timeline: Some(timeline),
-                // Before the first byte that is wanted there is nothing that is not durable.
-                already_flushed: from,
-                intervals: Intervals::default(),
-            })
-            .await;
+        let mut options = StartReplication::new(from);
+        options.slot = Some(self.settings.slot_name.clone());
+        options.timeline = Some(timeline);
+        // Before the first byte that is wanted there is nothing that is not durable.
+        options.already_flushed = from;
+        let stream = client.start_replication(options).await;
         let mut stream = stream.map_err(|error| self.refused(error, timeline, from))?;
         self.settle().await?;
         tracing::info!(%from, "receiving WAL");

@@ -1,7 +1,10 @@
 //! Commands that are answered with rows.
 
 use super::*;
-use crate::{DropSlot, PhysicalSlot, SegmentSize, SlotName, SlotPosition, SystemId};
+use crate::{
+    AlterSlot, DropSlot, LogicalSlot, PhysicalSlot, SegmentSize, SlotName, SlotPosition, Snapshot,
+    SystemId,
+};
 
 fn slot() -> SlotName {
     "walrecv".parse().unwrap()
@@ -103,16 +106,54 @@ async fn history_files_are_bytes() {
     assert!(file.unwrap_err().is_wal_removed());
 }
 
+const CREATED: [&str; 4] = ["slot_name", "consistent_point", "snapshot_name", "output_plugin"];
+
+#[tokio::test]
+async fn logical_slots_are_created_and_altered() {
+    let snapshot = "00000003-0000001B-1";
+    let values = [Some("walrecv"), Some("0/03000148"), Some(snapshot), Some("pgoutput")];
+    let mut options = LogicalSlot::new("pgoutput");
+    options.snapshot = Snapshot::Export;
+    let created = rows(&CREATED, &[&values]);
+    let (result, asked) =
+        ask!("19beta1", created, |client| client.create_logical_slot(&slot(), &options));
+    let expected = CreatedSlot {
+        name: slot(),
+        consistent_point: lsn(0x300_0148),
+        snapshot_name: Some(snapshot.into()),
+        plugin: Some("pgoutput".into()),
+    };
+    assert_eq!(result.unwrap(), expected);
+    assert!(asked.ends_with("LOGICAL \"pgoutput\" (SNAPSHOT 'export')"), "{asked}");
+    for missing in 0..2 {
+        let mut values = values;
+        values[missing] = None;
+        let created = rows(&CREATED, &[&values]);
+        let (result, _) =
+            ask!("18.4", created, |client| client.create_logical_slot(&slot(), &options));
+        assert!(is_column(&result.unwrap_err(), CREATED[missing]));
+    }
+
+    let changes = AlterSlot { failover: Some(false), two_phase: None };
+    let altered = [complete("ALTER_REPLICATION_SLOT"), ready()];
+    let (result, asked) = ask!("17.1", altered, |client| client.alter_slot(&slot(), changes));
+    result.unwrap();
+    assert_eq!(asked, "ALTER_REPLICATION_SLOT \"walrecv\" (FAILOVER false)");
+}
+
 #[tokio::test]
 async fn slots_are_created_read_and_dropped() {
-    let created = rows(
-        &["slot_name", "consistent_point", "snapshot_name", "output_plugin"],
-        &[&[Some("walrecv"), Some("0/0"), None, None]],
-    );
+    let created = rows(&CREATED, &[&[Some("walrecv"), Some("0/0"), None, None]]);
     let options = PhysicalSlot { temporary: false, reserve_wal: true };
     let (result, asked) =
         ask!("18.4", created, |client| client.create_physical_slot(&slot(), options));
-    result.unwrap();
+    let expected = CreatedSlot {
+        name: slot(),
+        consistent_point: Lsn::ZERO,
+        snapshot_name: None,
+        plugin: None,
+    };
+    assert_eq!(result.unwrap(), expected);
     assert_eq!(asked, "CREATE_REPLICATION_SLOT \"walrecv\" PHYSICAL (RESERVE_WAL)");
 
     // Servers before 13 complete the command twice.
