@@ -2,21 +2,24 @@
 //!
 //! * `demo`: shows the product on a real PostgreSQL, from nothing to the verdict.
 //! * `test`: all checks, in the order in which they fail soonest.
+//! * `fuzz`: runs the fuzz targets, and says how fast and how far they got.
 //! * `postgres`: the PostgreSQL servers that the demonstration and the tests use.
 
 // It is a program for people at a terminal.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod demo;
+mod fuzz;
 mod paths;
 mod postgres;
+mod table;
 mod test;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// The work on this repository: demonstration, tests, PostgreSQL servers.
+/// The work on this repository: demonstration, tests, fuzzing, PostgreSQL servers.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 struct Arguments {
@@ -30,6 +33,8 @@ enum Task {
     Demo(demo::Arguments),
     /// Install what is missing, then run every check and every test.
     Test(test::Arguments),
+    /// Run the fuzz targets for a measured time, and report how fast and how far they got.
+    Fuzz(fuzz::Arguments),
     /// List or install the PostgreSQL servers that the tests use.
     Postgres(postgres::Arguments),
 }
@@ -38,6 +43,7 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().task {
         Task::Demo(arguments) => demo::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
+        Task::Fuzz(arguments) => fuzz::run(&arguments),
         Task::Postgres(arguments) => postgres::run(&arguments),
     };
     match outcome {

@@ -3,6 +3,8 @@
 use walrecv_tests::Installation;
 use walrecv_tests::installation::MAJORS;
 
+use crate::table::align;
+
 const JUDGES: [&str; 7] = [
     "psql",
     "pg_basebackup",
@@ -33,20 +35,7 @@ pub(super) fn render(found: &[Installation], wanted: &[u32]) -> String {
             judges,
         ]);
     }
-    let mut widths = [0; 5];
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = cell.len().max(*width);
-        }
-    }
-    let mut lines: Vec<String> = rows
-        .iter()
-        .map(|row| {
-            let cells: Vec<String> =
-                row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-            cells.join("  ").trim_end().to_owned()
-        })
-        .collect();
+    let mut lines = align(&rows);
     let missing: Vec<String> = MAJORS
         .filter(|major| wanted.is_empty() || wanted.contains(major))
         .filter(|major| !found.iter().any(|installation| installation.major == *major))
