@@ -128,26 +128,31 @@
 //! Without any there are the values, [`Config`] and [`proto`].
 #![forbid(unsafe_code)]
 
+pub mod backup_label;
 #[cfg(feature = "tokio")]
 mod client;
 mod config;
 #[cfg(feature = "tokio")]
 mod connection;
+pub mod control_file;
 mod error;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod incremental;
 mod lsn;
 #[cfg(feature = "manifest")]
 pub mod manifest;
 #[cfg(feature = "tokio")]
 mod net;
 pub mod proto;
+mod relation;
 #[cfg(test)]
 mod scripted;
 mod segment;
 mod serde_text;
 mod system;
+pub mod tablespace_map;
 mod timeline;
 mod timestamp;
 #[cfg(feature = "tls")]
@@ -178,6 +183,7 @@ pub use proto::{
     LogicalSlot, ManifestChecksums, PhysicalSlot, ResultSet, ServerCompression, Snapshot,
     StartLogical, StartReplication, WalData,
 };
+pub use relation::{RelationFiles, RelationFilesError};
 pub use segment::{
     SegmentName, SegmentNumber, SegmentSize, SegmentSizeError, WalFileName, WalNameError,
 };

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::{Feature, ServerVersion};
+
 /// A log sequence number: the address of a byte in the write-ahead log.
 ///
 /// Positions that the protocol reports as written or flushed name the first byte that is *not*
@@ -51,6 +53,16 @@ impl Lsn {
     /// How many bytes lie between `earlier` and this position; 0 if `earlier` is not earlier.
     pub fn bytes_since(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)
+    }
+
+    /// The text that a server of this version writes into its files: from 19 on, the second half
+    /// has eight digits.
+    pub fn as_written_by(self, version: ServerVersion) -> String {
+        if version.supports(Feature::PaddedLsn) {
+            format!("{:X}/{:08X}", self.0 >> 32, self.0 & 0xFFFF_FFFF)
+        } else {
+            self.to_string()
+        }
     }
 }
 
@@ -111,8 +123,10 @@ mod tests {
         fn text_round_trips(address: u64) {
             let lsn = Lsn::from_u64(address);
             prop_assert_eq!(lsn.to_string().parse::<Lsn>(), Ok(lsn));
-            let padded = format!("{:X}/{:08X}", address >> 32, address & 0xFFFF_FFFF);
+            let padded = lsn.as_written_by(ServerVersion::from_num(190_000));
+            prop_assert_eq!(padded.split_once('/').unwrap().1.len(), 8);
             prop_assert_eq!(padded.parse::<Lsn>(), Ok(lsn));
+            prop_assert_eq!(lsn.as_written_by(ServerVersion::from_num(180_004)), lsn.to_string());
         }
 
         #[test]

@@ -49,6 +49,14 @@ pub enum Feature {
     AlterTwoPhase,
     /// Protocol 3.2 with long cancel keys.
     Protocol32,
+    /// `START TIMELINE` in `backup_label`, `STOP TIMELINE` in backup history files.
+    TimelineInBackupLabel,
+    /// `primary` in `backup_label`, which was `master`.
+    PrimaryInBackupLabel,
+    /// Backslashes in `tablespace_map` are escaped.
+    EscapedBackslash,
+    /// WAL positions as `%X/%08X` in everything that a server writes.
+    PaddedLsn,
 }
 
 /// The first version that has each feature: the only place where versions are compared.
@@ -72,6 +80,10 @@ const GATES: &[(Feature, u32, &str)] = &[
     (Feature::IncrementalBackup, 17_0000, "incremental backup"),
     (Feature::AlterTwoPhase, 18_0000, "TWO_PHASE in ALTER_REPLICATION_SLOT"),
     (Feature::Protocol32, 18_0000, "protocol 3.2"),
+    (Feature::TimelineInBackupLabel, 11_0000, "timelines in backup_label"),
+    (Feature::PrimaryInBackupLabel, 14_0000, "the word primary in backup_label"),
+    (Feature::EscapedBackslash, 14_0000, "backslashes in tablespace_map"),
+    (Feature::PaddedLsn, 19_0000, "zero-padded WAL positions"),
 ];
 
 /// The server is too old for what was asked of it; nothing was sent.

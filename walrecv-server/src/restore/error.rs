@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use jiff::Timestamp;
+use pgwire_stream::tablespace_map::TablespaceMapError;
 use pgwire_stream::{Lsn, ServerVersion, TimelineId};
 
 use super::destination::DestinationError;
@@ -203,6 +204,14 @@ pub enum RestoreError {
         /// The backup.
         backup: BackupId,
     },
+    /// The backup's list of tablespaces cannot be read, or not be written anew.
+    #[error("the `tablespace_map` of backup `{backup}` cannot be used")]
+    MapFormat {
+        /// The backup.
+        backup: BackupId,
+        /// Why not.
+        source: TablespaceMapError,
+    },
     /// The archives did not become files.
     #[error(transparent)]
     Extract(#[from] ExtractError),
@@ -238,7 +247,9 @@ impl Failure for RestoreError {
             Self::UnknownOwner { .. } | Self::NotUtf8 { .. } | Self::NoLsnTarget { .. } => {
                 Class::Usage
             }
-            Self::NoRoom { .. } | Self::TablespaceMap { .. } => Class::Failed,
+            Self::NoRoom { .. } | Self::TablespaceMap { .. } | Self::MapFormat { .. } => {
+                Class::Failed
+            }
             _ => Class::Refused,
         }
     }
@@ -315,7 +326,10 @@ impl Failure for RestoreError {
                     .to_owned()
             }
             Self::NotUtf8 { .. } => "rename it, or copy the WAL with --no-get-wal".to_owned(),
-            Self::TablespaceMap { .. } => {
+            Self::MapFormat { source: TablespaceMapError::Unwritable { .. }, .. } => {
+                "give the tablespace another directory".to_owned()
+            }
+            Self::TablespaceMap { .. } | Self::MapFormat { .. } => {
                 "the stored backup cannot be trusted any more; remove what was restored and \
                  restore another backup"
                     .to_owned()

@@ -3,16 +3,21 @@
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+
+use pgwire_stream::tablespace_map::{self, MappedTablespace, TablespaceMap};
 
 use super::beneath::Root;
 use super::error::RestoreError;
 use super::plan::Plan;
 use super::recovery;
-use super::tablespace_map;
 
 /// Larger than any configuration that a server reads in reasonable time.
 const CONF_LIMIT: u64 = 16 << 20;
+
+/// More than any cluster has of a `tablespace_map`.
+const MAP_LIMIT: u64 = 16 << 20;
 
 /// Files of the origin by which it was told to be a standby or to recover, or that a server of
 /// another version would stumble over.
@@ -82,11 +87,15 @@ fn link_tablespaces(plan: &Plan, root: &mut Root, file_mode: u32) -> Result<(), 
         .filter(|tablespace| !tablespace.in_place)
         .map(|tablespace| (tablespace.oid, tablespace.directory.clone()))
         .collect();
-    let map = root.read(tablespace_map::NAME, tablespace_map::LIMIT)?;
-    let named: Option<BTreeSet<u32>> = tablespace_map::oids(map.as_deref().unwrap_or_default())
-        .map(|oids| oids.into_iter().collect());
-    if named != Some(places.keys().copied().collect()) {
-        return Err(RestoreError::TablespaceMap { backup: plan.backup });
+    let name = tablespace_map::FILE_NAME.as_bytes();
+    let version = plan.sources.record.server_version;
+    let backup = plan.backup;
+    let unusable = |source| RestoreError::MapFormat { backup, source };
+    let map = root.read(name, MAP_LIMIT)?.unwrap_or_default();
+    let map = TablespaceMap::parse(&map, version).map_err(unusable)?;
+    let named: BTreeSet<u32> = map.tablespaces.iter().map(|tablespace| tablespace.oid).collect();
+    if !named.iter().eq(places.keys()) {
+        return Err(RestoreError::TablespaceMap { backup });
     }
     if places.is_empty() {
         return Ok(());
@@ -94,6 +103,13 @@ fn link_tablespaces(plan: &Plan, root: &mut Root, file_mode: u32) -> Result<(), 
     for (oid, directory) in &places {
         root.link(directory, format!("pg_tblspc/{oid}").as_bytes())?;
     }
-    let version = plan.sources.record.server_version;
-    Ok(root.replace(tablespace_map::NAME, &tablespace_map::write(&places, version), file_mode)?)
+    let tablespaces = places
+        .iter()
+        .map(|(&oid, directory)| MappedTablespace {
+            oid,
+            path: directory.as_os_str().as_bytes().to_vec(),
+        })
+        .collect();
+    let map = TablespaceMap { tablespaces }.write(version).map_err(unusable)?;
+    Ok(root.replace(name, &map, file_mode)?)
 }

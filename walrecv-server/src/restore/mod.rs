@@ -20,7 +20,6 @@ mod handover;
 mod owner;
 mod plan;
 mod syncer;
-mod tablespace_map;
 mod tablespaces;
 #[cfg(test)]
 mod tests;
