@@ -5,9 +5,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::ReplicationClient;
 use crate::proto::{
     BackupDecoder, BackupEnd, BackupEvent, BackupStart, BackupTablespace, BaseBackupOptions,
-    Command, Generation,
+    Command,
 };
-use crate::{Error, Feature, Misuse, Result, ServerError, Violation};
+use crate::{Error, Misuse, Result, ServerError, Violation};
 
 /// A base backup that is being received.
 ///
@@ -28,12 +28,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationClient<S> {
     /// What the server reports, or if the connection fails. The client is lost with the error.
     pub async fn base_backup(mut self, options: &BaseBackupOptions) -> Result<BaseBackup<S>> {
         self.send(&Command::BaseBackup(options.clone())).await?;
-        let generation = if self.version.supports(Feature::OptionLists) {
-            Generation::TypedMessages
-        } else {
-            Generation::CopyPerArchive { manifest: options.manifest.is_some() }
-        };
-        let mut decoder = BackupDecoder::new(generation);
+        let mut decoder = BackupDecoder::new(options, self.version);
         while !decoder.headers_complete() {
             receive(&mut self, &mut decoder).await?;
         }

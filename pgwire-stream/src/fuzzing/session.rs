@@ -6,10 +6,13 @@ use std::time::{Duration, Instant};
 use bytes::{Buf, BytesMut};
 
 use crate::proto::{
-    Action, BackupDecoder, CopyBothMessage, Credentials, Event, Feedback, Generation, Intervals,
-    MAX_COPY_DATA, Session, TlsBinding,
+    Action, BackupDecoder, CopyBothMessage, Credentials, Event, Feedback, Intervals, MAX_COPY_DATA,
+    Session, TlsBinding,
 };
-use crate::{ChannelBinding, Password};
+use crate::{
+    BackupTarget, BaseBackupOptions, ChannelBinding, CompressionMethod, Password,
+    ServerCompression, ServerVersion,
+};
 
 /// The answer to a login without a password.
 const GREETING: &[u8] =
@@ -111,16 +114,23 @@ fn parses(mut sent: &[u8]) -> bool {
 /// success has its start and its end.
 pub fn backup(data: &[u8]) {
     let [choice, cut, answer @ ..] = data else { return };
-    let generation = match choice % 3 {
-        0 => Generation::TypedMessages,
-        n => Generation::CopyPerArchive { manifest: n == 1 },
-    };
+    let version = ServerVersion::from_num(if choice % 3 == 0 { 150_000 } else { 140_000 });
+    let mut options = BaseBackupOptions::default();
+    if choice & 2 != 0 {
+        options.manifest = None;
+    }
+    if choice & 4 != 0 {
+        options.compression = Some(ServerCompression::new(CompressionMethod::Zstd));
+    }
+    if choice & 8 != 0 {
+        options.target = BackupTarget::Blackhole;
+    }
     let mut output = BytesMut::new();
     let mut session = Session::new(credentials(), [("user", "walrecv")], &mut output).unwrap();
     let mut input = BytesMut::from(GREETING);
     while let Ok(Some(_)) = session.handle(&mut input, &mut output) {}
     session.query("BASE_BACKUP", &mut output).unwrap();
-    let mut decoder = BackupDecoder::new(generation);
+    let mut decoder = BackupDecoder::new(&options, version);
     let mut open = false;
     for piece in answer.chunks(usize::from(*cut) + 1) {
         input.extend(piece);
@@ -150,7 +160,8 @@ fn follows(open: bool, event: &crate::BackupEvent) -> bool {
     match event {
         E::ArchiveStart(archive) => {
             assert!(!open, "an archive begins within another");
-            let stem = archive.name.strip_suffix(".tar").unwrap();
+            let suffix = archive.compression.map_or("", CompressionMethod::suffix);
+            let stem = archive.name.strip_suffix(suffix).unwrap().strip_suffix(".tar").unwrap();
             assert!(stem == "base" || stem.parse::<u32>().is_ok(), "{stem:?}");
             true
         }

@@ -4,18 +4,16 @@ use std::collections::{BTreeSet, VecDeque};
 
 use bytes::{Buf, Bytes};
 
+use super::command::{BackupTarget, BaseBackupOptions, CompressionMethod, ServerCompression};
 use super::rows::{Columns, ResultSet, Row};
 use super::session::Event;
-use crate::{DecodeError, Error, Lsn, ServerError, TimelineId, Violation};
+use crate::{DecodeError, Error, Feature, Lsn, ServerError, ServerVersion, TimelineId, Violation};
 
 /// How a server sends a base backup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Generation {
+enum Generation {
     /// Up to 14: one copy per tablespace, then one for the manifest if there is one.
-    CopyPerArchive {
-        /// Whether a manifest was asked for.
-        manifest: bool,
-    },
+    CopyPerArchive,
     /// From 15 on: one copy of typed messages.
     TypedMessages,
 }
@@ -52,12 +50,15 @@ pub struct BackupTablespace {
 /// A tar archive: the data directory's or a tablespace's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Archive {
-    /// `base.tar`, or `<oid>.tar`. Checked: it can be used as a file name.
+    /// `base.tar`, or `<oid>.tar`, and `.gz`, `.lz4` or `.zst` if the server has compressed it.
+    /// Checked: it can be used as a file name.
     pub name: String,
     /// The tablespace's identifier; `None` is the data directory.
     pub tablespace: Option<u32>,
     /// Where the tablespace lies on the server.
     pub location: Option<String>,
+    /// How the server has compressed it.
+    pub compression: Option<CompressionMethod>,
     /// Whether the server sends the two blocks of zeros that end a tar archive. Up to 14 it does
     /// not, and whoever stores the archive must add them.
     pub terminated: bool,
@@ -65,6 +66,8 @@ pub struct Archive {
 
 /// What happens in a base backup, in this order: for each archive `ArchiveStart`, any number of
 /// `ArchiveData` and `ArchiveEnd`; then, if asked for, `ManifestStart` and `ManifestData`.
+///
+/// Of a backup that goes to another target than the client there is only `Progress`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BackupEvent {
     /// An archive begins.
@@ -77,7 +80,7 @@ pub enum BackupEvent {
     ManifestStart,
     /// Bytes of the manifest; cut anywhere.
     ManifestData(Bytes),
-    /// How many bytes the server has read of all archives so far; servers from 15 on.
+    /// How many bytes the server has read for all archives so far; servers from 15 on.
     Progress(u64),
 }
 
@@ -103,6 +106,11 @@ const MAX_ROWS: usize = 16 << 20;
 #[derive(Debug)]
 pub struct BackupDecoder {
     generation: Generation,
+    compression: Option<CompressionMethod>,
+    /// Whether archives and manifest come to us.
+    to_client: bool,
+    /// Whether a manifest was asked for and has not come yet.
+    awaits_manifest: bool,
     state: State,
     rows: ResultSet,
     rows_memory: usize,
@@ -138,10 +146,18 @@ enum Part {
 }
 
 impl BackupDecoder {
-    /// A decoder for the answer to `BASE_BACKUP`.
-    pub fn new(generation: Generation) -> Self {
+    /// A decoder for a server's answer to `BASE_BACKUP` with these options.
+    pub fn new(options: &BaseBackupOptions, version: ServerVersion) -> Self {
+        let generation = if version.supports(Feature::OptionLists) {
+            Generation::TypedMessages
+        } else {
+            Generation::CopyPerArchive
+        };
         Self {
             generation,
+            compression: options.compression.map(ServerCompression::method),
+            to_client: options.target == BackupTarget::Client,
+            awaits_manifest: options.manifest.is_some(),
             state: State::Start,
             rows: ResultSet { command: "BASE_BACKUP", ..ResultSet::default() },
             rows_memory: 0,
@@ -231,7 +247,9 @@ impl BackupDecoder {
             (State::Archive | State::Manifest, Event::CopyData(_)) => {}
             (State::Typed(part), Event::CopyData(data)) => self.typed(part, data)?,
             (State::Archive | State::Typed(Some(Part::Archive)), Event::CopyDone) => {
-                self.pending.push_back(BackupEvent::ArchiveEnd);
+                if self.to_client {
+                    self.pending.push_back(BackupEvent::ArchiveEnd);
+                }
                 self.state = State::Between;
             }
             (State::Manifest | State::Typed(_), Event::CopyDone) => self.state = State::Between,
@@ -283,12 +301,14 @@ impl BackupDecoder {
                 self.expected = self.tablespaces.iter().map(archive_of).collect();
                 self.state = State::Between;
             }
-            State::Between if self.expected.is_empty() => {
+            State::Between if self.expected.is_empty() && !self.awaits_manifest => {
                 let (lsn, timeline) = self.position()?;
                 self.end = Some(BackupEnd { lsn, timeline });
                 self.state = State::Ended;
             }
-            State::Between => return Err(Violation::Backup("it lacks an archive").into()),
+            State::Between => {
+                return Err(Violation::Backup("it lacks an archive or its manifest").into());
+            }
             _ => return Err(out_of_order()),
         }
         self.rows.rows.clear();
@@ -338,12 +358,12 @@ impl BackupDecoder {
                 return Err(Violation::Backup("it has too many archives").into());
             }
             Generation::TypedMessages => State::Typed(None),
-            Generation::CopyPerArchive { manifest } => match self.expected.pop_front() {
+            Generation::CopyPerArchive => match self.expected.pop_front() {
                 Some(archive) => {
                     self.pending.push_back(BackupEvent::ArchiveStart(archive));
                     State::Archive
                 }
-                None if manifest => {
+                None if std::mem::take(&mut self.awaits_manifest) => {
                     self.pending.push_back(BackupEvent::ManifestStart);
                     State::Manifest
                 }
@@ -361,50 +381,51 @@ impl BackupDecoder {
                 let name = cstring(&mut message).ok_or_else(|| malformed("it has no name"))?;
                 let location =
                     cstring(&mut message).ok_or_else(|| malformed("it has no location"))?;
-                if message.has_remaining() {
-                    return Err(malformed("it is too long").into());
-                }
-                let archive = self.named_archive(name, location)?;
-                if part.is_some() {
-                    self.pending.push_back(BackupEvent::ArchiveEnd);
-                }
-                self.pending.push_back(BackupEvent::ArchiveStart(archive));
-                self.state = State::Typed(Some(Part::Archive));
+                let archive = self.named_archive(&name, location)?;
+                self.begin_part(part, Part::Archive, BackupEvent::ArchiveStart(archive));
             }
-            (b'm', None | Some(Part::Archive)) => {
-                if message.has_remaining() {
-                    return Err(malformed("it is too long").into());
-                }
-                if part.is_some() {
-                    self.pending.push_back(BackupEvent::ArchiveEnd);
-                }
-                self.pending.push_back(BackupEvent::ManifestStart);
-                self.state = State::Typed(Some(Part::Manifest));
+            (b'm', None | Some(Part::Archive)) if std::mem::take(&mut self.awaits_manifest) => {
+                self.begin_part(part, Part::Manifest, BackupEvent::ManifestStart);
             }
-            (b'd', Some(_)) if message.is_empty() => {}
-            (b'd', Some(Part::Archive)) => {
-                self.pending.push_back(BackupEvent::ArchiveData(message));
-            }
-            (b'd', Some(Part::Manifest)) => {
-                self.pending.push_back(BackupEvent::ManifestData(message));
+            (b'd', Some(part)) => {
+                let data = message.split_to(message.len());
+                match part {
+                    _ if data.is_empty() => {}
+                    _ if !self.to_client => {
+                        return Err(Violation::Backup("its data were to go elsewhere").into());
+                    }
+                    Part::Archive => self.pending.push_back(BackupEvent::ArchiveData(data)),
+                    Part::Manifest => self.pending.push_back(BackupEvent::ManifestData(data)),
+                }
             }
             (b'p', _) => {
                 let done = message.try_get_u64().map_err(|_| malformed("it is too short"))?;
-                if message.has_remaining() {
-                    return Err(malformed("it is too long").into());
-                }
                 self.pending.push_back(BackupEvent::Progress(done));
             }
             (b'n' | b'm' | b'd', _) => return Err(out_of_order()),
             _ => return Err(malformed("its kind is unknown").into()),
         }
+        if message.has_remaining() {
+            return Err(malformed("it is too long").into());
+        }
         Ok(())
+    }
+
+    /// Ends the part before, and begins another.
+    fn begin_part(&mut self, before: Option<Part>, next: Part, event: BackupEvent) {
+        if self.to_client {
+            let end = before.map(|_| BackupEvent::ArchiveEnd);
+            self.pending.extend(end.into_iter().chain([event]));
+        }
+        self.state = State::Typed(Some(next));
     }
 
     /// The archive that the server announced by name, checked against the tablespaces that it
     /// announced before. Each comes once.
-    fn named_archive(&mut self, name: String, location: String) -> Result<Archive, Error> {
-        let oid = match name.strip_suffix(".tar") {
+    fn named_archive(&mut self, name: &str, location: String) -> Result<Archive, Error> {
+        let suffix = self.compression.map_or("", CompressionMethod::suffix);
+        let stem = name.strip_suffix(suffix).and_then(|name| name.strip_suffix(".tar"));
+        let oid = match stem {
             Some("base") => None,
             Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => Some(
                 digits.parse().map_err(|_| Violation::Backup("an archive's name is impossible"))?,
@@ -415,7 +436,8 @@ impl BackupDecoder {
         let expected = position.and_then(|position| self.expected.remove(position));
         let expected = expected.ok_or(Violation::Backup("an archive belongs to no tablespace"))?;
         let location = (!location.is_empty()).then_some(location);
-        Ok(Archive { location, terminated: true, ..expected })
+        let name = expected.name + suffix;
+        Ok(Archive { name, location, compression: self.compression, terminated: true, ..expected })
     }
 }
 
@@ -424,6 +446,7 @@ fn archive_of(tablespace: &BackupTablespace) -> Archive {
         name: tablespace.oid.map_or_else(|| "base.tar".to_owned(), |oid| format!("{oid}.tar")),
         tablespace: tablespace.oid,
         location: tablespace.location.clone(),
+        compression: None,
         terminated: false,
     }
 }

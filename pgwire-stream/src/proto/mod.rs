@@ -19,9 +19,7 @@ mod session;
 mod wal;
 
 pub use auth::{Credentials, TlsBinding};
-pub use backup::{
-    Archive, BackupDecoder, BackupEnd, BackupEvent, BackupStart, BackupTablespace, Generation,
-};
+pub use backup::{Archive, BackupDecoder, BackupEnd, BackupEvent, BackupStart, BackupTablespace};
 pub use command::{
     AlterSlot, BackupTarget, BaseBackupOptions, Command, CompressionMethod, DropSlot, LogicalSlot,
     ManifestChecksums, PhysicalSlot, ServerCompression, Snapshot, StartLogical, StartReplication,

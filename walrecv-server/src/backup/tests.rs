@@ -106,6 +106,7 @@ impl Cluster {
                 name: tablespace.map_or("base.tar".to_owned(), |oid| format!("{oid}.tar")),
                 tablespace: *tablespace,
                 location: tablespace.map(|_| "/srv/fast".to_owned()),
+                compression: None,
                 terminated: self.typed,
             }));
             for bytes in self.tar(files).chunks(piece) {
