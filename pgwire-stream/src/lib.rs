@@ -123,6 +123,7 @@
 //! | `aws-lc-rs`, `ring` | `aws-lc-rs` | the cryptography that TLS uses; one is needed, neither becomes the process's default |
 //! | `native-certs` | yes | `sslrootcert=system` |
 //! | `manifest` | no | `manifest`: reading, writing and verifying `backup_manifest` |
+//! | `tokio-rt` | no | `spawn_wal_stream`: a stream in a task of its own, with a queue bounded in bytes |
 //! | `serde` | no | `Serialize` and `Deserialize` for the values |
 //!
 //! Without any there are the values, [`Config`] and [`proto`].
@@ -164,6 +165,8 @@ pub use client::{
     BaseBackup, CreatedSlot, Positions, Progress, ReplicationClient, SlotPosition, StreamEnd,
     SystemIdentification, WalEvent, WalStream,
 };
+#[cfg(feature = "tokio-rt")]
+pub use client::{SpawnedWalStream, spawn_wal_stream};
 pub use config::{
     ChannelBinding, Config, ConfigError, Endpoint, Host, Keepalive, Password, RootCert, SslMode,
     TargetSessionAttrs,
@@ -179,9 +182,9 @@ pub use lsn::{Lsn, LsnParseError};
 pub use net::Stream;
 pub use proto::{
     AlterSlot, Archive, BackupEnd, BackupEvent, BackupStart, BackupTablespace, BackupTarget,
-    BaseBackupOptions, CompressionMethod, DropSlot, Intervals, Keepalive as ServerKeepalive,
-    LogicalSlot, ManifestChecksums, PhysicalSlot, ResultSet, ServerCompression, Snapshot,
-    StartLogical, StartReplication, WalData,
+    BaseBackupOptions, CompressionMethod, DropSlot, HotStandbyFeedback, Intervals,
+    Keepalive as ServerKeepalive, LogicalSlot, ManifestChecksums, PhysicalSlot, PrimaryStatus,
+    ResultSet, ServerCompression, Snapshot, StartLogical, StartReplication, WalData,
 };
 pub use relation::{RelationFiles, RelationFilesError};
 pub use segment::{

@@ -49,6 +49,8 @@ pub enum Feature {
     AlterTwoPhase,
     /// Protocol 3.2 with long cancel keys.
     Protocol32,
+    /// Primary status messages in a stream.
+    PrimaryStatus,
     /// `START TIMELINE` in `backup_label`, `STOP TIMELINE` in backup history files.
     TimelineInBackupLabel,
     /// `primary` in `backup_label`, which was `master`.
@@ -80,6 +82,7 @@ const GATES: &[(Feature, u32, &str)] = &[
     (Feature::IncrementalBackup, 17_0000, "incremental backup"),
     (Feature::AlterTwoPhase, 18_0000, "TWO_PHASE in ALTER_REPLICATION_SLOT"),
     (Feature::Protocol32, 18_0000, "protocol 3.2"),
+    (Feature::PrimaryStatus, 19_0000, "primary status messages"),
     (Feature::TimelineInBackupLabel, 11_0000, "timelines in backup_label"),
     (Feature::PrimaryInBackupLabel, 14_0000, "the word primary in backup_label"),
     (Feature::EscapedBackslash, 14_0000, "backslashes in tablespace_map"),

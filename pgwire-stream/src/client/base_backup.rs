@@ -96,7 +96,7 @@ async fn receive<S: AsyncRead + AsyncWrite + Unpin>(
     client: &mut ReplicationClient<S>,
     decoder: &mut BackupDecoder,
 ) -> Result<()> {
-    match client.connection.next_event().await {
+    match client.next_event().await {
         Ok(event) => decoder.handle(event),
         // A fatal error, such as the server's shutdown, is followed by the end of the connection.
         Err(error @ (Error::Closed { .. } | Error::Io(_))) => {

@@ -122,5 +122,5 @@ async fn login<S: AsyncRead + AsyncWrite + Unpin>(
         .and_then(ServerVersion::parse_text)
         .ok_or(Violation::Column { command: "the login", column: "server_version" })?;
     tracing::debug!(%version, "connected");
-    Ok(ReplicationClient { connection, version, identified: None })
+    Ok(ReplicationClient::new(connection, version))
 }

@@ -3,10 +3,16 @@
 mod base_backup;
 mod connect;
 mod progress;
+mod reporting;
 mod session_attrs;
 mod slot;
+#[cfg(feature = "tokio-rt")]
+mod spawned_wal_stream;
+mod start_replication;
 mod system;
 mod wal_stream;
+
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -14,6 +20,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 pub use base_backup::BaseBackup;
 pub use progress::{Positions, Progress};
 pub use slot::{CreatedSlot, SlotPosition};
+#[cfg(feature = "tokio-rt")]
+pub use spawned_wal_stream::{SpawnedWalStream, spawn_wal_stream};
 pub use system::SystemIdentification;
 pub use wal_stream::{StreamEnd, WalEvent, WalStream};
 
@@ -37,12 +45,20 @@ pub struct ReplicationClient<S = Stream> {
     version: ServerVersion,
     /// The server's timeline when `IDENTIFY_SYSTEM` was last answered.
     identified: Option<TimelineId>,
+    /// The last command, for messages.
+    command: &'static str,
+    command_timeout: Option<Duration>,
 }
 
 /// The most that one command's rows may hold.
 const MAX_RESULT: usize = 64 << 20;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationClient<S> {
+    fn new(connection: Connection<S>, version: ServerVersion) -> Self {
+        let command = "the first command";
+        Self { connection, version, identified: None, command, command_timeout: None }
+    }
+
     /// The server's version.
     pub fn server_version(&self) -> ServerVersion {
         self.version
@@ -52,6 +68,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationClient<S> {
     /// `in_hot_standby`.
     pub fn parameter(&self, name: &str) -> Option<&str> {
         self.connection.session().parameter(name)
+    }
+
+    /// Limits how long a command waits for the server's next message; without limit by default.
+    ///
+    /// It holds for every command and its answer, for
+    /// every wait of a base backup or manifest upload, and for the beginning of a stream, which
+    /// then has its own [`Intervals`](crate::Intervals). It is meant for a server or network that has died: a
+    /// server may be silent for minutes while it works, above all before a base backup begins,
+    /// during a checkpoint that is not `fast_checkpoint`; and a logical slot is created only when
+    /// the transactions are over that were running before.
+    ///
+    /// A command that has timed out ([`Error::Timeout`] names it) may still be executed. The next
+    /// command first waits for the rest of its answer, as long again; a
+    /// cancel request ends it sooner, and dropping the client ends both.
+    pub fn set_command_timeout(&mut self, limit: Option<Duration>) {
+        self.command_timeout = limit;
     }
 
     /// Sends plain SQL, on connections made by
@@ -81,7 +113,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationClient<S> {
         let mut failure: Option<Error> = None;
         let mut size = 0;
         loop {
-            let event = match (self.connection.next_event().await, failure.take()) {
+            let event = match (self.next_event().await, failure.take()) {
                 // An administrator's or a shutdown's last word explains the end.
                 (Err(Error::Closed { .. } | Error::Io(_)), Some(failure)) => return Err(failure),
                 (event, before) => {
@@ -123,15 +155,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationClient<S> {
         }
     }
 
+    /// The next event of the command that was sent last.
+    async fn next_event(&mut self) -> Result<Event> {
+        let event = self.connection.next_event();
+        match self.command_timeout {
+            None => event.await,
+            Some(limit) => tokio::time::timeout(limit, event)
+                .await
+                .map_err(|_| Error::Timeout { what: self.command, limit })?,
+        }
+    }
+
     /// Sends a command, once a command that was abandoned before is over.
     async fn send(&mut self, command: &Command) -> Result<()> {
         let text = command.text(self.version)?;
         while !self.connection.session().is_idle() {
-            match self.connection.next_event().await? {
+            match self.next_event().await? {
                 Event::CopyIn | Event::CopyBoth => self.connection.copy_done()?,
                 _ => {}
             }
         }
+        self.command = command.name();
         tracing::debug!(command = text, "sending");
         self.connection.query(&text)?;
         Ok(())

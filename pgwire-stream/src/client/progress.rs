@@ -21,13 +21,15 @@ struct Shared {
     written: AtomicU64,
     flushed: AtomicU64,
     applied: AtomicU64,
+    server_end: AtomicU64,
     news: Notify,
 }
 
 /// How far WAL has come, at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Positions {
-    /// Received from the server.
+    /// Received from the server. In a logical stream, how far the server has decoded, by its last
+    /// message: everything wanted before it has come.
     pub received: Lsn,
     /// Reported as written.
     pub written: Lsn,
@@ -47,6 +49,7 @@ impl Progress {
             written: position(flushed),
             flushed: position(flushed),
             applied: position(Lsn::ZERO),
+            server_end: position(Lsn::ZERO),
             news: Notify::new(),
         }))
     }
@@ -83,7 +86,12 @@ impl Progress {
         self.0.received.fetch_max(lsn.as_u64(), Ordering::AcqRel);
     }
 
-    pub(super) fn positions(&self, server_end: Lsn) -> Positions {
+    pub(super) fn server_end(&self, lsn: Lsn) {
+        self.0.server_end.fetch_max(lsn.as_u64(), Ordering::AcqRel);
+    }
+
+    /// How far WAL has come.
+    pub fn positions(&self) -> Positions {
         let (received, flushed) = (load(&self.0.received), load(&self.0.flushed));
         // Only `flushed` is checked when it is reported; the server checks nothing.
         let most = received.max(flushed);
@@ -93,7 +101,7 @@ impl Progress {
             written: load(&self.0.written).clamp(flushed, most),
             flushed,
             applied: load(&self.0.applied).min(most),
-            server_end,
+            server_end: load(&self.0.server_end),
         }
     }
 
@@ -142,7 +150,7 @@ mod tests {
         progress.flushed(lsn(90)).unwrap();
         progress.flushed(lsn(50)).unwrap();
         progress.written(lsn(10));
-        let positions = progress.positions(lsn(0));
+        let positions = progress.positions();
         assert_eq!((positions.flushed, positions.written), (lsn(90), lsn(90)));
     }
 
@@ -151,7 +159,7 @@ mod tests {
         let progress = Progress::new(lsn(100), lsn(0));
         progress.written(lsn(5000));
         progress.applied(lsn(6000));
-        let positions = progress.positions(lsn(0));
+        let positions = progress.positions();
         assert_eq!((positions.written, positions.applied), (lsn(100), lsn(100)));
     }
 }

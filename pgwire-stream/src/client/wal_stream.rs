@@ -2,27 +2,31 @@
 
 use std::future::Future;
 use std::pin::pin;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::reporting::{StatusRequest, now};
 use super::{Positions, Progress, ReplicationClient};
 use crate::proto::{
-    Action, CopyBothMessage, Event, Feedback, Keepalive, ResultSet, StandbyStatus,
-    StartReplication, WalData,
+    Action, CopyBothMessage, Event, Feedback, HotStandbyFeedback, Intervals, Keepalive,
+    PrimaryStatus, ResultSet, WalData,
 };
 use crate::{Error, Lsn, Misuse, Result, ServerError, TimelineId, Violation};
 
-/// A server that does not take this much of our reports gets no more of them for now.
-const MAX_QUEUED: usize = 4 << 10;
-
 /// What a [`WalStream`] brings.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum WalEvent {
-    /// WAL, right behind what came before.
+    /// WAL, right behind what came before. In a logical stream, a message of the output plugin.
     Data(WalData),
     /// A sign of life; it has been answered already if the server asked for that.
+    ///
+    /// A server that asks may be shutting down, and then waits until everything is confirmed:
+    /// make durable all that has come, and report it.
     Keepalive(Keepalive),
+    /// The answer to [`WalStream::request_primary_status`].
+    PrimaryStatus(PrimaryStatus),
 }
 
 /// Why a [`WalStream`] ended.
@@ -42,31 +46,55 @@ pub enum StreamEnd {
     Stopped,
 }
 
-/// A stream of WAL from one position on one timeline.
+/// A stream of WAL from one position on one timeline, or of what an output plugin makes of WAL.
 ///
 /// [`next`](Self::next) brings WAL in order and without gaps, and reports to the server on the
 /// way: at once when it asks or when [`Progress::flushed`] has moved, and else by the clock of
-/// [`Intervals`](crate::Intervals). Whoever cannot take more WAL now waits inside
-/// [`hold`](Self::hold), which keeps the session alive and reads nothing, so that TCP slows the
-/// server down.
+/// [`Intervals`]. Whoever cannot take more WAL now waits inside [`hold`](Self::hold), which keeps
+/// the session alive and reads nothing, so that TCP slows the server down.
+///
+/// # When the server shuts down
+///
+/// It sends everything, and asks by keepalives until the position reported as flushed (as written,
+/// if nothing was ever flushed) is the end of all it has sent; only then does it stop, or when its
+/// `wal_sender_timeout` has passed. So answer every [`WalEvent::Keepalive`] with `reply_requested`
+/// by making durable what has come, and [`Progress::flushed`]. Whoever keeps nothing reports
+/// [`Progress::written`]. The stream then ends with [`StreamEnd::ServerShutdown`].
+///
+/// # After an error
+///
+/// An error that the server reported ends the stream, but not always the session: somebody
+/// cancelled it (57014), its WAL is gone (58P01), its start is ahead of the server's end (XX000).
+/// [`recover`](Self::recover) gives the client back then.
 pub struct WalStream<S = crate::net::Stream> {
     pub(super) client: ReplicationClient<S>,
-    feedback: Feedback,
-    progress: Progress,
-    /// The timeline that was asked for, or the server's own at that time.
-    timeline: TimelineId,
+    pub(super) feedback: Feedback,
+    pub(super) progress: Progress,
+    pub(super) state: State,
+    kind: Kind,
+    /// Invariant of a physical stream: the position that is due next.
     received: Lsn,
-    server_end: Lsn,
     /// The flush position of the last report.
-    reported: Lsn,
-    state: State,
+    pub(super) reported: Lsn,
+    /// To be sent.
+    pub(super) standby_feedback: Option<HotStandbyFeedback>,
+    pub(super) status_request: StatusRequest,
     /// Rows after the end of the copy: the next timeline.
     rows: ResultSet,
     failure: Option<ServerError>,
 }
 
+/// How positions run.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Kind {
+    /// Without gaps, on the timeline that was asked for, or the server's own at that time.
+    Physical { timeline: TimelineId },
+    /// From change to change.
+    Logical,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+pub(super) enum State {
     Streaming,
     /// We have said that we stop; WAL may still be on its way.
     Stopping,
@@ -78,43 +106,48 @@ enum State {
     Failed,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationClient<S> {
-    /// Starts physical streaming. A server that has nothing on the timeline from this position
-    /// gives an empty stream that ends with [`StreamEnd::NextTimeline`].
-    ///
-    /// Not cancel-safe: the client is consumed.
-    ///
-    /// # Errors
-    /// [`Error::Timeout`] if there is no answer within the receive limit. What the server reports: [`Error::is_slot_missing`], [`Error::is_slot_in_use`],
-    /// [`Error::is_wal_removed`], a position that is not in the server's history (XX000). Some of
-    /// these come only from the first [`WalStream::next`]. The client is lost with the error.
-    pub async fn start_replication(mut self, options: StartReplication) -> Result<WalStream<S>> {
-        let current = self.identified_timeline().await?;
-        self.send(&options.command()).await?;
-        let mut stream = WalStream {
-            client: self,
-            feedback: Feedback::new(options.intervals, now()),
-            progress: Progress::new(options.from, options.already_flushed),
-            timeline: options.timeline.unwrap_or(current),
-            received: options.from,
-            server_end: Lsn::ZERO,
-            reported: options.already_flushed,
+impl<S: AsyncRead + AsyncWrite + Unpin> WalStream<S> {
+    /// A stream whose command is sent.
+    pub(super) fn new(
+        client: ReplicationClient<S>,
+        kind: Kind,
+        from: Lsn,
+        already_flushed: Lsn,
+        intervals: Intervals,
+    ) -> Self {
+        Self {
+            client,
+            feedback: Feedback::new(intervals, now()),
+            progress: Progress::new(from, already_flushed),
             state: State::Closing { stopped: false },
+            kind,
+            received: from,
+            reported: already_flushed,
+            standby_feedback: None,
+            status_request: StatusRequest::None,
             rows: ResultSet { command: "START_REPLICATION", ..ResultSet::default() },
             failure: None,
-        };
-        let limit = stream.feedback.intervals().receive;
-        match limit {
-            None => stream.begin().await?,
-            Some(limit) => tokio::time::timeout(limit, stream.begin())
-                .await
-                .map_err(|_| Error::Timeout { what: "waiting for the stream to begin", limit })??,
         }
-        Ok(stream)
     }
-}
 
-impl<S: AsyncRead + AsyncWrite + Unpin> WalStream<S> {
+    /// Waits until streaming begins, or the answer is over at once.
+    pub(super) async fn begin(&mut self) -> Result<()> {
+        loop {
+            let event = self.client.next_event().await;
+            if let Ok(Event::CopyBoth) = event {
+                self.state = State::Streaming;
+                return Ok(());
+            }
+            match event {
+                Ok(event) => drop(self.handle(event)?),
+                Err(error) => self.handle_closed(Err(error))?,
+            }
+            if let State::Ended(_) = self.state {
+                return Ok(());
+            }
+        }
+    }
+
     /// The next event; `None` at the end of the stream, when [`finish`](Self::finish) tells why.
     ///
     /// Cancel-safe: nothing is lost if the future is dropped.
@@ -170,7 +203,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WalStream<S> {
 
     /// How far WAL has come.
     pub fn positions(&self) -> Positions {
-        self.progress.positions(self.server_end)
+        self.progress.positions()
     }
 
     /// Asks the server to end the stream. A last report is sent before; WAL that is on its way
@@ -200,19 +233,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WalStream<S> {
         }
     }
 
-    /// Waits until streaming begins, or the answer is over at once.
-    async fn begin(&mut self) -> Result<()> {
-        loop {
-            let event = self.client.connection.next_event().await;
-            if let Ok(Event::CopyBoth) = event {
-                self.state = State::Streaming;
-                return Ok(());
-            }
-            self.handle_end(event)?;
-            if let State::Ended(_) = self.state {
-                return Ok(());
-            }
-        }
+    /// Gives the client back after an error that the server reported and that left the session
+    /// usable. `None` after any other failure, when the connection is worth nothing any more, and
+    /// in the middle of a stream.
+    pub fn recover(self) -> Option<ReplicationClient<S>> {
+        self.client.connection.session().is_idle().then_some(self.client)
+    }
+
+    /// How long to listen to silence.
+    pub(super) fn receive_limit(&self) -> Option<Duration> {
+        self.feedback.intervals().receive
     }
 
     async fn receive(&mut self) -> Result<Option<WalEvent>> {
@@ -247,19 +277,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WalStream<S> {
                 // Only now, with nothing left to read, is silence the server's.
                 () = sleep_until(deadline) => {
                     if self.due() == Action::TimedOut {
-                        let limit = self.feedback.intervals().receive.unwrap_or_default();
+                        let limit = self.receive_limit().unwrap_or_default();
                         let what = "waiting for a sign of life from the server";
                         return Err(Error::Timeout { what, limit });
                     }
                 }
             }
-        }
-    }
-
-    fn handle_end(&mut self, event: Result<Event>) -> Result<Option<WalEvent>> {
-        match event {
-            Ok(event) => self.handle(event),
-            Err(error) => self.handle_closed(Err(error)).map(|()| None),
         }
     }
 
@@ -277,7 +300,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WalStream<S> {
     fn handle(&mut self, event: Event) -> Result<Option<WalEvent>> {
         match (self.state, event) {
             (State::Streaming | State::Stopping, Event::CopyData(payload)) => {
-                return self.copy_both(CopyBothMessage::decode(payload)?);
+                return self.copy_both(CopyBothMessage::decode(payload)?).map(Some);
             }
             (State::Streaming, Event::CopyDone) => self.state = State::Closing { stopped: false },
             (State::Stopping, Event::CopyDone) => self.state = State::Closing { stopped: true },
@@ -306,34 +329,51 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WalStream<S> {
                 self.state = State::Closing { stopped: false };
             }
             (_, Event::Notice(_)) => {}
-            _ => {
-                let (message, state) = ("a message out of order".to_owned(), "streaming");
-                return Err(Violation::Unexpected { message, state }.into());
-            }
+            _ => return Err(unexpected("a message out of order")),
         }
         Ok(None)
     }
 
-    fn copy_both(&mut self, message: CopyBothMessage) -> Result<Option<WalEvent>> {
+    fn copy_both(&mut self, message: CopyBothMessage) -> Result<WalEvent> {
         match message {
             CopyBothMessage::Data(data) => {
-                if data.start != self.received {
-                    let (expected, got) = (self.received, data.start);
-                    return Err(Violation::WalPosition { expected, got }.into());
+                match self.kind {
+                    Kind::Physical { .. } if data.start != self.received => {
+                        let (expected, got) = (self.received, data.start);
+                        return Err(Violation::WalPosition { expected, got }.into());
+                    }
+                    Kind::Physical { .. } if data.data.is_empty() => {
+                        return Err(unexpected("a message without WAL"));
+                    }
+                    Kind::Physical { .. } => self.note_received(data.end()),
+                    Kind::Logical => self.note_received(data.start.max(data.server_end)),
                 }
-                self.received = data.end();
-                self.progress.received(self.received);
-                self.server_end = self.server_end.max(data.server_end);
-                Ok(Some(WalEvent::Data(data)))
+                self.progress.server_end(data.server_end);
+                Ok(WalEvent::Data(data))
             }
             CopyBothMessage::Keepalive(keepalive) => {
-                self.server_end = self.server_end.max(keepalive.server_end);
+                self.progress.server_end(keepalive.server_end);
+                if let Kind::Logical = self.kind {
+                    self.note_received(keepalive.server_end);
+                }
                 if keepalive.reply_requested {
                     self.feedback.want_report();
                 }
-                Ok(Some(WalEvent::Keepalive(keepalive)))
+                Ok(WalEvent::Keepalive(keepalive))
+            }
+            CopyBothMessage::PrimaryStatus(_) if self.status_request != StatusRequest::Sent => {
+                Err(unexpected("a status that was not asked for"))
+            }
+            CopyBothMessage::PrimaryStatus(status) => {
+                self.status_request = StatusRequest::None;
+                Ok(WalEvent::PrimaryStatus(status))
             }
         }
+    }
+
+    fn note_received(&mut self, lsn: Lsn) {
+        self.received = self.received.max(lsn);
+        self.progress.received(self.received);
     }
 
     fn decide_end(&self, stopped: bool) -> Result<StreamEnd> {
@@ -344,57 +384,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WalStream<S> {
         }
         let timeline: TimelineId = self.rows.required("next_tli")?;
         let start: Lsn = self.rows.required("next_tli_startpos")?;
-        if timeline <= self.timeline || start > self.received {
-            return Err(Violation::NextTimeline.into());
-        }
-        Ok(StreamEnd::NextTimeline { timeline, start })
-    }
-
-    /// What is due now. No status update may follow `CopyDone`, but silence is watched to the end.
-    fn due(&mut self) -> Action {
-        if self.state != State::Streaming {
-            return self.feedback.poll_silence(now());
-        }
-        if self.progress.flushed_to() > self.reported {
-            self.feedback.want_report();
-        }
-        self.feedback.poll(now())
-    }
-
-    /// Queues a status update if one is due. When to look again.
-    fn report_if_due(&mut self) -> Result<Option<Instant>, Misuse> {
-        match self.due() {
-            Action::Report { .. } if self.client.connection.queued() > MAX_QUEUED => {
-                Ok(now().checked_add(Duration::from_secs(1)))
+        match self.kind {
+            Kind::Physical { timeline: current }
+                if timeline > current && start <= self.received =>
+            {
+                Ok(StreamEnd::NextTimeline { timeline, start })
             }
-            Action::Report { ask_for_reply } => {
-                self.report(ask_for_reply)?;
-                self.report_if_due()
-            }
-            Action::Wait(deadline) => Ok(deadline),
-            Action::TimedOut => Ok(Some(now())),
+            _ => Err(Violation::NextTimeline.into()),
         }
-    }
-
-    fn report(&mut self, ask_for_reply: bool) -> Result<(), Misuse> {
-        let positions = self.positions();
-        let status = StandbyStatus {
-            written: positions.written,
-            flushed: positions.flushed,
-            applied: positions.applied,
-            sent_at: SystemTime::now().into(),
-            reply_requested: ask_for_reply,
-        };
-        self.client.connection.copy_data(&status.encode())?;
-        self.feedback.reported(now(), ask_for_reply);
-        self.reported = positions.flushed;
-        Ok(())
     }
 }
 
-/// The runtime's clock, which tests can turn.
-fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
+fn unexpected(message: &str) -> Error {
+    Violation::Unexpected { message: message.to_owned(), state: "streaming" }.into()
 }
 
 async fn sleep_until(deadline: Option<Instant>) {

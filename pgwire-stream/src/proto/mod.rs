@@ -30,7 +30,10 @@ pub use frame::{MAX_COPY_DATA, MAX_LOGIN_MESSAGE, MAX_MESSAGE, MAX_REPORT, MAX_R
 pub(crate) use frontend::ssl_request;
 pub use rows::{Columns, ResultSet, Row};
 pub use session::{Event, Session};
-pub use wal::{CopyBothMessage, Keepalive, StandbyStatus, WalData};
+pub use wal::{
+    CopyBothMessage, HotStandbyFeedback, Keepalive, PrimaryStatus, StandbyMessage, StandbyStatus,
+    WalData,
+};
 
 #[cfg(test)]
 mod tests;

@@ -218,6 +218,8 @@ impl Receiver {
                         writer.flush();
                     }
                 }
+                // A physical stream brings nothing else unasked.
+                _ => {}
             }
         }
     }

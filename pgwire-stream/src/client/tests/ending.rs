@@ -144,6 +144,41 @@ async fn a_shutdown_while_we_stop_is_a_shutdown() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_error_that_ends_only_the_stream_leaves_the_client() {
+    // Cancelled, even while we stop, its WAL gone, its start ahead of the server's end.
+    for (stopping, code) in [(false, "57014"), (true, "57014"), (false, "58P01"), (false, "XX000")]
+    {
+        let (mut stream, mut server) = streaming(start()).await;
+        if stopping {
+            stream.stop().unwrap();
+        }
+        server.says(&[wal(FROM, b"first"), error("ERROR", code), ready()]).await;
+        next_data(&mut stream).await;
+        assert_eq!(super::code(&stream.next().await.unwrap_err()), code);
+        still_usable(stream.recover().unwrap(), server).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_recovered_from_a_broken_connection_or_a_living_stream() {
+    for last_words in [
+        vec![error("FATAL", "57P01")],
+        vec![error("ERROR", "58P01")],
+        vec![wal(FROM + 1, b"gap")],
+        vec![copy_data(b"x")],
+        vec![complete("COPY 0")],
+    ] {
+        let (mut stream, mut server) = streaming(start()).await;
+        server.says(&last_words).await;
+        drop(server);
+        let _ = stream.next().await;
+        assert!(stream.recover().is_none(), "{last_words:?}");
+    }
+    let (stream, _server) = streaming(start()).await;
+    assert!(stream.recover().is_none());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stream_is_not_finished_before_its_end() {
     let (stream, _server) = streaming(start()).await;
     assert!(matches!(stream.finish(), Err(Error::Misuse(Misuse::NotFinished))));

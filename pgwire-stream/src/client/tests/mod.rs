@@ -4,7 +4,11 @@ mod backup;
 mod commands;
 mod ending;
 mod feedback;
+mod logical;
+#[cfg(feature = "tokio-rt")]
+mod spawned;
 mod streaming;
+mod timeouts;
 
 use std::time::Duration;
 
