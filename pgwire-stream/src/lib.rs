@@ -159,6 +159,7 @@ mod timestamp;
 #[cfg(feature = "tls")]
 mod tls;
 mod version;
+pub mod wal;
 
 #[cfg(feature = "tokio")]
 pub use client::{

@@ -10,6 +10,7 @@ mod full_path;
 mod harness;
 mod library_connect;
 mod library_stream;
+mod library_wal;
 mod odd_places;
 mod runtime;
 mod site;
@@ -23,6 +24,7 @@ fn main() -> std::process::ExitCode {
         harness::register,
         library_connect::register,
         library_stream::register,
+        library_wal::register,
         full_path::register,
         targets::register,
         crashes::register,
