@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
-use crate::proto::{Credentials, Event, Session};
+use crate::proto::{Credentials, Event, ProtocolRange, Session};
 use crate::{Error, Misuse, Result};
 
 /// A [`Session`] and the stream that carries it.
@@ -35,10 +35,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     pub async fn login<'a>(
         stream: S,
         credentials: Credentials,
+        protocols: ProtocolRange,
         parameters: impl IntoIterator<Item = (&'a str, &'a str)>,
     ) -> Result<Self> {
         let mut output = BytesMut::with_capacity(1024);
-        let session = Session::new(credentials, parameters, &mut output)?;
+        let session = Session::new(credentials, protocols, parameters, &mut output)?;
         let input = BytesMut::with_capacity(8 << 10);
         let mut connection =
             Self { stream, session, input, output, unflushed: false, broken: None };
@@ -83,6 +84,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// If the server is not listening to any, or they are too long for one message.
     pub fn copy_data(&mut self, data: &[u8]) -> Result<(), Misuse> {
         self.session.copy_data(data, &mut self.output)
+    }
+
+    /// Queues the news that our side of a copy-in comes to no end.
+    ///
+    /// # Errors
+    /// If there is no such copy, or the reason contains a zero byte.
+    pub fn copy_fail(&mut self, reason: &str) -> Result<(), Misuse> {
+        self.session.copy_fail(reason, &mut self.output)
     }
 
     /// Queues the end of our side of a copy.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
+use crate::proto::ProtocolVersion;
 use crate::{HistoryError, Lsn, Unsupported};
 
 /// Any failure of the library. The variants say whose fault it is; [`Error::advice`] says what to
@@ -35,6 +36,15 @@ pub enum Error {
     /// The server is too old for what was asked of it; nothing was sent.
     #[error(transparent)]
     Unsupported(#[from] Unsupported),
+    /// The server does not speak a version of the protocol that is recent enough for
+    /// `min_protocol_version`.
+    #[error("the server speaks protocol {offered}, and at least {wanted} is asked for")]
+    ProtocolVersion {
+        /// What the server speaks.
+        offered: ProtocolVersion,
+        /// What is needed.
+        wanted: ProtocolVersion,
+    },
     /// The server is not what `target_session_attrs` asks for.
     #[error("the server is not {wanted}")]
     Unsuitable {
@@ -170,7 +180,7 @@ pub struct DecodeError {
 #[non_exhaustive]
 pub enum Violation {
     /// A message that does not belong to the conversation's state.
-    #[error("the server sent {message} while {state}")]
+    #[error("received {message} while {state}")]
     Unexpected {
         /// The message.
         message: String,
@@ -178,7 +188,7 @@ pub enum Violation {
         state: &'static str,
     },
     /// A message longer than anything that may come in this state.
-    #[error("the server announced a message of {length} bytes, over the limit of {limit}")]
+    #[error("received a message of {length} bytes, over the limit of {limit}")]
     TooLong {
         /// The length it announced.
         length: u64,
@@ -334,9 +344,11 @@ impl Error {
                 Some(code) => server_advice(code),
                 None => Advice::Retry,
             },
-            Self::Config(_) | Self::Tls(_) | Self::Auth(_) | Self::Unsupported(_) => {
-                Advice::RetryAfterOperator
-            }
+            Self::Config(_)
+            | Self::Tls(_)
+            | Self::Auth(_)
+            | Self::Unsupported(_)
+            | Self::ProtocolVersion { .. } => Advice::RetryAfterOperator,
             // A broken byte on the way is possible; the next connection will tell.
             Self::Decode(_) | Self::Violation(_) => Advice::Retry,
             Self::History(_) => Advice::RetryAfterOperator,

@@ -7,7 +7,7 @@ use super::ReplicationClient;
 use super::session_attrs::check_session;
 use crate::connection::Connection;
 use crate::net::{self, Stream};
-use crate::proto::{Credentials, TlsBinding};
+use crate::proto::{Credentials, ProtocolRange, TlsBinding};
 use crate::{Config, Error, Password, Result, ServerVersion, TargetSessionAttrs, Violation};
 
 /// What the connection is for.
@@ -115,7 +115,8 @@ async fn login<S: AsyncRead + AsyncWrite + Unpin>(
     if let Some(options) = &config.options {
         parameters.push(("options", options));
     }
-    let connection = Connection::login(stream, credentials, parameters).await?;
+    let protocols = ProtocolRange::default();
+    let connection = Connection::login(stream, credentials, protocols, parameters).await?;
     let version = connection
         .session()
         .parameter("server_version")

@@ -7,7 +7,7 @@ use bytes::{Buf, BytesMut};
 
 use crate::proto::{
     Action, BackupDecoder, CopyBothMessage, Credentials, Event, Feedback, Intervals, MAX_COPY_DATA,
-    Session, TlsBinding,
+    ProtocolRange, Session, TlsBinding,
 };
 use crate::{
     BackupTarget, BaseBackupOptions, ChannelBinding, CompressionMethod, Password,
@@ -30,7 +30,7 @@ pub fn session(data: &[u8]) {
     let mut data = data;
     let Ok(first) = data.try_get_u8() else { return };
     let mut output = BytesMut::new();
-    let mut session = Session::new(credentials(), [("user", "walrecv")], &mut output).unwrap();
+    let mut session = begin(&mut output);
     let mut input = BytesMut::new();
     let mut sent = Vec::new();
     if first & 1 == 1 {
@@ -126,7 +126,7 @@ pub fn backup(data: &[u8]) {
         options.target = BackupTarget::Blackhole;
     }
     let mut output = BytesMut::new();
-    let mut session = Session::new(credentials(), [("user", "walrecv")], &mut output).unwrap();
+    let mut session = begin(&mut output);
     let mut input = BytesMut::from(GREETING);
     while let Ok(Some(_)) = session.handle(&mut input, &mut output) {}
     session.query("BASE_BACKUP", &mut output).unwrap();
@@ -179,6 +179,10 @@ fn follows(open: bool, event: &crate::BackupEvent) -> bool {
         }
         E::Progress(_) => open,
     }
+}
+
+fn begin(output: &mut BytesMut) -> Session {
+    Session::new(credentials(), ProtocolRange::default(), [("user", "walrecv")], output).unwrap()
 }
 
 fn credentials() -> Credentials {

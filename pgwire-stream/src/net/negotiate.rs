@@ -9,7 +9,7 @@ use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 
-use crate::proto::ssl_request;
+use crate::proto::FrontendMessage;
 use crate::{DecodeError, Error, Result, TlsError};
 
 /// What the server says to the request.
@@ -30,7 +30,7 @@ pub(crate) enum Answer {
 /// to be seen.
 pub(crate) async fn request_tls(tcp: &mut TcpStream) -> Result<Answer> {
     let mut request = BytesMut::with_capacity(8);
-    ssl_request(&mut request);
+    FrontendMessage::SslRequest.encode(&mut request)?;
     tcp.write_all(&request).await?;
     let mut answer = [0];
     if tcp.read(&mut answer).await? == 0 {

@@ -6,9 +6,9 @@ use postgres_protocol::authentication::sasl::{
     ChannelBinding as ScramBinding, SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramSha256,
 };
 
-use super::backend::Authentication;
-use super::frontend;
-use crate::{AuthError, ChannelBinding, Error, Password, Violation};
+use super::authentication_request::AuthenticationRequest;
+use super::frontend::{FrontendMessage, PasswordMessage};
+use crate::{AuthError, ChannelBinding, Error, Misuse, Password, Violation};
 
 /// What a login may use.
 #[derive(Clone, Debug)]
@@ -70,39 +70,47 @@ impl Login {
     /// If the request cannot be met, comes out of order, or the server fails to prove itself.
     pub(super) fn handle(
         &mut self,
-        request: Authentication,
+        request: AuthenticationRequest,
         out: &mut BytesMut,
     ) -> Result<bool, Error> {
         // Taken out, so that a failure leaves no half-done exchange behind.
         let state = std::mem::replace(&mut self.state, State::Answered);
         self.state = match (request, state) {
-            (Authentication::Ok, state) => return self.accept(&state).map(|()| true),
-            (Authentication::Unsupported(method), _) => {
-                return Err(AuthError::MethodUnsupported { method: method.into() }.into());
-            }
-            (Authentication::CleartextPassword, State::Waiting) => {
+            (AuthenticationRequest::Ok, state) => return self.accept(&state).map(|()| true),
+            (AuthenticationRequest::CleartextPassword, State::Waiting) => {
                 self.refuse_unbound()?;
-                frontend::password(self.password()?.as_bytes(), out)?;
+                answer(PasswordMessage::password(self.password()?.as_bytes())?, out)?;
                 State::Answered
             }
-            (Authentication::Md5 { salt }, State::Waiting) => {
+            (AuthenticationRequest::Md5Password { salt }, State::Waiting) => {
                 self.refuse_unbound()?;
                 let password = self.password()?.as_bytes();
                 let hash = md5_hash(self.credentials.user.as_bytes(), password, salt);
-                frontend::password(hash.as_bytes(), out)?;
+                answer(PasswordMessage::password(hash.as_bytes())?, out)?;
                 State::Answered
             }
-            (Authentication::Sasl { mechanisms }, State::Waiting) => {
+            (AuthenticationRequest::Sasl { mechanisms }, State::Waiting) => {
                 self.begin_scram(&mechanisms, out)?
             }
-            (Authentication::SaslContinue(data), State::ScramFirst { mut scram, bound }) => {
+            (AuthenticationRequest::SaslContinue(data), State::ScramFirst { mut scram, bound }) => {
                 scram.update(&data).map_err(scram_error)?;
-                frontend::sasl_response(scram.message(), out)?;
+                answer(PasswordMessage::sasl_response(scram.message()), out)?;
                 State::ScramFinal { scram, bound }
             }
-            (Authentication::SaslFinal(data), State::ScramFinal { mut scram, bound }) => {
+            (AuthenticationRequest::SaslFinal(data), State::ScramFinal { mut scram, bound }) => {
                 scram.finish(&data).map_err(scram_error)?;
                 State::Verified { bound }
+            }
+            (
+                request @ (AuthenticationRequest::Gss
+                | AuthenticationRequest::GssContinue(_)
+                | AuthenticationRequest::Sspi
+                | AuthenticationRequest::KerberosV5
+                | AuthenticationRequest::ScmCredential),
+                _,
+            ) => {
+                let method = request.method().to_owned();
+                return Err(AuthError::MethodUnsupported { method }.into());
             }
             _ => {
                 let message = "an authentication request out of order".to_owned();
@@ -179,9 +187,13 @@ impl Login {
             (None, _) => (SCRAM_SHA_256, ScramBinding::unsupported()),
         };
         let scram = ScramSha256::new(self.password()?.as_bytes(), scram_binding);
-        frontend::sasl_initial_response(mechanism, scram.message(), out)?;
+        answer(PasswordMessage::sasl_initial_response(mechanism, scram.message())?, out)?;
         Ok(State::ScramFirst { scram: Box::new(scram), bound: binding.is_some() })
     }
+}
+
+fn answer(message: PasswordMessage, out: &mut BytesMut) -> Result<(), Misuse> {
+    FrontendMessage::Password(message).encode(out)
 }
 
 fn unbound(reason: &'static str) -> Error {

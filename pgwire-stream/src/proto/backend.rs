@@ -1,185 +1,313 @@
-//! Messages from the server, decoded.
+//! The server's messages.
+//!
+//! Follows "Message Formats" in PostgreSQL's protocol documentation.
 
-use bytes::{Buf, Bytes};
-use fallible_iterator::FallibleIterator;
-use postgres_protocol::message::backend::{ErrorFields, Message};
+use std::ops::RangeInclusive;
 
-use super::frame::Frame;
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use postgres_protocol::message::backend::Message;
+
+use super::authentication_request::AuthenticationRequest;
+use super::cancel::{CANCEL_SECRET, CancelKey};
+use super::frame::{
+    self, Frame, MAX_COPY_DATA, MAX_LOGIN_ERROR, MAX_LOGIN_MESSAGE, MAX_MESSAGE, MAX_REPORT,
+    MAX_ROW, encode_copy_data, put_text, take_text,
+};
+use super::protocol_version::ProtocolVersion;
+use super::report;
 use super::rows::{Columns, Row};
-use crate::{DecodeError, ServerError, SqlState};
+use crate::{DecodeError, Error, Misuse, ServerError, Violation};
+
+/// How far the login is, which decides what a server may send, and how long it may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BackendPhase {
+    /// Before AuthenticationOk, when the peer may be anybody.
+    Login,
+    /// Afterwards.
+    Session,
+}
 
 /// A message from the server.
-#[derive(Debug)]
-pub(super) enum BackendMessage {
-    Authentication(Authentication),
-    BackendKeyData,
-    Columns(Columns),
-    CommandComplete,
-    CopyBoth,
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BackendMessage {
+    /// `R`: what the server wants to know about the client.
+    Authentication(AuthenticationRequest),
+    /// `v`: the server speaks another version, or does not know all options.
+    NegotiateProtocolVersion {
+        /// The latest version that the server speaks.
+        version: ProtocolVersion,
+        /// The protocol options (`_pq_.…`) that it does not know.
+        unrecognized: Vec<String>,
+    },
+    /// `K`: how to cancel what this session executes. `None` is what some poolers send: a key
+    /// without a secret, which can cancel nothing.
+    BackendKeyData(Option<CancelKey>),
+    /// `S`: the value of a setting.
+    ParameterStatus {
+        /// The setting.
+        name: String,
+        /// Its value now.
+        value: String,
+    },
+    /// `Z`: a command can be sent.
+    ReadyForQuery(TransactionStatus),
+    /// `T`: rows follow.
+    RowDescription(Columns),
+    /// `D`: a row.
+    DataRow(Row),
+    /// `C`: a command, or a step of one, is complete. Its tag, such as `SELECT`.
+    CommandComplete(String),
+    /// `I`: there was no command.
+    EmptyQueryResponse,
+    /// `G`: the server wants copy data. Formats are not kept here and in the next two: what
+    /// replication copies is opaque.
+    CopyInResponse,
+    /// `H`: copy data follow.
+    CopyOutResponse,
+    /// `W`: copy data flow in both directions.
+    CopyBothResponse,
+    /// `d`: copy data.
     CopyData(Bytes),
+    /// `c`: the end of the server's copy data.
     CopyDone,
-    CopyIn,
-    CopyOut,
-    Error(ServerError),
-    Notice(ServerError),
-    Notification,
-    Parameter { name: String, value: String },
-    Ready,
-    Row(Row),
-    Other(u8),
+    /// `E`: an error.
+    ErrorResponse(ServerError),
+    /// `N`: a notice or warning.
+    NoticeResponse(ServerError),
+    /// `A`: somebody's NOTIFY.
+    NotificationResponse {
+        /// The notifying server process.
+        process: i32,
+        /// The channel.
+        channel: String,
+        /// The payload.
+        payload: String,
+    },
 }
 
-/// What the server wants to know about the client.
-#[derive(Debug)]
-pub(super) enum Authentication {
-    Ok,
-    CleartextPassword,
-    Md5 { salt: [u8; 4] },
-    Sasl { mechanisms: Vec<String> },
-    SaslContinue(Bytes),
-    SaslFinal(Bytes),
-    Unsupported(&'static str),
+/// How the session's transaction stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TransactionStatus {
+    /// `I`: there is none.
+    #[default]
+    Idle,
+    /// `T`: one is open.
+    Open,
+    /// `E`: one has failed, and waits for its end.
+    Failed,
 }
+
+/// NegotiateProtocolVersion, as errors call it.
+pub(super) const NEGOTIATION: &str = "NegotiateProtocolVersion";
 
 impl BackendMessage {
-    /// Decodes a whole message.
+    /// Takes the next message from the input; `None` means that more bytes are needed. Copy data
+    /// and the values of rows are slices of the input.
     ///
     /// # Errors
-    /// If it is malformed.
-    pub(super) fn decode(frame: Frame) -> Result<Self, DecodeError> {
-        match frame.tag {
-            // Not known to the message library, or narrower than servers are.
-            b'd' => Ok(Self::CopyData(frame.body())),
-            b'W' => Ok(Self::CopyBoth),
-            b'K' => decode_key(frame.body()),
-            tag => match Message::parse(&mut frame.whole()) {
-                Ok(Some(message)) => Self::from_library(message, tag),
-                Ok(None) | Err(_) => Err(malformed(tag)),
-            },
+    /// If it is malformed, too long, or not part of this phase of replication.
+    pub fn decode(input: &mut BytesMut, phase: BackendPhase) -> Result<Option<Self>, Error> {
+        if phase == BackendPhase::Login && report::is_unframed(input) {
+            return Ok(report::take_unframed(input)?.map(Self::ErrorResponse));
         }
+        let Some(frame) = frame::take(input, |tag| lengths(tag, phase))? else { return Ok(None) };
+        let tag = frame.tag;
+        let message = match tag {
+            b'd' => return Ok(Some(Self::CopyData(frame.body()))),
+            // Not known to the message library, or narrower than servers are.
+            b'W' => Some(Self::CopyBothResponse),
+            b'K' => decode_key(frame.body()),
+            b'v' => decode_negotiation(frame.body()),
+            _ => decode_by_library(frame),
+        };
+        let problem = "its fields do not fit its length";
+        message.map(Some).ok_or_else(|| DecodeError { message: name_of(tag), problem }.into())
     }
 
-    fn from_library(message: Message, tag: u8) -> Result<Self, DecodeError> {
-        let text =
-            |result: std::io::Result<&str>| result.map(str::to_owned).map_err(|_| malformed(tag));
-        Ok(match message {
-            Message::AuthenticationOk => Self::Authentication(Authentication::Ok),
-            Message::AuthenticationCleartextPassword => {
-                Self::Authentication(Authentication::CleartextPassword)
+    /// Writes the message. Columns and copies are in text format.
+    ///
+    /// # Errors
+    /// If a text contains a zero byte, or the message or one of its parts is too long; then nothing
+    /// is written.
+    pub fn encode(&self, out: &mut BytesMut) -> Result<(), Misuse> {
+        if let Self::CopyData(data) = self {
+            return encode_copy_data(data, out);
+        }
+        frame::write(Some(self.tag()), out, |out| self.encode_body(out))
+    }
+
+    fn encode_body(&self, out: &mut BytesMut) -> Result<(), Misuse> {
+        match self {
+            Self::Authentication(request) => return request.encode(out),
+            Self::NegotiateProtocolVersion { version, unrecognized } => {
+                out.put_u32(version.code());
+                out.put_u32(u32::try_from(unrecognized.len()).map_err(|_| frame::TOO_LONG)?);
+                for name in unrecognized {
+                    put_text(name, out)?;
+                }
             }
-            Message::AuthenticationMd5Password(body) => {
-                Self::Authentication(Authentication::Md5 { salt: body.salt() })
+            Self::BackendKeyData(None) => out.put_i32(0),
+            Self::BackendKeyData(Some(key)) => {
+                out.put_i32(key.process());
+                out.put_slice(key.secret());
             }
-            Message::AuthenticationSasl(body) => {
-                let mechanisms = body.mechanisms().map(|name| Ok(name.to_owned())).collect();
-                let mechanisms = mechanisms.map_err(|_| malformed(tag))?;
-                Self::Authentication(Authentication::Sasl { mechanisms })
+            Self::ParameterStatus { name, value } => {
+                put_text(name, out)?;
+                put_text(value, out)?;
             }
-            Message::AuthenticationSaslContinue(body) => Self::Authentication(
-                Authentication::SaslContinue(Bytes::copy_from_slice(body.data())),
-            ),
-            Message::AuthenticationSaslFinal(body) => {
-                Self::Authentication(Authentication::SaslFinal(Bytes::copy_from_slice(body.data())))
+            Self::ReadyForQuery(status) => out.put_u8(status.code()),
+            Self::RowDescription(columns) => return columns.encode(out),
+            Self::DataRow(row) => return row.encode(out),
+            Self::CommandComplete(tag) => put_text(tag, out)?,
+            // The format, and the number of columns.
+            Self::CopyInResponse | Self::CopyOutResponse | Self::CopyBothResponse => {
+                out.put_slice(&[0; 3]);
             }
-            Message::AuthenticationGss | Message::AuthenticationGssContinue(_) => {
-                Self::Authentication(Authentication::Unsupported("GSSAPI"))
+            Self::CopyData(data) => out.put_slice(data),
+            Self::EmptyQueryResponse | Self::CopyDone => {}
+            Self::ErrorResponse(report) | Self::NoticeResponse(report) => {
+                return report::encode(report, out);
             }
-            Message::AuthenticationSspi => {
-                Self::Authentication(Authentication::Unsupported("SSPI"))
+            Self::NotificationResponse { process, channel, payload } => {
+                out.put_i32(*process);
+                put_text(channel, out)?;
+                put_text(payload, out)?;
             }
-            Message::AuthenticationKerberosV5 => {
-                Self::Authentication(Authentication::Unsupported("Kerberos V5"))
-            }
-            Message::AuthenticationScmCredential => {
-                Self::Authentication(Authentication::Unsupported("SCM credential"))
-            }
-            Message::CommandComplete(_) | Message::EmptyQueryResponse => Self::CommandComplete,
-            Message::CopyDone => Self::CopyDone,
-            Message::CopyInResponse(_) => Self::CopyIn,
-            Message::CopyOutResponse(_) => Self::CopyOut,
-            Message::DataRow(body) => Self::Row(Row::decode(&body)?),
-            Message::ErrorResponse(body) => Self::Error(decode_report(body.fields(), tag)?),
-            Message::NoticeResponse(body) => Self::Notice(decode_report(body.fields(), tag)?),
-            Message::NotificationResponse(_) => Self::Notification,
-            Message::ParameterStatus(body) => {
-                Self::Parameter { name: text(body.name())?, value: text(body.value())? }
-            }
-            Message::ReadyForQuery(_) => Self::Ready,
-            Message::RowDescription(body) => Self::Columns(Columns::decode(&body)?),
-            _ => Self::Other(tag),
-        })
+        }
+        Ok(())
+    }
+
+    const fn tag(&self) -> u8 {
+        match self {
+            Self::Authentication(_) => b'R',
+            Self::NegotiateProtocolVersion { .. } => b'v',
+            Self::BackendKeyData(_) => b'K',
+            Self::ParameterStatus { .. } => b'S',
+            Self::ReadyForQuery(_) => b'Z',
+            Self::RowDescription(_) => b'T',
+            Self::DataRow(_) => b'D',
+            Self::CommandComplete(_) => b'C',
+            Self::EmptyQueryResponse => b'I',
+            Self::CopyInResponse => b'G',
+            Self::CopyOutResponse => b'H',
+            Self::CopyBothResponse => b'W',
+            Self::CopyData(_) => b'd',
+            Self::CopyDone => b'c',
+            Self::ErrorResponse(_) => b'E',
+            Self::NoticeResponse(_) => b'N',
+            Self::NotificationResponse { .. } => b'A',
+        }
     }
 
     /// The message's name in PostgreSQL's documentation.
-    pub(super) fn name(&self) -> String {
-        let name = match self {
-            Self::Authentication(_) => "an authentication request",
-            Self::BackendKeyData => "BackendKeyData",
-            Self::Columns(_) => "RowDescription",
-            Self::CommandComplete => "CommandComplete",
-            Self::CopyBoth => "CopyBothResponse",
-            Self::CopyData(_) => "CopyData",
-            Self::CopyDone => "CopyDone",
-            Self::CopyIn => "CopyInResponse",
-            Self::CopyOut => "CopyOutResponse",
-            Self::Error(_) => "ErrorResponse",
-            Self::Notice(_) => "NoticeResponse",
-            Self::Notification => "NotificationResponse",
-            Self::Parameter { .. } => "ParameterStatus",
-            Self::Ready => "ReadyForQuery",
-            Self::Row(_) => "DataRow",
-            Self::Other(tag) => return format!("a message of type `{}`", tag.escape_ascii()),
-        };
-        name.to_owned()
+    pub fn name(&self) -> &'static str {
+        name_of(self.tag())
     }
 }
 
-/// The message of this type could not be decoded.
-fn malformed(tag: u8) -> DecodeError {
-    let message = match tag {
-        b'C' => "CommandComplete",
-        b'D' => "DataRow",
-        b'E' => "ErrorResponse",
-        b'G' => "CopyInResponse",
-        b'H' => "CopyOutResponse",
-        b'K' => "BackendKeyData",
-        b'N' => "NoticeResponse",
-        b'R' => "authentication request",
-        b'S' => "ParameterStatus",
-        b'T' => "RowDescription",
-        b'Z' => "ReadyForQuery",
-        _ => return DecodeError { message: "message", problem: "its type is unknown" },
+impl TransactionStatus {
+    const fn code(self) -> u8 {
+        match self {
+            Self::Idle => b'I',
+            Self::Open => b'T',
+            Self::Failed => b'E',
+        }
+    }
+
+    fn from_code(code: u8) -> Option<Self> {
+        [Self::Idle, Self::Open, Self::Failed].into_iter().find(|status| status.code() == code)
+    }
+}
+
+/// The lengths that a message of this type may have, counted as the wire does: libpq's limits where
+/// it has any, and ours where it has none.
+fn lengths(tag: u8, phase: BackendPhase) -> Result<RangeInclusive<usize>, Error> {
+    let refuse = |state| {
+        let message = format!("a message of type `{}`", tag.escape_ascii());
+        Err(Violation::Unexpected { message, state }.into())
     };
-    DecodeError { message, problem: "its fields do not fit its length" }
+    Ok(match (phase, tag) {
+        (BackendPhase::Login, b'R' | b'v') => 8..=MAX_LOGIN_MESSAGE,
+        (BackendPhase::Login, b'E') => 8..=MAX_LOGIN_ERROR,
+        (BackendPhase::Login, _) => return refuse("logging in"),
+        (BackendPhase::Session, b'd') => 4..=MAX_COPY_DATA,
+        (BackendPhase::Session, b'T' | b'D') => 4..=MAX_ROW,
+        (BackendPhase::Session, b'E' | b'N' | b'A') => 4..=MAX_REPORT,
+        (
+            BackendPhase::Session,
+            b'R' | b'v' | b'K' | b'S' | b'Z' | b'C' | b'I' | b'G' | b'H' | b'W' | b'c',
+        ) => 4..=MAX_MESSAGE,
+        (BackendPhase::Session, _) => return refuse("logged in"),
+    })
+}
+
+fn decode_by_library(frame: Frame) -> Option<BackendMessage> {
+    use BackendMessage as M;
+    let text = |result: std::io::Result<&str>| result.map(str::to_owned).ok();
+    Some(match Message::parse(&mut frame.whole()).ok()?? {
+        Message::CommandComplete(body) => M::CommandComplete(text(body.tag())?),
+        Message::EmptyQueryResponse => M::EmptyQueryResponse,
+        Message::CopyDone => M::CopyDone,
+        Message::CopyInResponse(_) => M::CopyInResponse,
+        Message::CopyOutResponse(_) => M::CopyOutResponse,
+        Message::DataRow(body) => M::DataRow(Row::decode(&body)?),
+        Message::ErrorResponse(body) => M::ErrorResponse(report::decode(body.fields())?),
+        Message::NoticeResponse(body) => M::NoticeResponse(report::decode(body.fields())?),
+        Message::NotificationResponse(body) => M::NotificationResponse {
+            process: body.process_id(),
+            channel: text(body.channel())?,
+            payload: text(body.message())?,
+        },
+        Message::ParameterStatus(body) => {
+            M::ParameterStatus { name: text(body.name())?, value: text(body.value())? }
+        }
+        Message::ReadyForQuery(body) => {
+            M::ReadyForQuery(TransactionStatus::from_code(body.status())?)
+        }
+        Message::RowDescription(body) => {
+            M::RowDescription(Columns::from_fields(body.fields()).ok()?)
+        }
+        request => M::Authentication(AuthenticationRequest::from_library(request)?),
+    })
 }
 
 /// Poolers send other lengths than servers up to 17 do; protocol 3.2 allows up to 256 bytes.
-fn decode_key(mut body: Bytes) -> Result<BackendMessage, DecodeError> {
-    match (body.try_get_i32(), body.len()) {
-        (Ok(_process), 0..=256) => Ok(BackendMessage::BackendKeyData),
-        _ => Err(malformed(b'K')),
-    }
+fn decode_key(mut body: Bytes) -> Option<BackendMessage> {
+    let process = body.try_get_i32().ok()?;
+    let key = CancelKey::new(process, body.clone());
+    (key.is_some() || body.len() < *CANCEL_SECRET.start())
+        .then_some(BackendMessage::BackendKeyData(key))
 }
 
-fn decode_report(mut fields: ErrorFields<'_>, tag: u8) -> Result<ServerError, DecodeError> {
-    let mut report = ServerError::default();
-    let mut translated_severity = None;
-    while let Some(field) = fields.next().map_err(|_| malformed(tag))? {
-        // In an unknown encoding before the session has settled on one.
-        let text = String::from_utf8_lossy(field.value_bytes()).into_owned();
-        match field.type_() {
-            b'S' => translated_severity = Some(text),
-            b'V' => report.severity = text,
-            b'C' => report.code = SqlState::new(&text),
-            b'M' => report.message = text,
-            b'D' => report.detail = Some(text),
-            b'H' => report.hint = Some(text),
-            b'W' => report.context = Some(text),
-            _ => {}
-        }
+fn decode_negotiation(mut body: Bytes) -> Option<BackendMessage> {
+    let version = ProtocolVersion::from_code(body.try_get_u32().ok()?);
+    let count = u32::try_from(body.try_get_i32().ok()?).ok()?;
+    // Each takes a byte at least, so a count that lies soon runs out of them.
+    let unrecognized = (0..count).map(|_| take_text(&mut body)).collect::<Option<_>>()?;
+    body.is_empty().then_some(BackendMessage::NegotiateProtocolVersion { version, unrecognized })
+}
+
+/// The name of the message of this type.
+const fn name_of(tag: u8) -> &'static str {
+    match tag {
+        b'R' => "authentication request",
+        b'v' => NEGOTIATION,
+        b'K' => "BackendKeyData",
+        b'S' => "ParameterStatus",
+        b'Z' => "ReadyForQuery",
+        b'T' => "RowDescription",
+        b'D' => "DataRow",
+        b'C' => "CommandComplete",
+        b'I' => "EmptyQueryResponse",
+        b'G' => "CopyInResponse",
+        b'H' => "CopyOutResponse",
+        b'W' => "CopyBothResponse",
+        b'd' => "CopyData",
+        b'c' => "CopyDone",
+        b'E' => "ErrorResponse",
+        b'N' => "NoticeResponse",
+        b'A' => "NotificationResponse",
+        _ => "message",
     }
-    if report.severity.is_empty() {
-        report.severity = translated_severity.unwrap_or_default();
-    }
-    Ok(report)
 }

@@ -1,9 +1,11 @@
 //! The frame around every message: one byte of type, four of length, checked before anything is
 //! allocated for the message.
 
-use bytes::{Buf, Bytes, BytesMut};
+use std::ops::RangeInclusive;
 
-use crate::{DecodeError, Error, Violation};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+use crate::{DecodeError, Error, Misuse, Violation};
 
 /// The longest `CopyData` message. A walsender sends at most 1 MiB of WAL, a base backup some
 /// 50 kB in one message.
@@ -13,17 +15,19 @@ pub const MAX_COPY_DATA: usize = 16 << 20;
 /// history file.
 pub const MAX_ROW: usize = 4 << 20;
 
-/// The longest error or notice.
+/// The longest error, notice or notification.
 pub const MAX_REPORT: usize = 256 << 10;
 
-/// The longest other message; libpq's limit.
+/// The longest other message of a server; libpq's limit.
 pub const MAX_MESSAGE: usize = 30_000;
 
-/// The longest message before the login is complete, when the peer may be anybody: libpq's limit
-/// for errors, and more than enough for the rest.
-pub const MAX_LOGIN_MESSAGE: usize = 30_000;
+/// The longest error before the login is complete, when the peer may be anybody: libpq's limit.
+pub const MAX_LOGIN_ERROR: usize = 30_000;
 
-const HEADER: usize = 5;
+/// The longest authentication request and protocol negotiation: libpq's limit.
+pub const MAX_LOGIN_MESSAGE: usize = 2000;
+
+pub(super) const HEADER: usize = 5;
 
 /// Below this much room the buffer is renewed: a shorter read costs a system call too many.
 const LEAST_ROOM: usize = 4 << 10;
@@ -32,43 +36,22 @@ const LEAST_ROOM: usize = 4 << 10;
 /// the next message has to be copied into it.
 const NEW_ROOM: usize = 256 << 10;
 
-/// Which limit holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
-    /// Before the login is complete.
-    Login,
-    /// Afterwards.
-    Session,
-}
-
 /// One whole message, still with its header, or `None` if more bytes are needed; then there is room
-/// for them in the buffer.
+/// for them in the buffer. `lengths` says for a type which lengths it may have, counted as the wire
+/// does, without the type.
 ///
 /// # Errors
-/// If the announced length cannot be, or is beyond the limit.
-pub(super) fn take(input: &mut BytesMut, phase: Phase) -> Result<Option<Frame>, Error> {
+/// If the announced length is beyond the limits, or `lengths` refuses the type.
+pub(super) fn take(
+    input: &mut BytesMut,
+    lengths: impl FnOnce(u8) -> Result<RangeInclusive<usize>, Error>,
+) -> Result<Option<Frame>, Error> {
     let mut header = input.as_ref();
     let (Ok(tag), Ok(length)) = (header.try_get_u8(), header.try_get_u32()) else {
-        make_room(input, HEADER - input.len());
+        make_room(input, HEADER.saturating_sub(input.len()));
         return Ok(None);
     };
-    if length < 4 {
-        return Err(DecodeError { message: "message", problem: "its length is impossible" }.into());
-    }
-    let limit = match (phase, tag) {
-        (Phase::Login, _) => MAX_LOGIN_MESSAGE,
-        (Phase::Session, b'd') => MAX_COPY_DATA,
-        (Phase::Session, b'T' | b'D') => MAX_ROW,
-        (Phase::Session, b'E' | b'N') => MAX_REPORT,
-        (Phase::Session, _) => MAX_MESSAGE,
-    };
-    let total = u64::from(length) + 1;
-    // A server that is older than the protocol's version 3, or unable to fork, answers in plain
-    // text, which reads as an absurd length.
-    if total > limit as u64 {
-        return Err(Violation::TooLong { length: total, limit: limit as u64 }.into());
-    }
-    let total = total as usize;
+    let total = check_length(length, &lengths(tag)?)? + 1;
     if input.len() < total {
         make_room(input, total - input.len());
         return Ok(None);
@@ -76,8 +59,23 @@ pub(super) fn take(input: &mut BytesMut, phase: Phase) -> Result<Option<Frame>, 
     Ok(Some(Frame { tag, bytes: input.split_to(total) }))
 }
 
+/// # Errors
+/// If a message cannot have this length.
+pub(super) fn check_length(length: u32, limits: &RangeInclusive<usize>) -> Result<usize, Error> {
+    // Lossless on every platform that there is; elsewhere, over the limit.
+    let size = usize::try_from(length).unwrap_or(usize::MAX);
+    if size < *limits.start() {
+        return Err(DecodeError { message: "message", problem: "its length is impossible" }.into());
+    }
+    if size > *limits.end() {
+        let limit = *limits.end() as u64;
+        return Err(Violation::TooLong { length: u64::from(length), limit }.into());
+    }
+    Ok(size)
+}
+
 /// Makes room for the rest of a message, and for more in the same read.
-fn make_room(input: &mut BytesMut, missing: usize) {
+pub(super) fn make_room(input: &mut BytesMut, missing: usize) {
     if input.capacity() - input.len() < missing.max(LEAST_ROOM) {
         input.reserve(missing.max(NEW_ROOM));
     }
@@ -103,3 +101,66 @@ impl Frame {
         self.bytes
     }
 }
+
+/// Writes a message: the type, if it has one, the length, and what `body` writes.
+///
+/// # Errors
+/// As `body`, and if the message is too long for its length; then nothing is written.
+pub(super) fn write(
+    tag: Option<u8>,
+    out: &mut BytesMut,
+    body: impl FnOnce(&mut BytesMut) -> Result<(), Misuse>,
+) -> Result<(), Misuse> {
+    let start = out.len();
+    out.extend(tag);
+    let length_at = out.len();
+    out.put_u32(0);
+    let written = body(out).and_then(|()| {
+        let length = i32::try_from(out.len() - length_at).map_err(|_| TOO_LONG)?;
+        if let Some(field) = out.get_mut(length_at..length_at + 4) {
+            field.copy_from_slice(&length.to_be_bytes());
+        }
+        Ok(())
+    });
+    if written.is_err() {
+        out.truncate(start);
+    }
+    written
+}
+
+/// Writes a text and the zero byte that ends it.
+///
+/// # Errors
+/// If it contains a zero byte.
+pub(super) fn put_text(text: impl AsRef<[u8]>, out: &mut BytesMut) -> Result<(), Misuse> {
+    let text = text.as_ref();
+    if text.contains(&0) {
+        return Err(Misuse::Argument("a text contains a zero byte"));
+    }
+    out.put_slice(text);
+    out.put_u8(0);
+    Ok(())
+}
+
+/// Takes a text that a zero byte ends; `None` if there is none, or it is not UTF-8.
+pub(super) fn take_text(body: &mut Bytes) -> Option<String> {
+    let end = body.iter().position(|byte| *byte == 0)?;
+    let text = body.split_to(end);
+    body.advance(1);
+    String::from_utf8(text.into()).ok()
+}
+
+/// Writes a `CopyData` message, which is the same in both directions, from a slice.
+///
+/// # Errors
+/// If the data are too long for one message.
+pub fn encode_copy_data(data: &[u8], out: &mut BytesMut) -> Result<(), Misuse> {
+    let length = i32::try_from(data.len().saturating_add(4)).map_err(|_| TOO_LONG)?;
+    out.reserve(data.len() + HEADER);
+    out.put_u8(b'd');
+    out.put_i32(length);
+    out.put_slice(data);
+    Ok(())
+}
+
+pub(super) const TOO_LONG: Misuse = Misuse::Argument("the data are too long for one message");

@@ -8,27 +8,40 @@
 //! documentation.
 
 mod auth;
+mod authentication_request;
 mod backend;
 mod backup;
+mod cancel;
 mod command;
 mod feedback;
 mod frame;
 mod frontend;
+mod protocol_version;
+mod report;
 mod rows;
 mod session;
 mod wal;
 
 pub use auth::{Credentials, TlsBinding};
+pub use authentication_request::AuthenticationRequest;
+pub use backend::{BackendMessage, BackendPhase, TransactionStatus};
 pub use backup::{Archive, BackupDecoder, BackupEnd, BackupEvent, BackupStart, BackupTablespace};
+pub use cancel::{CANCEL_SECRET, CancelKey};
 pub use command::{
     AlterSlot, BackupTarget, BaseBackupOptions, Command, CompressionMethod, DropSlot, LogicalSlot,
     ManifestChecksums, PhysicalSlot, ServerCompression, Snapshot, StartLogical, StartReplication,
 };
 pub use feedback::{Action, Feedback, Intervals};
-pub use frame::{MAX_COPY_DATA, MAX_LOGIN_MESSAGE, MAX_MESSAGE, MAX_REPORT, MAX_ROW};
-#[cfg(feature = "tls")]
-pub(crate) use frontend::ssl_request;
-pub use rows::{Columns, ResultSet, Row};
+pub use frame::{
+    MAX_COPY_DATA, MAX_LOGIN_ERROR, MAX_LOGIN_MESSAGE, MAX_MESSAGE, MAX_REPORT, MAX_ROW,
+    encode_copy_data,
+};
+pub use frontend::{
+    FrontendMessage, FrontendPhase, MAX_COMMAND, MAX_PASSWORD_MESSAGE, MAX_SASL_MESSAGE,
+    MAX_SMALL_MESSAGE, MAX_STARTUP_PACKET, PasswordMessage,
+};
+pub use protocol_version::{ProtocolRange, ProtocolVersion};
+pub use rows::{Column, Columns, ResultSet, Row};
 pub use session::{Event, Session};
 pub use wal::{
     CopyBothMessage, HotStandbyFeedback, Keepalive, PrimaryStatus, StandbyMessage, StandbyStatus,

@@ -5,9 +5,11 @@ use std::collections::HashMap;
 use bytes::{Bytes, BytesMut};
 
 use super::auth::{Credentials, Login};
-use super::backend::BackendMessage;
-use super::frame::{self, Phase};
-use super::frontend;
+use super::backend::{BackendMessage, BackendPhase};
+use super::cancel::CancelKey;
+use super::frame::encode_copy_data;
+use super::frontend::{self, FrontendMessage};
+use super::protocol_version::{Negotiation, OPTION_PREFIX, ProtocolRange, ProtocolVersion};
 use super::rows::{Columns, Row};
 use crate::{Error, Misuse, ServerError, Violation};
 
@@ -17,7 +19,7 @@ const MAX_PARAMETERS: usize = 128;
 /// One conversation with a server, from the startup packet on.
 ///
 /// ```text
-///                    R (request) ⟲                          S, K ⟲
+///                    R (request), v ⟲                       S, K ⟲
 ///  new() ──────────▶ Login ──────────────R (Ok)──────────▶ Starting ──Z──┐
 ///                                                                        ▼
 ///           ┌──────────────────────────────────────────────Z─────────── Idle ◀──┐
@@ -37,15 +39,18 @@ const MAX_PARAMETERS: usize = 128;
 ///           │
 ///        Draining ◀── E, from Idle, Query, every Copy state and itself
 ///
-///  Letters are the server's messages: R authentication, S parameter, K cancel key, Z ready,
-///  T columns, D row, C complete, H/G/W copy out/in/both, d copy data, c copy done, E error.
-///  N (notice), S and A (notification) may come at any time. ⟲ stays in the state.
+///  Letters are the server's messages: R authentication, v negotiation of the protocol,
+///  S parameter, K cancel key, Z ready, T columns, D row, C complete, H/G/W copy out/in/both,
+///  d copy data, c copy done, E error. N (notice), S and A (notification) may come at any time
+///  after the login. ⟲ stays in the state.
 /// ```
 ///
-/// Getters: [`parameter`](Self::parameter), [`is_idle`](Self::is_idle). Commands, which write to
-/// the output buffer: [`query`](Self::query), [`copy_data`](Self::copy_data),
-/// [`copy_done`](Self::copy_done), [`terminate`](Self::terminate). Input:
-/// [`handle`](Self::handle), called with whatever has arrived until it gives `None`.
+/// Getters: [`parameter`](Self::parameter), [`is_idle`](Self::is_idle),
+/// [`cancel_key`](Self::cancel_key), [`protocol_version`](Self::protocol_version). Commands, which
+/// write to the output buffer: [`query`](Self::query), [`copy_data`](Self::copy_data),
+/// [`copy_done`](Self::copy_done), [`copy_fail`](Self::copy_fail),
+/// [`terminate`](Self::terminate). Input: [`handle`](Self::handle), called with whatever has
+/// arrived until it gives `None`.
 ///
 /// After an `Err` the conversation cannot be continued, and every further call says
 /// [`Misuse::Failed`]; an [`Event::Error`] is the server's own
@@ -53,6 +58,8 @@ const MAX_PARAMETERS: usize = 128;
 pub struct Session {
     state: State,
     parameters: HashMap<String, String>,
+    negotiation: Negotiation,
+    cancel_key: Option<CancelKey>,
 }
 
 enum State {
@@ -116,15 +123,34 @@ impl Session {
     /// Begins a conversation by writing the startup packet.
     ///
     /// # Errors
-    /// If a parameter contains a zero byte.
+    /// If a parameter contains a zero byte, or the range of versions is empty.
     pub fn new<'a>(
         credentials: Credentials,
+        protocols: ProtocolRange,
         parameters: impl IntoIterator<Item = (&'a str, &'a str)>,
         out: &mut BytesMut,
     ) -> Result<Self, Misuse> {
-        frontend::startup(parameters, out)?;
+        let mut options = Vec::new();
+        let parameters = parameters.into_iter().inspect(|(name, _)| {
+            if name.starts_with(OPTION_PREFIX) {
+                options.push((*name).to_owned());
+            }
+        });
+        frontend::encode_startup(protocols.max, parameters, out)?;
         let state = State::Login(Box::new(Login::new(credentials)));
-        Ok(Self { state, parameters: HashMap::new() })
+        let negotiation = Negotiation::new(protocols, options)?;
+        Ok(Self { state, parameters: HashMap::new(), negotiation, cancel_key: None })
+    }
+
+    /// The version of the protocol that is spoken; final once the login is complete.
+    pub fn protocol_version(&self) -> ProtocolVersion {
+        self.negotiation.version()
+    }
+
+    /// How to cancel what the session executes. `None` before the login is complete, and where a
+    /// pooler sends no usable key.
+    pub fn cancel_key(&self) -> Option<&CancelKey> {
+        self.cancel_key.as_ref()
     }
 
     /// The last value that the server reported for a run-time parameter.
@@ -150,7 +176,7 @@ impl Session {
         if !self.is_idle() {
             return Err(Misuse::Argument("the session is busy with another command"));
         }
-        frontend::query(sql, out)?;
+        frontend::encode_query(sql, out)?;
         self.state = State::Query;
         Ok(())
     }
@@ -161,7 +187,7 @@ impl Session {
     /// If the server is not listening to any, or they are too long for one message.
     pub fn copy_data(&mut self, data: &[u8], out: &mut BytesMut) -> Result<(), Misuse> {
         match self.state {
-            State::CopyIn | State::CopyBoth => frontend::copy_data(data, out),
+            State::CopyIn | State::CopyBoth => encode_copy_data(data, out),
             _ => Err(Misuse::Argument("no copy data can be sent now")),
         }
     }
@@ -176,13 +202,25 @@ impl Session {
             State::CopyBoth => State::CopyStopped,
             _ => return Err(Misuse::Argument("there is no copy to end")),
         };
-        frontend::copy_done(out);
+        FrontendMessage::CopyDone.encode(out)
+    }
+
+    /// Gives up a copy-in conversation, which makes the server give up the command, too.
+    ///
+    /// # Errors
+    /// If there is none, or the reason contains a zero byte.
+    pub fn copy_fail(&mut self, reason: &str, out: &mut BytesMut) -> Result<(), Misuse> {
+        let State::CopyIn = self.state else {
+            return Err(Misuse::Argument("there is no copy to give up"));
+        };
+        FrontendMessage::CopyFail(reason.to_owned()).encode(out)?;
+        self.state = State::Query;
         Ok(())
     }
 
     /// Says goodbye; the connection can be closed when this is sent.
     pub fn terminate(&mut self, out: &mut BytesMut) {
-        frontend::terminate(out);
+        let _ = FrontendMessage::Terminate.encode(out);
     }
 
     /// Takes the next event from the input, writing what it must be answered with. `None` means
@@ -211,11 +249,10 @@ impl Session {
         loop {
             let phase = match self.state {
                 State::Failed => return Err(Misuse::Failed.into()),
-                State::Login(_) => Phase::Login,
-                _ => Phase::Session,
+                State::Login(_) => BackendPhase::Login,
+                _ => BackendPhase::Session,
             };
-            let Some(frame) = frame::take(input, phase)? else { return Ok(None) };
-            let message = BackendMessage::decode(frame)?;
+            let Some(message) = BackendMessage::decode(input, phase)? else { return Ok(None) };
             if let Some(event) = self.advance(message, out)? {
                 return Ok(Some(event));
             }
@@ -229,40 +266,51 @@ impl Session {
     ) -> Result<Option<Event>, Error> {
         use BackendMessage as M;
         let (next, event) = match (&mut self.state, message) {
-            (_, M::Notice(notice)) => return Ok(Some(Event::Notice(notice))),
-            (State::Login(_) | State::Starting, M::Error(error)) => return Err(error.into()),
+            (_, M::NoticeResponse(notice)) => return Ok(Some(Event::Notice(notice))),
+            (State::Login(_) | State::Starting, M::ErrorResponse(error)) => {
+                return Err(error.into());
+            }
             (State::Login(login), M::Authentication(request)) => {
                 if login.handle(request, out)? {
                     self.state = State::Starting;
                 }
                 return Ok(None);
             }
-            (state, message @ (M::Parameter { .. } | M::Notification))
-                if !matches!(state, State::Login(_)) =>
-            {
-                self.note_parameter(message);
+            (State::Login(_), M::NegotiateProtocolVersion { version, unrecognized }) => {
+                self.negotiation.answered(version, &unrecognized)?;
                 return Ok(None);
             }
-            (State::Starting, M::BackendKeyData) => return Ok(None),
-            (State::Starting | State::Query | State::Draining, M::Ready) => {
+            (state, M::ParameterStatus { name, value }) if !matches!(state, State::Login(_)) => {
+                self.note_parameter(name, value);
+                return Ok(None);
+            }
+            (state, M::NotificationResponse { .. }) if !matches!(state, State::Login(_)) => {
+                return Ok(None);
+            }
+            (State::Starting, M::BackendKeyData(key)) => {
+                self.cancel_key = key;
+                return Ok(None);
+            }
+            (State::Starting | State::Query | State::Draining, M::ReadyForQuery(_)) => {
                 (State::Idle, Event::Ready)
             }
             // Sent before the connection is closed: an administrator's or a shutdown's last word.
-            (State::Idle, M::Error(error)) => (State::Draining, Event::Error(error)),
-            (State::Query, M::Columns(columns)) => (State::Query, Event::Columns(columns)),
-            (State::Query, M::Row(row)) => (State::Query, Event::Row(row)),
+            (State::Idle, M::ErrorResponse(error)) => (State::Draining, Event::Error(error)),
+            (State::Query, M::RowDescription(columns)) => (State::Query, Event::Columns(columns)),
+            (State::Query, M::DataRow(row)) => (State::Query, Event::Row(row)),
+            (State::Query, M::EmptyQueryResponse) => (State::Query, Event::Complete),
             // A server that shuts down ends the stream with a bare CommandComplete.
-            (State::Query | State::CopyBoth | State::CopyStopped, M::CommandComplete) => {
+            (State::Query | State::CopyBoth | State::CopyStopped, M::CommandComplete(_)) => {
                 (State::Query, Event::Complete)
             }
-            (State::Query, M::CopyIn) => (State::CopyIn, Event::CopyIn),
-            (State::Query, M::CopyOut) => (State::CopyOut, Event::CopyOut),
-            (State::Query, M::CopyBoth) => (State::CopyBoth, Event::CopyBoth),
+            (State::Query, M::CopyInResponse) => (State::CopyIn, Event::CopyIn),
+            (State::Query, M::CopyOutResponse) => (State::CopyOut, Event::CopyOut),
+            (State::Query, M::CopyBothResponse) => (State::CopyBoth, Event::CopyBoth),
             (State::CopyOut, M::CopyData(data)) => (State::CopyOut, Event::CopyData(data)),
             (State::CopyBoth, M::CopyData(data)) => (State::CopyBoth, Event::CopyData(data)),
             (State::CopyStopped, M::CopyData(data)) => (State::CopyStopped, Event::CopyData(data)),
             (State::CopyBoth, M::CopyDone) => {
-                frontend::copy_done(out);
+                FrontendMessage::CopyDone.encode(out)?;
                 (State::Query, Event::CopyDone)
             }
             (State::CopyOut | State::CopyStopped, M::CopyDone) => (State::Query, Event::CopyDone),
@@ -274,10 +322,10 @@ impl Session {
                 | State::CopyStopped
                 // The server may be shut down while it recovers from an error.
                 | State::Draining,
-                M::Error(error),
+                M::ErrorResponse(error),
             ) => (State::Draining, Event::Error(error)),
             (state, message) => {
-                let (message, state) = (message.name(), state.name());
+                let (message, state) = (message.name().to_owned(), state.name());
                 return Err(Violation::Unexpected { message, state }.into());
             }
         };
@@ -285,10 +333,8 @@ impl Session {
         Ok(Some(event))
     }
 
-    fn note_parameter(&mut self, message: BackendMessage) {
-        if let BackendMessage::Parameter { name, value } = message
-            && (self.parameters.len() < MAX_PARAMETERS || self.parameters.contains_key(&name))
-        {
+    fn note_parameter(&mut self, name: String, value: String) {
+        if self.parameters.len() < MAX_PARAMETERS || self.parameters.contains_key(&name) {
             self.parameters.insert(name, value);
         }
     }

@@ -1,7 +1,8 @@
 //! The login: each method, and each way in which a server can fail to deserve trust.
 
 use super::*;
-use crate::AuthError;
+use crate::proto::{BackendMessage, CancelKey, ProtocolVersion};
+use crate::{AuthError, Violation};
 
 fn sasl(mechanisms: &[&str]) -> Vec<u8> {
     let list: String = mechanisms.iter().map(|name| format!("{name}\0")).collect();
@@ -163,4 +164,88 @@ fn the_servers_refusal_is_passed_on() {
     let refusal = report(b'E', "FATAL", "28P01", "password authentication failed");
     let error = Peer::new(credentials()).hear(&[refusal]).unwrap_err();
     assert_eq!(error.sql_state().unwrap().as_str(), "28P01");
+}
+
+/// What a server knows how to say about versions: this one, and not these options.
+fn negotiation(version: ProtocolVersion, unrecognized: &[&str]) -> Vec<u8> {
+    let unrecognized = unrecognized.iter().map(|name| (*name).to_owned()).collect();
+    let mut out = BytesMut::new();
+    BackendMessage::NegotiateProtocolVersion { version, unrecognized }.encode(&mut out).unwrap();
+    out.to_vec()
+}
+
+#[test]
+fn protocol_3_2_is_asked_for_and_spoken() {
+    let protocols = ProtocolRange { min: ProtocolVersion::V3_0, max: ProtocolVersion::V3_2 };
+    let mut peer = Peer::with_protocols(credentials(), protocols);
+    assert_eq!(peer.said()[4..8], [0, 3, 0, 2]);
+    let key = [&7_i32.to_be_bytes()[..], &[9; 32]].concat();
+    peer.hear(&[authentication(0, b""), message(b'K', &key), ready()]).unwrap();
+    assert_eq!(peer.session.protocol_version(), ProtocolVersion::V3_2);
+    assert_eq!(peer.session.cancel_key(), CancelKey::new(7, vec![9; 32]).as_ref());
+}
+
+#[test]
+fn an_older_server_brings_the_version_down() {
+    let (old, new) = (ProtocolVersion::V3_0, ProtocolVersion::V3_2);
+    let mut peer = Peer::with_protocols(credentials(), ProtocolRange { min: old, max: new });
+    peer.hear(&[negotiation(old, &[]), authentication(0, b""), ready()]).unwrap();
+    assert_eq!(peer.session.protocol_version(), old);
+
+    let mut peer = Peer::with_protocols(credentials(), ProtocolRange { min: new, max: new });
+    let error = peer.hear(&[negotiation(old, &[]), authentication(3, b"")]).unwrap_err();
+    assert!(matches!(error, Error::ProtocolVersion { .. }), "{error}");
+    assert!(!contains(&peer.said(), b"secret"));
+
+    let error = Peer::new(credentials()).hear(&[negotiation(old, &[])]).unwrap_err();
+    assert!(matches!(error, Error::Decode(_)), "nothing was to be negotiated: {error}");
+}
+
+#[test]
+fn keys_of_any_server_or_pooler_are_taken() {
+    for (secret, usable) in [(0, false), (3, false), (4, true), (32, true), (256, true)] {
+        let key = vec![1; 4 + secret];
+        let mut peer = Peer::new(credentials());
+        peer.hear(&[authentication(0, b""), message(b'K', &key), ready()]).unwrap();
+        assert_eq!(peer.session.cancel_key().is_some(), usable, "{secret}");
+    }
+    let mut peer = Peer::new(credentials());
+    peer.hear(&[authentication(0, b""), ready()]).unwrap();
+    assert_eq!(peer.session.cancel_key(), None, "there was none");
+    for length in [3, 4 + 257] {
+        let mut peer = Peer::new(credentials());
+        let messages = [authentication(0, b""), message(b'K', &vec![1; length])];
+        assert!(matches!(peer.hear(&messages), Err(Error::Decode(_))), "{length}");
+    }
+}
+
+#[test]
+fn errors_in_the_manner_of_old_servers_are_told() {
+    let text = b"Ecould not fork new process for connection: Resource temporarily unavailable\n\0";
+    let mut peer = Peer::new(credentials());
+    for byte in &text[..text.len() - 1] {
+        assert!(peer.hear(&[vec![*byte]]).unwrap().is_empty());
+    }
+    let error = peer.hear(&[vec![0]]).unwrap_err();
+    let told = error.server_error().unwrap();
+    assert_eq!(
+        told.message,
+        "could not fork new process for connection: Resource temporarily unavailable"
+    );
+    let endless = [b"E".as_slice(), &[b'x'; 40_000]].concat();
+    let error = Peer::new(credentials()).hear(&[endless]).unwrap_err();
+    assert!(matches!(error, Error::Violation(Violation::TooLong { .. })), "{error}");
+}
+
+#[test]
+fn before_the_login_only_its_own_messages_may_come() {
+    for stranger in
+        [b"HTTP/1.1 400 Bad Request\r\n".to_vec(), report(b'N', "WARNING", "01000", "x")]
+    {
+        let error = Peer::new(credentials()).hear(&[stranger]).unwrap_err();
+        assert!(matches!(error, Error::Violation(Violation::Unexpected { .. })), "{error}");
+    }
+    for request in [authentication(10, &[b'x'; 2000]), message(b'R', b"")] {
+        assert!(Peer::new(credentials()).hear(&[request]).is_err());
+    }
 }

@@ -3,11 +3,12 @@
 mod backup;
 mod layers;
 mod login;
+mod messages;
 mod session;
 
 use bytes::{Bytes, BytesMut};
 
-use super::{Credentials, Event, Session, TlsBinding};
+use super::{Credentials, Event, ProtocolRange, Session, TlsBinding};
 use crate::scripted::*;
 use crate::{ChannelBinding, Error, Password};
 
@@ -29,10 +30,13 @@ struct Peer {
 
 impl Peer {
     fn new(credentials: Credentials) -> Self {
+        Self::with_protocols(credentials, ProtocolRange::default())
+    }
+
+    fn with_protocols(credentials: Credentials, protocols: ProtocolRange) -> Self {
+        let parameters = [("user", "walrecv"), ("replication", "true")];
         let mut output = BytesMut::new();
-        let session =
-            Session::new(credentials, [("user", "walrecv"), ("replication", "true")], &mut output)
-                .unwrap();
+        let session = Session::new(credentials, protocols, parameters, &mut output).unwrap();
         Self { session, input: BytesMut::new(), output }
     }
 

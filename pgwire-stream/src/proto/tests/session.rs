@@ -96,14 +96,14 @@ fn payloads_are_slices_of_the_input() {
 #[test]
 fn lengths_are_checked_before_anything_is_allocated() {
     let header = |tag: u8, length: usize| [&[tag][..], &(length as u32).to_be_bytes()].concat();
-    for (tag, length) in [(b'd', MAX_COPY_DATA), (b'T', 1 << 30), (b'E', u32::MAX as usize)] {
+    for (tag, length) in [(b'd', MAX_COPY_DATA + 1), (b'T', 1 << 30), (b'E', u32::MAX as usize)] {
         let mut peer = Peer::executing("x");
         let error = peer.hear(&[header(tag, length)]).unwrap_err();
         assert!(matches!(error, Error::Violation(Violation::TooLong { .. })), "{error}");
         assert!(peer.input.capacity() < 1 << 20);
     }
     let mut stranger = Peer::new(credentials());
-    let error = stranger.hear(&[header(b'R', MAX_LOGIN_MESSAGE)]).unwrap_err();
+    let error = stranger.hear(&[header(b'R', MAX_LOGIN_MESSAGE + 1)]).unwrap_err();
     assert!(matches!(error, Error::Violation(Violation::TooLong { .. })), "{error}");
     let mut peer = Peer::executing("x");
     assert!(matches!(peer.hear(&[header(b'C', 3)]), Err(Error::Decode(_))));
