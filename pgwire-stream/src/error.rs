@@ -68,6 +68,9 @@ pub enum Error {
     /// The network failed.
     #[error("the connection failed")]
     Io(#[from] io::Error),
+    /// The manifest that was to be uploaded gave an error; the server has been told.
+    #[error("the manifest to upload cannot be read")]
+    ManifestSource(#[source] io::Error),
     /// A timeline history file cannot be believed.
     #[error("the server's timeline history cannot be used")]
     History(#[from] HistoryError),
@@ -351,7 +354,7 @@ impl Error {
             | Self::ProtocolVersion { .. } => Advice::RetryAfterOperator,
             // A broken byte on the way is possible; the next connection will tell.
             Self::Decode(_) | Self::Violation(_) => Advice::Retry,
-            Self::History(_) => Advice::RetryAfterOperator,
+            Self::History(_) | Self::ManifestSource(_) => Advice::RetryAfterOperator,
             Self::Misuse(_) => Advice::Fatal,
         }
     }

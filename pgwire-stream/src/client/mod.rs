@@ -10,6 +10,7 @@ mod slot;
 mod spawned_wal_stream;
 mod start_replication;
 mod system;
+mod upload_manifest;
 mod wal_stream;
 
 use std::time::Duration;
@@ -49,6 +50,9 @@ pub struct ReplicationClient<S = Stream> {
     command: &'static str,
     command_timeout: Option<Duration>,
 }
+
+/// What the server is told about a copy whose future was dropped.
+const ABANDONED: &str = "the client has abandoned the command";
 
 /// The most that one command's rows may hold.
 const MAX_RESULT: usize = 64 << 20;
@@ -109,8 +113,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationClient<S> {
     /// connection failed.
     async fn run(&mut self, command: &Command) -> Result<ResultSet> {
         self.send(command).await?;
+        self.collect(command, None).await
+    }
+
+    /// Collects the rows of a command, unless it has failed before: then to read the rest of its
+    /// answer.
+    async fn collect(
+        &mut self,
+        command: &Command,
+        mut failure: Option<Error>,
+    ) -> Result<ResultSet> {
         let mut result = ResultSet { command: command.name(), ..Default::default() };
-        let mut failure: Option<Error> = None;
         let mut size = 0;
         loop {
             let event = match (self.next_event().await, failure.take()) {
@@ -157,21 +170,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationClient<S> {
 
     /// The next event of the command that was sent last.
     async fn next_event(&mut self) -> Result<Event> {
-        let event = self.connection.next_event();
-        match self.command_timeout {
-            None => event.await,
-            Some(limit) => tokio::time::timeout(limit, event)
-                .await
-                .map_err(|_| Error::Timeout { what: self.command, limit })?,
-        }
+        within(self.command_timeout, self.command, self.connection.next_event()).await?
     }
 
     /// Sends a command, once a command that was abandoned before is over.
     async fn send(&mut self, command: &Command) -> Result<()> {
         let text = command.text(self.version)?;
+        // An upload, if one was abandoned; nothing else leaves us in this state.
+        let _ = self.connection.copy_fail(ABANDONED);
         while !self.connection.session().is_idle() {
             match self.next_event().await? {
-                Event::CopyIn | Event::CopyBoth => self.connection.copy_done()?,
+                Event::CopyIn => self.connection.copy_fail(ABANDONED)?,
+                Event::CopyBoth => self.connection.copy_done()?,
                 _ => {}
             }
         }
@@ -179,6 +189,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationClient<S> {
         tracing::debug!(command = text, "sending");
         self.connection.query(&text)?;
         Ok(())
+    }
+}
+
+/// Waits for the server no longer than its answer to this command may take.
+async fn within<T>(
+    limit: Option<Duration>,
+    what: &'static str,
+    wait: impl Future<Output = T>,
+) -> Result<T> {
+    match limit {
+        None => Ok(wait.await),
+        Some(limit) => {
+            tokio::time::timeout(limit, wait).await.map_err(|_| Error::Timeout { what, limit })
+        }
     }
 }
 

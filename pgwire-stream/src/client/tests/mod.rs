@@ -9,6 +9,7 @@ mod logical;
 mod spawned;
 mod streaming;
 mod timeouts;
+mod upload_manifest;
 
 use std::time::Duration;
 
