@@ -147,3 +147,13 @@ async fn a_server_that_does_not_listen_is_no_success() {
     assert!(matches!(result, Err(Error::Unsupported(_))));
     assert!(server.hears_nothing().await);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_stops_reading_is_given_up() {
+    let (mut client, mut server) = logged_in("17.1").await;
+    client.set_command_timeout(Some(Duration::from_secs(5)));
+    server.says(&[copy_response(b'G')]).await;
+    let endless = stream::repeat_with(|| Ok(Bytes::from_static(&[b'x'; 1 << 16])));
+    let result = client.upload_manifest(endless).await;
+    assert!(matches!(result, Err(Error::Timeout { what: "UPLOAD_MANIFEST", .. })), "{result:?}");
+}
