@@ -5,7 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use crate::proto::ProtocolVersion;
-use crate::{HistoryError, Lsn, Unsupported};
+use crate::{AuthMethod, HistoryError, Lsn, Unsupported};
 
 /// Any failure of the library. The variants say whose fault it is; [`Error::advice`] says what to
 /// do next.
@@ -135,6 +135,12 @@ pub enum TlsError {
         /// Why it cannot be used.
         reason: String,
     },
+    /// `sslcertmode=require` cannot be met.
+    #[error("sslcertmode=require demands the client's certificate to be used, but {reason}")]
+    CertificateNotUsed {
+        /// Why it was not.
+        reason: &'static str,
+    },
     /// Unencrypted bytes came before the handshake: somebody tampers with the connection.
     #[error("received unencrypted data after the TLS request")]
     UnencryptedData,
@@ -153,6 +159,22 @@ pub enum AuthError {
         /// The method.
         method: String,
     },
+    /// `require_auth` does not allow what the server does.
+    #[error("{}, which require_auth={required} does not allow", deed(.method))]
+    MethodNotAllowed {
+        /// The method that the server wants.
+        method: AuthMethod,
+        /// What `require_auth` is.
+        required: String,
+    },
+    /// The server on a Unix socket runs as another account than `requirepeer` says.
+    #[error("the server runs as {actual}, and not as `{required}` as requirepeer demands")]
+    WrongPeer {
+        /// The account that was demanded.
+        required: String,
+        /// The server's account, or its number where it has no name.
+        actual: String,
+    },
     /// `channel_binding=require` cannot be met.
     #[error("channel binding is required, but {reason}")]
     ChannelBindingUnavailable {
@@ -166,6 +188,13 @@ pub enum AuthError {
         /// Why.
         reason: String,
     },
+}
+
+fn deed(method: &AuthMethod) -> String {
+    match method {
+        AuthMethod::None => "the server lets us in without authentication".to_owned(),
+        method => format!("the server asks for {} authentication", method.as_str()),
+    }
 }
 
 /// Bytes that are not PostgreSQL's protocol.

@@ -129,6 +129,7 @@
 //! Without any there are the values, [`Config`] and [`proto`].
 #![forbid(unsafe_code)]
 
+mod account;
 pub mod backup_label;
 #[cfg(feature = "tokio")]
 mod client;
@@ -169,8 +170,9 @@ pub use client::{
 #[cfg(feature = "tokio-rt")]
 pub use client::{SpawnedWalStream, spawn_wal_stream};
 pub use config::{
-    ChannelBinding, Config, ConfigError, Endpoint, Host, Keepalive, Password, RootCert, SslMode,
-    TargetSessionAttrs,
+    AuthMethod, ChannelBinding, Config, ConfigError, Endpoint, Host, Keepalive, LoadBalanceHosts,
+    Password, RequireAuth, RootCert, SslCertMode, SslMode, SslNegotiation, TargetSessionAttrs,
+    TlsVersion,
 };
 #[cfg(feature = "tokio")]
 pub use connection::Connection;
@@ -196,6 +198,8 @@ pub use timeline::{
     HistoryError, HistoryFile, TimelineHistory, TimelineId, TimelineParseError, TimelineSwitch,
 };
 pub use timestamp::{PgTimestamp, TimestampParseError};
+#[cfg(feature = "tls")]
+pub use tls::TlsConfig;
 pub use version::{Feature, ServerVersion, Unsupported};
 
 #[cfg(all(doctest, feature = "tokio"))]

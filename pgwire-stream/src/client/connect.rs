@@ -5,7 +5,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::ReplicationClient;
 use super::session_attrs::check_session;
+#[cfg(feature = "tls")]
+use crate::TlsConfig;
 use crate::connection::Connection;
+#[cfg(not(feature = "tls"))]
+use crate::net::TlsConfig;
 use crate::net::{self, Stream};
 use crate::proto::{Credentials, ProtocolRange, TlsBinding};
 use crate::{Config, Error, Password, Result, ServerVersion, TargetSessionAttrs, Violation};
@@ -29,7 +33,7 @@ impl ReplicationClient {
     /// [`Error::Connect`] with one cause per address that was tried; [`Error::Config`] where the
     /// configuration cannot be used at all.
     pub async fn connect(config: &Config) -> Result<Self> {
-        connect(config, Purpose::Physical).await
+        connect(config, None, Purpose::Physical).await
     }
 
     /// The same with a database (`dbname`, else the user's name), so that
@@ -39,41 +43,74 @@ impl ReplicationClient {
     /// # Errors
     /// As [`connect`](Self::connect).
     pub async fn connect_database(config: &Config) -> Result<Self> {
-        connect(config, Purpose::Database).await
+        connect(config, None, Purpose::Database).await
+    }
+
+    /// [`connect`](Self::connect) with TLS that was configured before: from the same files for
+    /// many connections, or in a way of one's own.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    #[cfg(feature = "tls")]
+    pub async fn connect_with(config: &Config, tls: TlsConfig) -> Result<Self> {
+        connect(config, Some(tls), Purpose::Physical).await
+    }
+
+    /// [`connect_database`](Self::connect_database) with TLS that was configured before.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    #[cfg(feature = "tls")]
+    pub async fn connect_database_with(config: &Config, tls: TlsConfig) -> Result<Self> {
+        connect(config, Some(tls), Purpose::Database).await
     }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationClient<S> {
-    /// Logs in over a stream that is connected already: a tunnel, a simulation, a test. Hosts and
-    /// TLS options of the configuration play no part.
+    /// Logs in for physical replication over a stream that is connected already: a tunnel, a
+    /// simulation, a test. Hosts and TLS options of the configuration play no part, so
+    /// `channel_binding=require` cannot be met.
     ///
     /// # Errors
     /// If the server refuses, or does not speak PostgreSQL's protocol.
     pub async fn from_stream(stream: S, config: &Config) -> Result<Self> {
         login(stream, config, config.password.clone(), TlsBinding::NoTls, Purpose::Physical).await
     }
+
+    /// The same for replication commands and SQL in a database.
+    ///
+    /// # Errors
+    /// As [`from_stream`](Self::from_stream).
+    pub async fn from_stream_database(stream: S, config: &Config) -> Result<Self> {
+        login(stream, config, config.password.clone(), TlsBinding::NoTls, Purpose::Database).await
+    }
 }
 
-async fn connect(config: &Config, purpose: Purpose) -> Result<ReplicationClient> {
+async fn connect(
+    config: &Config,
+    tls: Option<TlsConfig>,
+    purpose: Purpose,
+) -> Result<ReplicationClient> {
     match config.target_session_attrs {
         TargetSessionAttrs::PreferStandby => {
-            match connect_to(config, purpose, TargetSessionAttrs::Standby).await {
+            match connect_to(config, tls.clone(), purpose, TargetSessionAttrs::Standby).await {
                 Err(Error::Connect(_)) => {
-                    connect_to(config, purpose, TargetSessionAttrs::Any).await
+                    connect_to(config, tls, purpose, TargetSessionAttrs::Any).await
                 }
                 decided => decided,
             }
         }
-        wanted => connect_to(config, purpose, wanted).await,
+        wanted => connect_to(config, tls, purpose, wanted).await,
     }
 }
 
 async fn connect_to(
     config: &Config,
+    tls: Option<TlsConfig>,
     purpose: Purpose,
     wanted: TargetSessionAttrs,
 ) -> Result<ReplicationClient> {
-    net::connect_any(config, |stream: Stream, host| async move {
+    net::connect_any(config, tls, |stream: Stream, host| async move {
         let binding = match (stream.is_tls(), stream.channel_binding()) {
             (false, _) => TlsBinding::NoTls,
             (true, None) => TlsBinding::Undefined,
@@ -95,12 +132,10 @@ async fn login<S: AsyncRead + AsyncWrite + Unpin>(
     purpose: Purpose,
 ) -> Result<ReplicationClient<S>> {
     let user = config.user.as_deref().ok_or(crate::Misuse::Argument("no user is configured"))?;
-    let credentials = Credentials {
-        user: user.to_owned(),
-        password,
-        channel_binding: config.channel_binding,
-        tls,
-    };
+    let mut credentials = Credentials::new(user, password);
+    credentials.require_auth = config.require_auth.clone();
+    credentials.channel_binding = config.channel_binding;
+    credentials.tls = tls;
     let mut parameters = vec![("user", user), ("client_encoding", "UTF8")];
     match purpose {
         Purpose::Physical => parameters.push(("replication", "true")),

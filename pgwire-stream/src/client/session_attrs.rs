@@ -9,7 +9,8 @@ use crate::{Error, Result, TargetSessionAttrs};
 ///
 /// Servers from 14 on report what is needed by themselves. Older ones are asked for
 /// `transaction_read_only`, which is on for every standby; libpq's own query cannot be used on a
-/// connection for physical replication.
+/// connection for physical replication. Where that does not tell a standby from a primary, SQL
+/// does, on a connection that has a database.
 ///
 /// # Errors
 /// [`Error::Unsuitable`] if the server is something else, or what the server reports.
@@ -46,10 +47,14 @@ async fn is_standby<S: AsyncRead + AsyncWrite + Unpin>(
         return Ok(false);
     }
     // A primary can be read-only by default, too; only then is a read-only server ambiguous.
-    if client.show("default_transaction_read_only").await? == "on" {
+    if client.show("default_transaction_read_only").await? == "off" {
+        return Ok(true);
+    }
+    if client.identify_system().await?.database.is_none() {
         return Err(Error::Unsuitable {
             wanted: "known to be a primary or standby: default_transaction_read_only hides it",
         });
     }
-    Ok(true)
+    let rows = client.query("SELECT pg_catalog.pg_is_in_recovery()").await?;
+    Ok(rows.required::<String>("pg_is_in_recovery")? == "t")
 }

@@ -1,16 +1,22 @@
 //! What a process inherits: `PG*` variables, and who and where its user is.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use zeroize::Zeroizing;
 
+use crate::account;
+
 use super::ConfigError;
-use super::keyword::KEYWORDS;
+use super::keyword::{self, KEYWORDS, Keyword};
 use super::settings::Settings;
 
 /// Where servers listen by default: in Debian's and Red Hat's packages, and in all others.
 pub(super) const SOCKET_DIRECTORIES: [&str; 3] = ["/var/run/postgresql", "/run/postgresql", "/tmp"];
+
+/// Where the system's service file is: in Debian's and Red Hat's packages, and in others.
+const SYSTEM_DIRECTORIES: [&str; 3] =
+    ["/etc/postgresql-common", "/etc/sysconfig/pgsql", "/usr/local/pgsql/etc"];
 
 /// Where connections go that name no host, as far as can be said without a look at the disk.
 pub(super) fn default_socket_directory() -> PathBuf {
@@ -44,12 +50,7 @@ impl Environment<'_> {
     /// Sets from `PG*` variables what is not set yet.
     pub(super) fn fill_in(&self, settings: &mut Settings) -> Result<(), ConfigError> {
         for keyword in KEYWORDS {
-            let Some(name) = keyword.variable else { continue };
-            if !settings.contains(keyword.name)
-                && let Some(value) = self.text(name)?
-            {
-                settings.set(keyword, name, value);
-            }
+            self.fill_in_one(settings, keyword)?;
         }
         const REQUIRESSL: &str = "PGREQUIRESSL";
         if !settings.contains("sslmode")
@@ -57,6 +58,25 @@ impl Environment<'_> {
             && value.starts_with('1')
         {
             settings.set_requiressl(REQUIRESSL, &value);
+        }
+        Ok(())
+    }
+
+    /// Sets the service from its variable, unless it is set: it decides about all the others.
+    pub(super) fn fill_in_service(&self, settings: &mut Settings) -> Result<(), ConfigError> {
+        keyword::find("service").map_or(Ok(()), |keyword| self.fill_in_one(settings, keyword))
+    }
+
+    fn fill_in_one(
+        &self,
+        settings: &mut Settings,
+        keyword: &'static Keyword,
+    ) -> Result<(), ConfigError> {
+        if let Some(name) = keyword.variable
+            && !settings.contains(keyword.name)
+            && let Some(value) = self.text(name)?
+        {
+            settings.set(keyword, name, value);
         }
         Ok(())
     }
@@ -83,6 +103,24 @@ impl Environment<'_> {
             .unwrap_or_else(default_socket_directory)
     }
 
+    /// The file that takes the place of the user's service file.
+    pub(super) fn named_service_file(&self) -> Option<PathBuf> {
+        (self.variable)("PGSERVICEFILE").map(PathBuf::from)
+    }
+
+    /// Where services may be defined, first the user's file; whether they exist or not.
+    pub(super) fn service_files(&self) -> Vec<PathBuf> {
+        let of_user = self
+            .named_service_file()
+            .or_else(|| self.home.as_ref().map(|home| home.join(".pg_service.conf")));
+        let of_system = match (self.variable)("PGSYSCONFDIR") {
+            Some(directory) => vec![PathBuf::from(directory)],
+            None => SYSTEM_DIRECTORIES.map(PathBuf::from).to_vec(),
+        };
+        let of_system = of_system.into_iter().map(|directory| directory.join("pg_service.conf"));
+        of_user.into_iter().chain(of_system).collect()
+    }
+
     /// The user's password file, whether it exists or not.
     pub(super) fn password_file(&self) -> Option<PathBuf> {
         self.home.as_ref().map(|home| home.join(".pgpass"))
@@ -98,46 +136,12 @@ impl Environment<'_> {
 /// libpq asks the user database for the effective user; the environment may be another user's.
 fn process_user_name() -> Option<String> {
     let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-    effective_user_name().or_else(|| variable("LOGNAME")).or_else(|| variable("USER"))
+    account::effective_user().or_else(|| variable("LOGNAME")).or_else(|| variable("USER"))
 }
 
-#[cfg(target_os = "linux")]
-fn effective_user_name() -> Option<String> {
-    use std::os::unix::fs::MetadataExt;
-
-    // The directory belongs to the process's effective user.
-    let uid = std::fs::metadata("/proc/self").ok()?.uid();
-    let users = std::fs::read(Path::new("/etc/passwd")).ok()?;
-    name_of_user(&String::from_utf8_lossy(&users), uid)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn effective_user_name() -> Option<String> {
-    None
-}
-
-/// The name on the line of this user in `/etc/passwd`.
-#[cfg(target_os = "linux")]
-fn name_of_user(users: &str, uid: u32) -> Option<String> {
-    users.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next().filter(|name| !name.is_empty())?;
-        (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
-    })
-}
-
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn users_are_found_by_number() {
-        let users =
-            "root:x:0:0:root:/root:/bin/bash\n\nbad\npostgres:x:107:113::/var/lib:/bin/sh\n";
-        assert_eq!(name_of_user(users, 0).as_deref(), Some("root"));
-        assert_eq!(name_of_user(users, 107).as_deref(), Some("postgres"));
-        assert_eq!(name_of_user(users, 113), None);
-    }
 
     #[test]
     fn the_socket_of_the_port_decides_where_to_connect() {

@@ -31,6 +31,12 @@ pub enum ConfigError {
         /// The values that are accepted all the same, because they ask for nothing.
         accepted: &'static [&'static str],
     },
+    /// A keyword that a string from this source may not have.
+    #[error("the connection option `{key}` is not allowed here")]
+    ForbiddenKey {
+        /// The keyword.
+        key: &'static str,
+    },
     /// A value that the option cannot have.
     #[error("`{key}` cannot be set to that: {problem}")]
     InvalidValue {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use super::value::Value;
 use super::{ConfigError, Password};
 
-const DEFAULT_PORT: u16 = 5432;
+pub(super) const DEFAULT_PORT: u16 = 5432;
 
 /// A server's address.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +33,20 @@ pub enum Endpoint {
     },
     /// The directory of a Unix socket (`/var/run/postgresql`, or `@…` for an abstract one).
     Unix(PathBuf),
+}
+
+impl Host {
+    /// A server: by a name, an address, or the directory of a Unix socket, which begins with `/`
+    /// (or `@`, for an abstract one).
+    pub fn new(name: impl Into<String>, port: u16) -> Self {
+        let name = name.into();
+        let endpoint = if name.starts_with(['/', '@']) {
+            Endpoint::Unix(PathBuf::from(name))
+        } else {
+            Endpoint::Tcp { name, address: None }
+        };
+        Self { endpoint, port, password: None }
+    }
 }
 
 impl fmt::Display for Host {
@@ -84,20 +98,17 @@ pub(super) fn assemble(
         let number = parse_port(port, number)?;
         let name = entry(&names);
         let numeric = entry(&addresses);
-        let endpoint = if !numeric.is_empty() {
-            let address: IpAddr = numeric
+        let mut host = Host::new(name.as_str(), number);
+        if !numeric.is_empty() {
+            let parsed: IpAddr = numeric
                 .parse()
                 .map_err(|_| address.invalid("it must be an IPv4 or IPv6 address, not a name"))?;
             let name = if name.is_empty() { numeric } else { name };
-            Endpoint::Tcp { name, address: Some(address) }
+            host.endpoint = Endpoint::Tcp { name, address: Some(parsed) };
         } else if name.is_empty() {
-            Endpoint::Unix(socket_directory(number))
-        } else if name.starts_with(['/', '@']) {
-            Endpoint::Unix(PathBuf::from(name))
-        } else {
-            Endpoint::Tcp { name, address: None }
-        };
-        hosts.push(Host { endpoint, port: number, password: None });
+            host.endpoint = Endpoint::Unix(socket_directory(number));
+        }
+        hosts.push(host);
     }
     Ok(hosts)
 }

@@ -1,7 +1,10 @@
 //! The table of connection options: every keyword of libpq 18, and what becomes of it here.
 
 use super::value::Value;
-use super::{ChannelBinding, Config, ConfigError, RootCert, SslMode, TargetSessionAttrs};
+use super::{
+    ChannelBinding, Config, ConfigError, LoadBalanceHosts, RequireAuth, RootCert, SslCertMode,
+    SslMode, SslNegotiation, TargetSessionAttrs, TlsVersion,
+};
 
 /// A connection option.
 pub(super) struct Keyword {
@@ -35,6 +38,28 @@ const fn keyword(
     Keyword { name, variable, treatment }
 }
 
+impl Keyword {
+    /// Does to the configuration what the value says.
+    pub(super) fn apply(&self, config: &mut Config, value: &Value<'_>) -> Result<(), ConfigError> {
+        match self.treatment {
+            Apply(apply) => apply(config, value),
+            Unsupported(accepted) => {
+                let harmless = accepted.iter().any(|text| value.text.eq_ignore_ascii_case(text));
+                if harmless || value.text.is_empty() {
+                    return Ok(());
+                }
+                Err(ConfigError::UnsupportedKey { key: value.name, accepted })
+            }
+            Together | Meaningless => Ok(()),
+        }
+    }
+
+    /// Whether the option can have this value, whatever the others are.
+    pub(super) fn check(&self, value: &Value<'_>) -> Result<(), ConfigError> {
+        self.apply(&mut Config::default(), value)
+    }
+}
+
 /// Every option, in the order of libpq's documentation.
 pub(super) static KEYWORDS: &[Keyword] = &[
     keyword("host", Some("PGHOST"), Together),
@@ -44,7 +69,7 @@ pub(super) static KEYWORDS: &[Keyword] = &[
     keyword("user", Some("PGUSER"), Apply(|c, v| v.text_to(&mut c.user))),
     keyword("password", Some("PGPASSWORD"), Apply(|c, v| v.password_to(&mut c.password))),
     keyword("passfile", Some("PGPASSFILE"), Apply(|c, v| v.path_to(&mut c.passfile))),
-    keyword("require_auth", Some("PGREQUIREAUTH"), Unsupported(&[])),
+    keyword("require_auth", Some("PGREQUIREAUTH"), Apply(require_auth)),
     keyword("channel_binding", Some("PGCHANNELBINDING"), Apply(channel_binding)),
     keyword(
         "connect_timeout",
@@ -69,25 +94,28 @@ pub(super) static KEYWORDS: &[Keyword] = &[
     keyword("replication", None, Apply(|_, v| v.check_replication())),
     keyword("gssencmode", Some("PGGSSENCMODE"), Unsupported(&["disable", "prefer"])),
     keyword("sslmode", Some("PGSSLMODE"), Apply(ssl_mode)),
-    keyword("sslnegotiation", Some("PGSSLNEGOTIATION"), Unsupported(&["postgres"])),
+    keyword("sslnegotiation", Some("PGSSLNEGOTIATION"), Apply(ssl_negotiation)),
     keyword("sslcompression", Some("PGSSLCOMPRESSION"), Unsupported(&["0"])),
     keyword("sslcert", Some("PGSSLCERT"), Apply(|c, v| v.path_to(&mut c.ssl_cert))),
     keyword("sslkey", Some("PGSSLKEY"), Apply(|c, v| v.path_to(&mut c.ssl_key))),
-    keyword("sslkeylogfile", None, Unsupported(&[])),
-    keyword("sslpassword", None, Unsupported(&[])),
-    keyword("sslcertmode", Some("PGSSLCERTMODE"), Together),
+    keyword("sslkeylogfile", None, Apply(|c, v| v.path_to(&mut c.ssl_key_log_file))),
+    keyword("sslpassword", None, Apply(|c, v| v.password_to(&mut c.ssl_password))),
+    keyword("sslcertmode", Some("PGSSLCERTMODE"), Apply(ssl_cert_mode)),
     keyword("sslrootcert", Some("PGSSLROOTCERT"), Apply(ssl_root_cert)),
-    keyword("sslcrl", Some("PGSSLCRL"), Unsupported(&[])),
-    keyword("sslcrldir", Some("PGSSLCRLDIR"), Unsupported(&[])),
-    keyword("sslsni", Some("PGSSLSNI"), Unsupported(&["1"])),
-    keyword("requirepeer", Some("PGREQUIREPEER"), Unsupported(&[])),
-    // TLS 1.2 and 1.3 are what there is.
+    keyword("sslcrl", Some("PGSSLCRL"), Apply(|c, v| v.path_to(&mut c.ssl_crl))),
+    keyword("sslcrldir", Some("PGSSLCRLDIR"), Apply(|c, v| v.path_to(&mut c.ssl_crl_dir))),
+    keyword("sslsni", Some("PGSSLSNI"), Apply(ssl_sni)),
+    keyword("requirepeer", Some("PGREQUIREPEER"), Apply(|c, v| v.text_to(&mut c.require_peer))),
     keyword(
         "ssl_min_protocol_version",
         Some("PGSSLMINPROTOCOLVERSION"),
-        Unsupported(&["TLSv1.2", "TLSv1.1", "TLSv1"]),
+        Apply(ssl_min_protocol_version),
     ),
-    keyword("ssl_max_protocol_version", Some("PGSSLMAXPROTOCOLVERSION"), Unsupported(&["TLSv1.3"])),
+    keyword(
+        "ssl_max_protocol_version",
+        Some("PGSSLMAXPROTOCOLVERSION"),
+        Apply(ssl_max_protocol_version),
+    ),
     keyword("min_protocol_version", Some("PGMINPROTOCOLVERSION"), Unsupported(&["3.0"])),
     // A maximum is kept by staying below it.
     keyword(
@@ -100,9 +128,9 @@ pub(super) static KEYWORDS: &[Keyword] = &[
     keyword("gssdelegation", Some("PGGSSDELEGATION"), Unsupported(&["0"])),
     keyword("scram_client_key", None, Unsupported(&[])),
     keyword("scram_server_key", None, Unsupported(&[])),
-    keyword("service", Some("PGSERVICE"), Unsupported(&[])),
+    keyword("service", Some("PGSERVICE"), Together),
     keyword("target_session_attrs", Some("PGTARGETSESSIONATTRS"), Apply(target_session_attrs)),
-    keyword("load_balance_hosts", Some("PGLOADBALANCEHOSTS"), Unsupported(&["disable"])),
+    keyword("load_balance_hosts", Some("PGLOADBALANCEHOSTS"), Apply(load_balance_hosts)),
     keyword("oauth_issuer", None, Unsupported(&[])),
     keyword("oauth_client_id", None, Unsupported(&[])),
     keyword("oauth_client_secret", None, Unsupported(&[])),
@@ -131,6 +159,57 @@ fn ssl_root_cert(config: &mut Config, value: &Value<'_>) -> Result<(), ConfigErr
         "system" => Some(RootCert::System),
         path => Some(RootCert::File(path.into())),
     };
+    Ok(())
+}
+
+fn require_auth(config: &mut Config, value: &Value<'_>) -> Result<(), ConfigError> {
+    config.require_auth = RequireAuth::read(value)?;
+    Ok(())
+}
+
+fn ssl_negotiation(config: &mut Config, value: &Value<'_>) -> Result<(), ConfigError> {
+    config.ssl_negotiation = value.one_of(&SslNegotiation::ALL, SslNegotiation::as_str)?;
+    Ok(())
+}
+
+fn ssl_cert_mode(config: &mut Config, value: &Value<'_>) -> Result<(), ConfigError> {
+    config.ssl_cert_mode = value.one_of(&SslCertMode::ALL, SslCertMode::as_str)?;
+    Ok(())
+}
+
+/// libpq takes anything but `1` for no. Such a `true` would be a surprise.
+fn ssl_sni(config: &mut Config, value: &Value<'_>) -> Result<(), ConfigError> {
+    config.ssl_sni = match value.text {
+        "" | "1" => true,
+        "0" => false,
+        _ => return Err(value.invalid("it must be `0` or `1`")),
+    };
+    Ok(())
+}
+
+/// A minimum below TLS 1.2 is always met.
+fn ssl_min_protocol_version(config: &mut Config, value: &Value<'_>) -> Result<(), ConfigError> {
+    config.ssl_min_protocol_version = match value.text.to_ascii_lowercase().as_str() {
+        "" | "tlsv1" | "tlsv1.1" | "tlsv1.2" => TlsVersion::V1_2,
+        "tlsv1.3" => TlsVersion::V1_3,
+        _ => return Err(value.invalid("it must be `TLSv1.2` or `TLSv1.3`")),
+    };
+    Ok(())
+}
+
+fn ssl_max_protocol_version(config: &mut Config, value: &Value<'_>) -> Result<(), ConfigError> {
+    config.ssl_max_protocol_version = match value.text.to_ascii_lowercase().as_str() {
+        "" | "tlsv1.3" => TlsVersion::V1_3,
+        "tlsv1.2" => TlsVersion::V1_2,
+        _ => {
+            return Err(value.invalid("it must be `TLSv1.2` or `TLSv1.3`, which are what there is"));
+        }
+    };
+    Ok(())
+}
+
+fn load_balance_hosts(config: &mut Config, value: &Value<'_>) -> Result<(), ConfigError> {
+    config.load_balance_hosts = value.one_of(&LoadBalanceHosts::ALL, LoadBalanceHosts::as_str)?;
     Ok(())
 }
 

@@ -5,13 +5,11 @@ use std::path::PathBuf;
 
 use zeroize::Zeroizing;
 
-use super::keyword::{self, KEYWORDS, Keyword, Treatment};
+use super::keyword::{self, KEYWORDS, Keyword};
 use super::pair::Pair;
 use super::value::Value;
-use super::{
-    ChannelBinding, Config, ConfigError, Keepalive, RootCert, SslMode, TargetSessionAttrs,
-};
-use super::{conninfo, host, uri};
+use super::{Config, ConfigError, RootCert, SslMode};
+use super::{conninfo, environment, host, uri};
 
 /// The options that are set; the last setting of each counts.
 #[derive(Default)]
@@ -83,89 +81,46 @@ impl Settings {
         }
     }
 
+    /// The keywords that are set.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &'static str> {
+        self.0.keys().copied()
+    }
+
+    /// Understands every option, without a look at files or the environment.
+    pub(super) fn to_pure_config(&self) -> Result<Config, ConfigError> {
+        let service = self.value("service");
+        if !service.text.is_empty() {
+            return Err(service.invalid("services are defined in a file, which only `load` reads"));
+        }
+        self.to_config(&|_| environment::default_socket_directory())
+    }
+
     /// Understands every option. `socket_directory` says where a server on a port is looked for
     /// when no host is given.
     pub(super) fn to_config(
         &self,
         socket_directory: &dyn Fn(u16) -> PathBuf,
     ) -> Result<Config, ConfigError> {
-        let mut config = Config {
-            hosts: host::assemble(
-                &self.value("host"),
-                &self.value("hostaddr"),
-                &self.value("port"),
-                socket_directory,
-            )?,
-            user: None,
-            dbname: None,
-            password: None,
-            passfile: None,
-            application_name: None,
-            fallback_application_name: None,
-            options: None,
-            connect_timeout: None,
-            keepalive: Keepalive::default(),
-            ssl_mode: SslMode::default(),
-            ssl_root_cert: None,
-            ssl_cert: None,
-            ssl_key: None,
-            channel_binding: ChannelBinding::default(),
-            target_session_attrs: TargetSessionAttrs::default(),
-        };
+        let hosts = host::assemble(
+            &self.value("host"),
+            &self.value("hostaddr"),
+            &self.value("port"),
+            socket_directory,
+        )?;
+        let mut config = Config { hosts, ..Config::default() };
         for keyword in KEYWORDS.iter().filter(|keyword| self.contains(keyword.name)) {
-            let value = self.value(keyword.name);
-            match keyword.treatment {
-                Treatment::Apply(apply) => apply(&mut config, &value)?,
-                Treatment::Unsupported(accepted) => {
-                    let harmless =
-                        accepted.iter().any(|text| value.text.eq_ignore_ascii_case(text));
-                    if !harmless && !value.text.is_empty() {
-                        return Err(ConfigError::UnsupportedKey { key: value.name, accepted });
-                    }
-                }
-                Treatment::Together | Treatment::Meaningless => {}
-            }
+            keyword.apply(&mut config, &self.value(keyword.name))?;
         }
-        if self.client_certificate_forbidden()? {
-            config.ssl_cert = None;
-            config.ssl_key = None;
-        }
-        self.strengthen_for_system_roots(&mut config)?;
+        self.strengthen_for_system_roots(&mut config);
+        config.check()?;
         Ok(config)
-    }
-
-    /// Whether `sslcertmode` keeps the client's certificate from being sent.
-    pub(super) fn client_certificate_forbidden(&self) -> Result<bool, ConfigError> {
-        if !self.contains("sslcertmode") {
-            return Ok(false);
-        }
-        let value = self.value("sslcertmode");
-        match value.text {
-            "disable" => Ok(true),
-            "allow" => Ok(false),
-            "require" => Err(ConfigError::UnsupportedKey {
-                key: value.name,
-                accepted: &["disable", "allow"],
-            }),
-            _ => Err(value.invalid("it must be `disable` or `allow`")),
-        }
     }
 
     /// Anybody can get a certificate that some public authority signed: without a look at the name
     /// in it, the system's roots prove nothing.
-    fn strengthen_for_system_roots(&self, config: &mut Config) -> Result<(), ConfigError> {
-        if config.ssl_root_cert != Some(RootCert::System) {
-            return Ok(());
-        }
-        if !self.contains("sslmode") {
+    fn strengthen_for_system_roots(&self, config: &mut Config) {
+        if config.ssl_root_cert == Some(RootCert::System) && !self.contains("sslmode") {
             config.ssl_mode = SslMode::VerifyFull;
         }
-        if config.ssl_mode != SslMode::VerifyFull {
-            return Err(ConfigError::Conflict(format!(
-                "`sslrootcert=system` needs `sslmode=verify-full`; `sslmode={}` is too weak for it",
-                config.ssl_mode.as_str()
-            )));
-        }
-        Ok(())
     }
 }

@@ -7,11 +7,10 @@ use bytes::{Buf, BytesMut};
 
 use crate::proto::{
     Action, BackupDecoder, CopyBothMessage, Credentials, Event, Feedback, Intervals, MAX_COPY_DATA,
-    ProtocolRange, Session, TlsBinding,
+    ProtocolRange, Session,
 };
 use crate::{
-    BackupTarget, BaseBackupOptions, ChannelBinding, CompressionMethod, Password,
-    ServerCompression, ServerVersion,
+    BackupTarget, BaseBackupOptions, CompressionMethod, Password, ServerCompression, ServerVersion,
 };
 
 /// The answer to a login without a password.
@@ -186,10 +185,5 @@ fn begin(output: &mut BytesMut) -> Session {
 }
 
 fn credentials() -> Credentials {
-    Credentials {
-        user: "walrecv".to_owned(),
-        password: Some(Password::new("secret")),
-        channel_binding: ChannelBinding::Prefer,
-        tls: TlsBinding::NoTls,
-    }
+    Credentials::new("walrecv", Some(Password::new("secret")))
 }

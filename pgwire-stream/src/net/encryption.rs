@@ -31,10 +31,13 @@ pub(crate) fn attempts(mode: SslMode) -> Result<&'static [Encryption], ConfigErr
 pub(crate) fn attempts(mode: SslMode) -> Result<&'static [Encryption], ConfigError> {
     match mode {
         SslMode::Disable | SslMode::Allow | SslMode::Prefer => Ok(&[Encryption::Plain]),
-        SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => {
-            Err(ConfigError::Conflict("sslmode demands TLS, which this build does not have".into()))
-        }
+        SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => Err(no_tls()),
     }
+}
+
+#[cfg(not(feature = "tls"))]
+fn no_tls() -> ConfigError {
+    ConfigError::Conflict("sslmode demands TLS, which this build does not have".into())
 }
 
 /// Whether a failure may come from how the connection was encrypted, so that the ladder's next step

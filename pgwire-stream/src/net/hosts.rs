@@ -2,14 +2,16 @@
 
 use std::future::Future;
 use std::io;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use crate::{Config, ConnectAttempt, Endpoint, Error, Host, Result};
+use crate::{Config, ConfigError, ConnectAttempt, Endpoint, Error, Host, LoadBalanceHosts, Result};
 
-use super::Stream;
 use super::encryption::{self, Encryption};
+use super::route::Route;
+use super::shuffle::shuffle;
 use super::socket::{self, Address};
+use super::{Stream, TlsConfig};
 
 /// Connects to the first host that lets `login` succeed.
 ///
@@ -17,23 +19,46 @@ use super::socket::{self, Address};
 /// refused login ([`Error::Auth`], or a server's error of class 28) ends the search: another host
 /// would refuse it too, or is the wrong one. Whatever else fails leads to the next address, so a
 /// `login` that finds the server unsuitable (`target_session_attrs`) just fails.
-pub(crate) async fn connect_any<T, L, F>(config: &Config, login: L) -> Result<T>
+pub(crate) async fn connect_any<T, L, F>(
+    config: &Config,
+    tls: Option<TlsConfig>,
+    login: L,
+) -> Result<T>
 where
     L: Fn(Stream, Host) -> F,
     F: Future<Output = Result<T>>,
 {
+    config.check()?;
+    if config.hosts.is_empty() {
+        return Err(ConfigError::Conflict("there is no host to connect to".to_owned()).into());
+    }
+    let bare = Arc::new(config.without_passwords());
+    let mut hosts: Vec<&Host> = config.hosts.iter().collect();
+    let balance = config.load_balance_hosts == LoadBalanceHosts::Random;
+    if balance {
+        shuffle(&mut hosts);
+    }
     let mut failed = Vec::new();
-    for host in &config.hosts {
+    for host in hosts {
         let resolution = async { Ok(socket::resolve(host).await?) };
-        let addresses = match within(config.connect_timeout, resolution).await {
+        let mut addresses = match within(config.connect_timeout, resolution).await {
             Ok(addresses) => addresses,
             Err(cause) => {
                 failed.push(ConnectAttempt { host: host.to_string(), cause: Box::new(cause) });
                 continue;
             }
         };
+        if balance {
+            shuffle(&mut addresses);
+        }
         for address in &addresses {
-            let causes = match connect_one(config, host, address, &login).await {
+            let route = Route {
+                config: bare.clone(),
+                host: Host { password: None, ..host.clone() },
+                address: address.clone(),
+                tls: tls.clone(),
+            };
+            let causes = match connect_one(config, host, route, &login).await {
                 Ok(connected) => return Ok(connected),
                 Err(causes) => causes,
             };
@@ -58,7 +83,7 @@ where
 async fn connect_one<T, L, F>(
     config: &Config,
     host: &Host,
-    address: &Address,
+    route: Route,
     login: &L,
 ) -> Result<T, Vec<Error>>
 where
@@ -69,7 +94,7 @@ where
     for step in ladder(config, host).map_err(|cause| vec![cause])? {
         let encrypted = OnceLock::new();
         let attempt = async {
-            let stream = Stream::open(config, host, address, *step).await?;
+            let stream = Stream::open(route.clone(), *step).await?;
             let _ = encrypted.set(stream.is_tls());
             login(stream, host.clone()).await
         };
@@ -95,7 +120,10 @@ fn ladder(config: &Config, host: &Host) -> Result<&'static [Encryption]> {
     }
 }
 
-async fn within<T>(limit: Option<Duration>, attempt: impl Future<Output = Result<T>>) -> Result<T> {
+pub(super) async fn within<T>(
+    limit: Option<Duration>,
+    attempt: impl Future<Output = Result<T>>,
+) -> Result<T> {
     let Some(limit) = limit else { return attempt.await };
     tokio::time::timeout(limit, attempt)
         .await
@@ -110,12 +138,12 @@ fn is_refusal(cause: &Error) -> bool {
 }
 
 #[cfg(feature = "tls")]
-fn explain(cause: io::Error) -> Error {
+pub(super) fn explain(cause: io::Error) -> Error {
     crate::tls::explain(cause)
 }
 
 #[cfg(not(feature = "tls"))]
-fn explain(cause: io::Error) -> Error {
+pub(super) fn explain(cause: io::Error) -> Error {
     cause.into()
 }
 

@@ -7,6 +7,10 @@ mod encryption;
 mod hosts;
 #[cfg(feature = "tls")]
 mod negotiate;
+#[cfg(unix)]
+mod peer;
+mod route;
+mod shuffle;
 mod socket;
 mod stream;
 #[cfg(test)]
@@ -14,5 +18,13 @@ pub(crate) mod test_config;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "tls")]
+use crate::tls::TlsConfig;
+
 pub(crate) use hosts::connect_any;
 pub use stream::Stream;
+
+/// Nothing can be configured in a build without TLS.
+#[cfg(not(feature = "tls"))]
+#[derive(Clone)]
+pub(crate) enum TlsConfig {}

@@ -9,15 +9,20 @@ use tokio::net::TcpStream;
 #[cfg(unix)]
 use tokio::net::UnixStream;
 
+use crate::Result;
 #[cfg(feature = "tls")]
-use crate::tls::{TlsConnector, TlsStream};
-use crate::{Config, Host, Result};
+use crate::tls::TlsStream;
 #[cfg(feature = "tls")]
-use crate::{Endpoint, TlsError};
+use crate::{Endpoint, SslCertMode, SslNegotiation, TlsError};
 
+#[cfg(feature = "tls")]
+use super::TlsConfig;
 use super::encryption::Encryption;
 #[cfg(feature = "tls")]
 use super::negotiate::{Answer, request_tls};
+#[cfg(unix)]
+use super::peer;
+use super::route::Route;
 use super::socket::{self, Address};
 
 /// A connection to a server, whatever carries it. What is written must be flushed to reach the
@@ -36,30 +41,40 @@ enum Carrier {
 }
 
 impl Stream {
-    /// Connects to one address of `host`, encrypted in one way.
+    /// Connects to where the route leads, encrypted in one way.
     pub(super) async fn open(
-        config: &Config,
-        #[cfg_attr(not(feature = "tls"), expect(unused_variables))] host: &Host,
-        address: &Address,
+        #[cfg_attr(not(feature = "tls"), expect(unused_mut))] mut route: Route,
         encryption: Encryption,
     ) -> Result<Self> {
-        let address = match address {
-            Address::Tcp(address) => *address,
+        let carrier = match &route.address {
+            Address::Tcp(address) => {
+                let tcp = socket::connect_tcp(*address, &route.config.keepalive).await?;
+                match encryption {
+                    Encryption::Plain => Carrier::Tcp(tcp),
+                    #[cfg(feature = "tls")]
+                    Encryption::TlsIfOffered | Encryption::Tls => {
+                        encrypt(&mut route, tcp, encryption).await?
+                    }
+                }
+            }
             #[cfg(unix)]
             Address::Unix(path) => {
-                return Ok(Self(Carrier::Unix(socket::connect_unix(path).await?)));
+                let unix = socket::connect_unix(path).await?;
+                if let Some(account) = &route.config.require_peer {
+                    peer::check(&unix, account)?;
+                }
+                Carrier::Unix(unix)
             }
             #[cfg(not(unix))]
             Address::Unix(_) => return Err(io::Error::from(io::ErrorKind::Unsupported).into()),
         };
-        let tcp = socket::connect_tcp(address, &config.keepalive).await?;
-        match encryption {
-            Encryption::Plain => Ok(Self(Carrier::Tcp(tcp))),
-            #[cfg(feature = "tls")]
-            Encryption::TlsIfOffered | Encryption::Tls => {
-                encrypt(config, host, tcp, encryption).await
-            }
+        let stream = Self(carrier);
+        #[cfg(feature = "tls")]
+        if !stream.is_tls() && route.config.ssl_cert_mode == SslCertMode::Require {
+            let reason = "the connection has no TLS";
+            return Err(TlsError::CertificateNotUsed { reason }.into());
         }
+        Ok(stream)
     }
 
     /// Whether the connection is encrypted.
@@ -87,25 +102,31 @@ impl Stream {
 }
 
 #[cfg(feature = "tls")]
-async fn encrypt(
-    config: &Config,
-    host: &Host,
-    mut tcp: TcpStream,
-    encryption: Encryption,
-) -> Result<Stream> {
+async fn encrypt(route: &mut Route, mut tcp: TcpStream, encryption: Encryption) -> Result<Carrier> {
     // Before the server is asked for what we could not do.
-    let connector = TlsConnector::new(config)?;
-    match request_tls(&mut tcp).await? {
-        Answer::Tls => {
-            let name = match &host.endpoint {
-                Endpoint::Tcp { name, .. } => name.as_str(),
-                Endpoint::Unix(_) => "",
-            };
-            Ok(Stream(Carrier::Tls(connector.handshake(name, tcp).await?)))
+    let tls = match &route.tls {
+        Some(tls) => tls.clone(),
+        None => TlsConfig::from_config(&route.config)?,
+    };
+    let config = &route.config;
+    if config.ssl_negotiation == SslNegotiation::Postgres {
+        match request_tls(&mut tcp).await? {
+            Answer::Tls => {}
+            Answer::Plain if encryption == Encryption::TlsIfOffered => {
+                return Ok(Carrier::Tcp(tcp));
+            }
+            Answer::Plain => {
+                return Err(TlsError::Refused { mode: config.ssl_mode.as_str() }.into());
+            }
         }
-        Answer::Plain if encryption == Encryption::TlsIfOffered => Ok(Stream(Carrier::Tcp(tcp))),
-        Answer::Plain => Err(TlsError::Refused { mode: config.ssl_mode.as_str() }.into()),
     }
+    let name = match &route.host.endpoint {
+        Endpoint::Tcp { name, .. } => name.as_str(),
+        Endpoint::Unix(_) => "",
+    };
+    let stream = tls.handshake(config, name, tcp).await?;
+    route.tls = Some(tls);
+    Ok(Carrier::Tls(stream))
 }
 
 /// The same call for whatever carries the bytes.

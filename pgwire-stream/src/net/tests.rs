@@ -1,5 +1,6 @@
 //! The host loop and the ladder of encryptions, against servers that misbehave.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
@@ -8,8 +9,8 @@ use tokio::net::TcpListener;
 use super::test_config::config;
 use super::{Stream, connect_any};
 use crate::{
-    AuthError, Config, ConfigError, ConnectAttempt, Endpoint, Error, Host, ServerError, SqlState,
-    SslMode,
+    AuthError, Config, ConfigError, ConnectAttempt, Endpoint, Error, Host, LoadBalanceHosts,
+    ServerError, SqlState, SslMode, SslNegotiation,
 };
 
 fn fatal(code: &str) -> Error {
@@ -45,7 +46,7 @@ fn causes(error: Error) -> Vec<ConnectAttempt> {
 #[tokio::test]
 async fn the_first_host_that_works_is_taken() {
     let config = config(SslMode::Disable, &[deserted().await, silent().await, silent().await]);
-    let port = connect_any(&config, |_, host| async move { Ok(host.port) }).await.unwrap();
+    let port = connect_any(&config, None, |_, host| async move { Ok(host.port) }).await.unwrap();
     assert_eq!(port, config.hosts[1].port);
 }
 
@@ -53,7 +54,7 @@ async fn the_first_host_that_works_is_taken() {
 async fn every_failure_is_told() {
     let config = config(SslMode::Disable, &[deserted().await, silent().await]);
     let login = async |_, _| Err::<(), _>(fatal("57P03"));
-    let error = connect_any(&config, login).await.unwrap_err();
+    let error = connect_any(&config, None, login).await.unwrap_err();
     let text = error.to_string();
     let attempts = causes(error);
     assert_eq!(attempts.len(), 2);
@@ -69,7 +70,7 @@ async fn a_refused_login_ends_the_search() {
     let config = config(SslMode::Disable, &[silent().await, silent().await]);
     for make in [|| fatal("28P01"), || fatal("28000"), || AuthError::PasswordMissing.into()] {
         let login = async |_, _| Err::<(), _>(make());
-        assert_eq!(causes(connect_any(&config, login).await.unwrap_err()).len(), 1);
+        assert_eq!(causes(connect_any(&config, None, login).await.unwrap_err()).len(), 1);
     }
 }
 
@@ -77,7 +78,7 @@ async fn a_refused_login_ends_the_search() {
 async fn a_mistake_in_the_configuration_is_no_failed_attempt() {
     let config = config(SslMode::Disable, &[silent().await, silent().await]);
     let login = async |_, _| Err::<(), _>(ConfigError::Conflict("x".into()).into());
-    assert!(matches!(connect_any(&config, login).await, Err(Error::Config(_))));
+    assert!(matches!(connect_any(&config, None, login).await, Err(Error::Config(_))));
 }
 
 #[tokio::test]
@@ -88,7 +89,7 @@ async fn the_time_limit_includes_the_login_and_is_for_each_host() {
         ..config(SslMode::Disable, &[silent().await, silent().await])
     };
     let wait = async |mut stream: Stream, _| Ok(stream.read_u8().await?);
-    let attempts = causes(connect_any(&config, wait).await.unwrap_err());
+    let attempts = causes(connect_any(&config, None, wait).await.unwrap_err());
     assert_eq!(attempts.len(), 2);
     for attempt in attempts {
         assert!(matches!(*attempt.cause, Error::Timeout { limit: told, .. } if told == limit));
@@ -103,7 +104,7 @@ async fn unix_sockets_are_never_asked_for_tls() {
     let mut config = config(SslMode::Require, &[]);
     let endpoint = Endpoint::Unix(directory.path().into());
     config.hosts.push(Host { endpoint, port: 5432, password: None });
-    let is_tls = connect_any(&config, |stream, _| async move { Ok(stream.is_tls()) }).await;
+    let is_tls = connect_any(&config, None, |stream, _| async move { Ok(stream.is_tls()) }).await;
     assert!(!is_tls.unwrap());
 }
 
@@ -117,12 +118,37 @@ async fn a_build_without_tls_says_so() {
         (SslMode::VerifyFull, false),
     ] {
         let config = config(mode, &[silent().await]);
-        match connect_any(&config, |_, _| async { Ok(()) }).await {
+        match connect_any(&config, None, |_, _| async { Ok(()) }).await {
             Ok(()) => assert!(possible, "{mode:?}"),
             Err(Error::Config(_)) => assert!(!possible, "{mode:?}"),
             Err(error) => panic!("{error}"),
         }
     }
+}
+
+#[tokio::test]
+async fn a_random_order_reaches_every_host_and_still_all_of_them() {
+    let mut config = config(SslMode::Disable, &[silent().await, silent().await, silent().await]);
+    config.load_balance_hosts = LoadBalanceHosts::Random;
+    let mut reached = HashSet::new();
+    for _ in 0..100 {
+        reached.insert(connect_any(&config, None, async |_, host| Ok(host.port)).await.unwrap());
+    }
+    assert_eq!(reached.len(), 3);
+    let error = connect_any(&config, None, async |_, _| Err::<(), _>(fatal("57P03"))).await;
+    assert_eq!(causes(error.unwrap_err()).len(), 3);
+}
+
+#[tokio::test]
+async fn options_set_one_by_one_are_checked_before_connecting() {
+    let mut config = config(SslMode::Prefer, &[silent().await]);
+    config.ssl_negotiation = SslNegotiation::Direct;
+    let outcome = connect_any(&config, None, async |_, _| Ok(())).await;
+    assert!(matches!(outcome, Err(Error::Config(ConfigError::Conflict(_)))));
+    config.ssl_negotiation = SslNegotiation::Postgres;
+    config.hosts.clear();
+    let outcome = connect_any(&config, None, async |_, _| Ok(())).await;
+    assert!(matches!(outcome, Err(Error::Config(ConfigError::Conflict(_)))));
 }
 
 /// The request for TLS and its answers.
@@ -135,8 +161,10 @@ mod tls {
     use tokio::net::TcpStream;
 
     use super::*;
-    use crate::tls::test_server::{Behaviour, Identity, Seen, greet, serve_with, server_config};
-    use crate::{Result, TlsError};
+    use crate::tls::test_server::{
+        Behaviour, Identity, Seen, greet, serve, serve_with, server_config,
+    };
+    use crate::{Result, SslCertMode, TlsError};
 
     /// A server that answers the request for TLS with these bytes.
     async fn answering(answer: &'static [u8]) -> u16 {
@@ -177,7 +205,7 @@ mod tls {
     /// logins were encrypted, and the outcome.
     async fn connect(mode: SslMode, port: u16, refusals: &[&str]) -> (Vec<bool>, Result<bool>) {
         let logins = Mutex::new(Vec::new());
-        let outcome = connect_any(&config(mode, &[port]), async |stream: Stream, _| {
+        let outcome = connect_any(&config(mode, &[port]), None, async |stream: Stream, _| {
             let nth = {
                 let mut logins = logins.lock().unwrap();
                 logins.push(stream.is_tls());
@@ -207,6 +235,29 @@ mod tls {
     }
 
     #[tokio::test]
+    async fn a_direct_beginning_asks_for_nothing_and_never_falls_back() {
+        let mut config = config(SslMode::Require, &[encrypting().await]);
+        config.ssl_negotiation = SslNegotiation::Direct;
+        let login = async |stream: Stream, _| Ok(Seen::read(stream).await?);
+        // It waits for the request, as servers before 17 do, and hangs up.
+        let error = connect_any(&config, None, login).await.unwrap_err();
+        assert!(error.to_string().contains("before PostgreSQL 17"), "{error}");
+        assert_eq!(causes(error).len(), 1);
+        let behaviour =
+            Behaviour { protocols: vec![b"postgresql".to_vec()], ..Behaviour::default() };
+        config.hosts[0].port = serve(&Identity::self_signed(|_| {}), behaviour).await;
+        assert!(connect_any(&config, None, login).await.unwrap().protocol);
+    }
+
+    #[tokio::test]
+    async fn a_client_certificate_that_must_be_used_needs_tls() {
+        let mut config = config(SslMode::Disable, &[encrypting().await]);
+        config.ssl_cert_mode = SslCertMode::Require;
+        let error = connect_any(&config, None, async |_, _| Ok(())).await.unwrap_err();
+        assert!(error.to_string().contains("the connection has no TLS"), "{error}");
+    }
+
+    #[tokio::test]
     async fn data_flows_and_the_login_can_be_bound() {
         let config = config(SslMode::Require, &[encrypting().await]);
         let login = async |stream: Stream, _| {
@@ -214,7 +265,7 @@ mod tls {
             assert_eq!(stream.channel_binding().map(<[_]>::len), Some(32));
             Ok(Seen::read(stream).await?)
         };
-        assert!(connect_any(&config, login).await.unwrap().sni);
+        assert!(connect_any(&config, None, login).await.unwrap().sni);
     }
 
     #[tokio::test]

@@ -8,19 +8,37 @@ use postgres_protocol::authentication::sasl::{
 
 use super::authentication_request::AuthenticationRequest;
 use super::frontend::{FrontendMessage, PasswordMessage};
-use crate::{AuthError, ChannelBinding, Error, Misuse, Password, Violation};
+use crate::{
+    AuthError, AuthMethod, ChannelBinding, Error, Misuse, Password, RequireAuth, Violation,
+};
 
 /// What a login may use.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Credentials {
     /// The role.
     pub user: String,
     /// Its password, if there is one.
     pub password: Option<Password>,
+    /// How the server must authenticate us.
+    pub require_auth: RequireAuth,
     /// Whether the login must be bound to the TLS connection.
     pub channel_binding: ChannelBinding,
     /// What the connection offers to bind to.
     pub tls: TlsBinding,
+}
+
+impl Credentials {
+    /// The credentials of a role, for a connection without TLS.
+    pub fn new(user: impl Into<String>, password: Option<Password>) -> Self {
+        Self {
+            user: user.into(),
+            password,
+            require_auth: RequireAuth::default(),
+            channel_binding: ChannelBinding::default(),
+            tls: TlsBinding::NoTls,
+        }
+    }
 }
 
 /// What a connection offers for channel binding.
@@ -79,11 +97,13 @@ impl Login {
             (AuthenticationRequest::Ok, state) => return self.accept(&state).map(|()| true),
             (AuthenticationRequest::CleartextPassword, State::Waiting) => {
                 self.refuse_unbound()?;
+                self.refuse_unless_allowed(AuthMethod::Password)?;
                 answer(PasswordMessage::password(self.password()?.as_bytes())?, out)?;
                 State::Answered
             }
             (AuthenticationRequest::Md5Password { salt }, State::Waiting) => {
                 self.refuse_unbound()?;
+                self.refuse_unless_allowed(AuthMethod::Md5)?;
                 let password = self.password()?.as_bytes();
                 let hash = md5_hash(self.credentials.user.as_bytes(), password, salt);
                 answer(PasswordMessage::password(hash.as_bytes())?, out)?;
@@ -122,6 +142,9 @@ impl Login {
 
     /// Whether the server may say "Ok" now.
     fn accept(&self, state: &State) -> Result<(), Error> {
+        if matches!(state, State::Waiting) {
+            self.refuse_unless_allowed(AuthMethod::None)?;
+        }
         match (state, self.credentials.channel_binding) {
             (State::ScramFirst { .. } | State::ScramFinal { .. }, _) => Err(AuthError::Scram {
                 reason: "the server did not prove that it knows the password".into(),
@@ -139,6 +162,16 @@ impl Login {
             ChannelBinding::Require => Err(unbound("the server asks for a plain password or MD5")),
             ChannelBinding::Disable | ChannelBinding::Prefer => Ok(()),
         }
+    }
+
+    /// With `require_auth`, a password must never leave in a weaker way, and some must be asked
+    /// for.
+    fn refuse_unless_allowed(&self, method: AuthMethod) -> Result<(), AuthError> {
+        let required = &self.credentials.require_auth;
+        if required.allows(method) {
+            return Ok(());
+        }
+        Err(AuthError::MethodNotAllowed { method, required: required.to_string() })
     }
 
     fn password(&self) -> Result<&Password, AuthError> {
@@ -186,6 +219,7 @@ impl Login {
             }
             (None, _) => (SCRAM_SHA_256, ScramBinding::unsupported()),
         };
+        self.refuse_unless_allowed(AuthMethod::ScramSha256)?;
         let scram = ScramSha256::new(self.password()?.as_bytes(), scram_binding);
         answer(PasswordMessage::sasl_initial_response(mechanism, scram.message())?, out)?;
         Ok(State::ScramFirst { scram: Box::new(scram), bound: binding.is_some() })

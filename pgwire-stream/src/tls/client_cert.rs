@@ -10,22 +10,29 @@ use rustls::sign::{CertifiedKey, SigningKey, SingleCertAndKey};
 use x509_cert::Certificate;
 use x509_cert::der::{Decode, Encode};
 
-use crate::{Config, ConfigError, Result, TlsError};
+use crate::{Config, ConfigError, Password, Result, SslCertMode, TlsError};
 
-use super::pem;
+use super::{encrypted_key, pem};
 
 const CERTIFICATE: &str = "client certificate file";
 const KEY: &str = "client key file";
 
 /// Reads `sslcert` and `sslkey`, if there are any. A key alone is ignored, as libpq does.
 pub(super) fn load(config: &Config, provider: &CryptoProvider) -> Result<Option<SingleCertAndKey>> {
-    let Some(path) = &config.ssl_cert else { return Ok(None) };
+    let path = match (&config.ssl_cert, config.ssl_cert_mode) {
+        (_, SslCertMode::Disable) | (None, SslCertMode::Allow) => return Ok(None),
+        (Some(path), SslCertMode::Allow | SslCertMode::Require) => path,
+        (None, SslCertMode::Require) => {
+            let problem = "sslcertmode=require needs a certificate: set sslcert".to_owned();
+            return Err(ConfigError::Conflict(problem).into());
+        }
+    };
     let Some(key_path) = &config.ssl_key else {
         let problem = format!("{} needs its key: set sslkey", path.display());
         return Err(ConfigError::Conflict(problem).into());
     };
     let certificates = pem::certificates(CERTIFICATE, path)?;
-    let key = read_key(key_path)?;
+    let key = read_key(key_path, config.ssl_password.as_ref())?;
     let key = provider
         .key_provider
         .load_private_key(key)
@@ -51,7 +58,7 @@ fn belong_together(certificate: &[u8], key: &dyn SigningKey) -> bool {
         .is_ok_and(|certified| certified == public.as_ref())
 }
 
-fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+fn read_key(path: &Path, password: Option<&Password>) -> Result<PrivateKeyDer<'static>, TlsError> {
     let file = File::open(path).map_err(|error| pem::unusable(KEY, path, error))?;
     // Asked of the opened file, which nobody can exchange between check and use.
     let metadata = file.metadata().map_err(|error| pem::unusable(KEY, path, error))?;
@@ -59,9 +66,9 @@ fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
         return Err(pem::unusable(KEY, path, problem));
     }
     let text = pem::read(file).map_err(|error| pem::unusable(KEY, path, error))?;
-    if is_encrypted(&text) {
-        let problem = "encrypted keys are not supported; decrypt it with `openssl pkey`";
-        return Err(pem::unusable(KEY, path, problem));
+    if encrypted_key::is_encrypted(&text) {
+        return encrypted_key::decrypt(&text, password)
+            .map_err(|problem| pem::unusable(KEY, path, problem));
     }
     PrivateKeyDer::from_pem_slice(&text).map_err(|error| {
         let problem = match error {
@@ -70,13 +77,6 @@ fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
         };
         pem::unusable(KEY, path, problem)
     })
-}
-
-/// Both forms: PKCS #8's own label, and the header of OpenSSL's older files.
-fn is_encrypted(text: &[u8]) -> bool {
-    [&b"BEGIN ENCRYPTED PRIVATE KEY"[..], b"Proc-Type: 4,ENCRYPTED"]
-        .iter()
-        .any(|mark| text.windows(mark.len()).any(|window| window == *mark))
 }
 
 /// Who else could read the key: the rule of libpq.
@@ -122,14 +122,5 @@ mod tests {
         ] {
             assert_eq!(exposed_by(mode, owner).is_some(), refused, "{mode:o} of {owner}");
         }
-    }
-
-    #[test]
-    fn both_forms_of_encrypted_keys_are_recognised() {
-        assert!(is_encrypted(b"-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIIF\n"));
-        assert!(is_encrypted(
-            b"-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC\n"
-        ));
-        assert!(!is_encrypted(b"-----BEGIN PRIVATE KEY-----\nMIIE\n"));
     }
 }

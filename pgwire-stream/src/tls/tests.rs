@@ -3,10 +3,13 @@
 use rcgen::{DnType, SanType, date_time_ymd};
 use tokio::net::TcpStream;
 
-use super::TlsConnector;
+use super::TlsConfig;
 use super::test_server::{Authority, Behaviour, Files, HOST, Identity, Seen, serve};
 use crate::net::test_config::config;
 use crate::{Config, Error, Result, RootCert, SslMode, TlsError};
+
+mod options;
+mod revocation;
 
 const MODES: [SslMode; 5] =
     [SslMode::Allow, SslMode::Prefer, SslMode::Require, SslMode::VerifyCa, SslMode::VerifyFull];
@@ -29,7 +32,7 @@ async fn accepted_by(files: &Files, root: Option<&str>, server: &Identity, name:
 
 async fn connect(config: &Config, name: &str, port: u16) -> Result<Seen> {
     let tcp = TcpStream::connect(("127.0.0.1", port)).await?;
-    let stream = TlsConnector::new(config)?.handshake(name, tcp).await?;
+    let stream = TlsConfig::from_config(config)?.handshake(config, name, tcp).await?;
     Seen::read(stream).await.map_err(super::explain)
 }
 
@@ -188,7 +191,7 @@ fn unusable_files_are_named_with_the_reason() {
     let missing = files.write("x", "").with_file_name("missing");
     let empty = files.write("empty", "nothing\n");
     for (certificate, key, reason) in [
-        (&certificate, &encrypted, "encrypted keys are not supported"),
+        (&certificate, &encrypted, "it is encrypted, and sslpassword is not set"),
         (&certificate, &foreign, "not the key of the certificate"),
         (&certificate, &missing, "No such file"),
         (&certificate, &empty, "no key in it"),
@@ -200,7 +203,7 @@ fn unusable_files_are_named_with_the_reason() {
             ssl_key: Some(key.clone()),
             ..config(SslMode::Prefer, &[])
         };
-        let Err(error @ Error::Tls(TlsError::File { .. })) = TlsConnector::new(&config) else {
+        let Err(error @ Error::Tls(TlsError::File { .. })) = TlsConfig::from_config(&config) else {
             panic!("{reason}");
         };
         assert!(error.to_string().contains(reason), "{error}");
@@ -221,7 +224,7 @@ fn a_key_that_the_group_can_read_is_refused() {
         ssl_key: Some(key),
         ..config(SslMode::Prefer, &[])
     };
-    let Err(error) = TlsConnector::new(&config) else { panic!() };
+    let Err(error) = TlsConfig::from_config(&config) else { panic!() };
     assert!(error.to_string().contains("permissions"), "{error}");
 }
 
@@ -251,6 +254,6 @@ async fn an_unacceptable_certificate_is_told_with_the_reason() {
 #[test]
 fn verification_without_roots_is_a_mistake_in_the_configuration() {
     for mode in [SslMode::VerifyCa, SslMode::VerifyFull] {
-        assert!(matches!(TlsConnector::new(&config(mode, &[])), Err(Error::Config(_))));
+        assert!(matches!(TlsConfig::from_config(&config(mode, &[])), Err(Error::Config(_))));
     }
 }

@@ -16,12 +16,14 @@ use crate::{Config, ConfigError, Result, SslMode};
 
 use super::issuer;
 use super::names::Names;
+use super::revocation::RevocationLists;
 use super::roots::Roots;
 
 /// Verifies server certificates as one `sslmode` demands.
 #[derive(Debug)]
 pub(super) struct ServerVerifier {
     trust: Trust,
+    revoked: Option<RevocationLists>,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
@@ -54,7 +56,11 @@ impl ServerVerifier {
                 .into());
             }
         };
-        Ok(Self { trust, algorithms: provider.signature_verification_algorithms })
+        let revoked = match trust {
+            Trust::Anybody => None,
+            Trust::Chain(_) | Trust::ChainAndName(_) => RevocationLists::load(config)?,
+        };
+        Ok(Self { trust, revoked, algorithms: provider.signature_verification_algorithms })
     }
 
     fn verify_chain(
@@ -64,12 +70,17 @@ impl ServerVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<(), Error> {
+        let certificate = parse(leaf)?;
+        let is_root = roots.certificates.iter().any(|root| root.as_ref() == leaf.as_ref());
+        if self.revoked.is_some() && (is_root || issuer::is_version_1(&certificate)) {
+            // webpki can look up neither.
+            return Err(CertificateError::UnknownRevocationStatus.into());
+        }
         // The usual self-signed certificate is its own root. webpki would have none of it, because
         // such a certificate says that it is an authority.
-        if roots.certificates.iter().any(|root| root.as_ref() == leaf.as_ref()) {
-            return issuer::verify_dates(&parse(leaf)?, now);
+        if is_root {
+            return issuer::verify_dates(&certificate, now);
         }
-        let certificate = parse(leaf)?;
         if issuer::is_version_1(&certificate) {
             return issuer::verify_version_1(
                 &certificate,
@@ -89,7 +100,11 @@ impl ServerVerifier {
         if verified.is_err() && issuer::is_self_issued(&certificate) {
             return Err(CertificateError::UnknownIssuer.into());
         }
-        verified
+        verified?;
+        match &self.revoked {
+            Some(lists) => lists.check(leaf, intermediates, &roots.anchors, now, self.algorithms),
+            None => Ok(()),
+        }
     }
 }
 

@@ -4,6 +4,7 @@ mod backup;
 mod layers;
 mod login;
 mod messages;
+mod require_auth;
 mod session;
 
 use bytes::{Bytes, BytesMut};
@@ -13,12 +14,7 @@ use crate::scripted::*;
 use crate::{ChannelBinding, Error, Password};
 
 fn credentials() -> Credentials {
-    Credentials {
-        user: "walrecv".into(),
-        password: Some(Password::new("secret")),
-        channel_binding: ChannelBinding::Prefer,
-        tls: TlsBinding::NoTls,
-    }
+    Credentials::new("walrecv", Some(Password::new("secret")))
 }
 
 /// A conversation with a scripted server.
