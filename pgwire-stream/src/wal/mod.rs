@@ -47,6 +47,8 @@ mod magic;
 mod page;
 mod page_rules;
 mod record;
+#[cfg(test)]
+mod tests;
 mod validator;
 
 pub use content::Content;

@@ -65,7 +65,7 @@ pub struct WalPosition {
 
 /// Checks WAL as it comes, in pieces of any size.
 ///
-/// It needs less than 400 bytes of memory however long records are, never fails, and says the same
+/// It needs less than 500 bytes of memory however long records are, never fails, and says the same
 /// however its input is cut.
 ///
 /// ```
