@@ -71,8 +71,8 @@ impl WalBuilder {
         let start = self.next_record();
         let bytes = self.encode(0, 0x40, &[]);
         self.append(&bytes, bytes.len());
-        while self.end() % self.segment_size != 0 {
-            if self.headers_behind_switch && self.end() % self.page_size == 0 {
+        while !self.end().is_multiple_of(self.segment_size) {
+            if self.headers_behind_switch && self.end().is_multiple_of(self.page_size) {
                 self.page_header(0, 0);
             } else {
                 self.wal.push(0);
@@ -90,7 +90,7 @@ impl WalBuilder {
         let until = (self.end() / self.page_size + 1 + pages) * self.page_size;
         let mut rest = &bytes[..];
         while self.end() < until {
-            if self.end() % self.page_size == 0 {
+            if self.end().is_multiple_of(self.page_size) {
                 self.page_header(0x1, rest.len());
             }
             let room = (self.page_size - self.end() % self.page_size) as usize;
@@ -126,7 +126,7 @@ impl WalBuilder {
 
     /// Where the next record begins: behind the header, if its page has none yet.
     fn next_record(&mut self) -> u64 {
-        if self.end() % self.page_size == 0 {
+        if self.end().is_multiple_of(self.page_size) {
             self.page_header(0, 0);
         }
         self.end()
@@ -135,7 +135,7 @@ impl WalBuilder {
     /// Appends bytes of a record of which `remaining` are to come.
     fn append(&mut self, mut bytes: &[u8], mut remaining: usize) {
         while !bytes.is_empty() {
-            if self.end() % self.page_size == 0 {
+            if self.end().is_multiple_of(self.page_size) {
                 self.page_header(0x1, remaining);
             }
             let room = (self.page_size - self.end() % self.page_size) as usize;
@@ -152,7 +152,7 @@ impl WalBuilder {
 
     fn page_header(&mut self, flags: u16, remaining: usize) {
         let address = self.end();
-        let long = address % self.segment_size == 0;
+        let long = address.is_multiple_of(self.segment_size);
         let info = self.flags | flags | if long { 0x2 } else { 0 };
         self.wal.extend_from_slice(&self.magic.to_le_bytes());
         self.wal.extend_from_slice(&info.to_le_bytes());

@@ -6,7 +6,7 @@ use super::*;
 fn is_covered(start: u64, wal: &WalBuilder, offset: usize, bit: u32) -> bool {
     let address = start + offset as u64;
     let in_page = address % 1024;
-    let header = if (address - in_page) % u64::from(MEGABYTE) == 0 { 40 } else { 24 };
+    let header = if (address - in_page).is_multiple_of(MEGABYTE.into()) { 40 } else { 24 };
     if in_page < header {
         let padding = (20..24).contains(&in_page);
         let removable = in_page == 2 && bit == 2;
