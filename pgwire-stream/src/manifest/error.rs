@@ -13,9 +13,9 @@ pub enum ManifestError {
         rule: &'static str,
     },
     /// The entry of a file or of a WAL range cannot be understood.
-    #[error("the backup manifest has a bad entry that ends at byte {at}: {reason}")]
+    #[error("the backup manifest has a bad entry at byte {at}: {reason}")]
     Entry {
-        /// The offset of the end of the entry in the file.
+        /// The offset in the file of what is wrong, or else of the entry.
         at: u64,
         /// What is wrong with it.
         reason: String,

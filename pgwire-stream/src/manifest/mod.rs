@@ -3,7 +3,8 @@
 //!
 //! Reading is a push parser of bounded memory, because a manifest has a line for every file of the
 //! cluster: [`ManifestReader`]. [`ManifestWriter`] writes the bytes that a server would have
-//! written. No files and no sockets here.
+//! written. Neither touches files; [`verify_directory`] does, and compares an unpacked backup with
+//! its manifest.
 //!
 //! ```
 //! use pgwire_stream::manifest::{ChecksumAlgorithm, ManifestItem, ManifestReader};
@@ -36,16 +37,20 @@
 //! Follows `src/backend/backup/backup_manifest.c` and `src/common/parse_manifest.c`.
 
 mod checksum;
+mod entry;
 mod error;
 mod hex;
+mod json;
 mod read;
 #[cfg(test)]
 mod tests;
+mod verify;
 mod write;
 
 pub use checksum::{ChecksumAlgorithm, FileHasher, UnknownChecksumAlgorithm};
 pub use error::ManifestError;
 pub use read::ManifestReader;
+pub use verify::{Discrepancy, Problem, Verified, VerifyError, VerifyOptions, verify_directory};
 pub use write::ManifestWriter;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use write::rewritten;
@@ -73,7 +78,8 @@ pub struct ManifestFile {
     pub path: Vec<u8>,
     /// The size in bytes.
     pub size: u64,
-    /// When the file was last changed, such as `2026-03-05 15:11:33 GMT`.
+    /// When the file was last changed, such as `2026-03-05 15:11:33 GMT`; empty if the manifest
+    /// does not say.
     pub modified: String,
     /// The algorithm and the digest of the content; `None` if the backup was taken without.
     pub checksum: Option<(ChecksumAlgorithm, Vec<u8>)>,

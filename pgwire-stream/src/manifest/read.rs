@@ -2,13 +2,11 @@
 
 use std::mem;
 
-use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use super::hex::{from_hex, hex};
+use super::json::{EndOfObject, Refusal};
 use super::write::last_line;
-use super::{ChecksumAlgorithm, ManifestError, ManifestFile, ManifestItem, WalRange};
-use crate::{Lsn, TimelineId};
+use super::{ManifestError, ManifestItem, entry, hex};
 
 /// The longest entry that is taken: a path of `PATH_MAX` bytes with every byte escaped, and then
 /// some.
@@ -24,8 +22,17 @@ const ENTRY_LIMIT: usize = 64 * 1024;
 ///                                                └─`[`─▶ Item ──▶ AfterItem ─`]`──▲└─`}`─▶ Closed
 /// ```
 ///
-/// Entries are found by the structure of the JSON, not by lines, and are then handed to a JSON
-/// parser one by one. They are flat, so that the first `}` outside a text ends one.
+/// Entries are found by the structure of the JSON, not by lines, and are flat, so that the first
+/// `}` outside a text ends one.
+///
+/// # What is accepted
+///
+/// Everything that a server or `pg_combinebackup` writes. Like PostgreSQL's own reader, it does not
+/// care about white space, but for the last line; takes numbers in quotes; does not need
+/// `Last-Modified`; and takes `NONE` for an algorithm. Unlike it, it refuses what no server writes
+/// and what would only be found later, or never: parts, fields of an entry, or checksums that are
+/// there twice or do not fit, a manifest without WAL ranges, timeline 0, and anything but the
+/// checksum on the last line, which no checksum covers.
 #[derive(Debug)]
 pub struct ManifestReader {
     state: State,
@@ -60,10 +67,10 @@ enum State {
         list: Member,
         first: bool,
     },
+    /// Behind the `{` of an entry.
     Entry {
         list: Member,
-        in_text: bool,
-        escaped: bool,
+        end: EndOfObject,
     },
     AfterItem(Member),
     AfterMember,
@@ -90,12 +97,34 @@ impl ManifestReader {
     }
 
     /// Takes the next bytes in, and returns the items that end in them.
+    ///
+    /// # Errors
+    /// If they cannot follow in a manifest.
     pub fn feed(&mut self, bytes: &[u8]) -> Result<Vec<ManifestItem>, ManifestError> {
         self.lines.update(bytes);
         let mut items = Vec::new();
-        for &byte in bytes {
-            items.extend(self.step(byte)?);
-            self.position += 1;
+        let mut rest = bytes;
+        while let Some((&byte, behind)) = rest.split_first() {
+            if let State::Entry { list, end } = &mut self.state {
+                let (list, end) = (*list, end.find(rest));
+                let (part, behind) = rest.split_at(end.unwrap_or(rest.len()));
+                self.position += part.len() as u64;
+                if self.piece.len() + part.len() > ENTRY_LIMIT {
+                    return Err(ManifestError::TooLong { at: self.position, limit: ENTRY_LIMIT });
+                }
+                if end.is_none() || !self.piece.is_empty() {
+                    self.piece.extend_from_slice(part);
+                }
+                if end.is_some() {
+                    self.state = State::AfterItem(list);
+                    items.push(self.entry(list, part)?);
+                }
+                rest = behind;
+            } else {
+                items.extend(self.step(byte)?);
+                self.position += 1;
+                rest = behind;
+            }
         }
         Ok(items)
     }
@@ -124,10 +153,7 @@ impl ManifestReader {
 
     fn step(&mut self, byte: u8) -> Result<Option<ManifestItem>, ManifestError> {
         // Between the parts, white space means nothing; within one, it is collected.
-        let between = !matches!(
-            self.state,
-            State::Key | State::Number(_) | State::ChecksumText | State::Entry { .. }
-        );
+        let between = !matches!(self.state, State::Key | State::Number(_) | State::ChecksumText);
         if between && matches!(byte, b' ' | b'\t' | b'\n' | b'\r') {
             return Ok(None);
         }
@@ -158,24 +184,8 @@ impl ManifestReader {
             (State::ChecksumText, b'"') => State::AfterMember,
             // Compared as a part of the last line.
             (State::ChecksumText, b'0'..=b'9' | b'a'..=b'f') => State::ChecksumText,
-            (State::Item { list, .. }, b'{') => {
-                self.collect(byte)?;
-                State::Entry { list, in_text: false, escaped: false }
-            }
+            (State::Item { list, .. }, b'{') => State::Entry { list, end: EndOfObject::default() },
             (State::Item { first: true, .. } | State::AfterItem(_), b']') => State::AfterMember,
-            (State::Entry { list, in_text: false, .. }, b'}') => {
-                self.collect(byte)?;
-                self.state = State::AfterItem(list);
-                return self.entry(list).map(Some);
-            }
-            (State::Entry { list, in_text, escaped }, _) => {
-                self.collect(byte)?;
-                State::Entry {
-                    list,
-                    in_text: in_text != (byte == b'"' && !escaped),
-                    escaped: in_text && !escaped && byte == b'\\',
-                }
-            }
             (State::AfterItem(list), b',') => State::Item { list, first: false },
             (State::AfterMember, b',') => State::Member,
             (State::AfterMember, b'}') => State::Closed,
@@ -228,16 +238,19 @@ impl ManifestReader {
         }
     }
 
-    fn entry(&mut self, list: Member) -> Result<ManifestItem, ManifestError> {
-        let piece = mem::take(&mut self.piece);
+    /// Reads the entry that is collected or, if it came in one piece, is `whole`.
+    fn entry(&mut self, list: Member, whole: &[u8]) -> Result<ManifestItem, ManifestError> {
+        let body = if self.piece.is_empty() { whole } else { &self.piece };
         let item = match list {
-            Member::WalRanges => wal_range(&piece).map(ManifestItem::WalRange),
-            _ => file(&piece).map(ManifestItem::File),
+            Member::WalRanges => entry::wal_range(body).map(ManifestItem::WalRange),
+            _ => entry::file(body).map(ManifestItem::File),
         };
-        // The allocation serves the next entry.
-        self.piece = piece;
+        let item = item.map_err(|Refusal { at, reason }| ManifestError::Entry {
+            at: self.position - body.len().saturating_sub(at.unwrap_or(0)) as u64,
+            reason: reason.into_owned(),
+        });
         self.piece.clear();
-        item.map_err(|reason| ManifestError::Entry { at: self.position, reason })
+        item
     }
 
     fn malformed(&self, rule: &'static str) -> ManifestError {
@@ -267,71 +280,6 @@ impl State {
     }
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct FileEntry {
-    #[serde(rename = "Path")]
-    path: Option<String>,
-    #[serde(rename = "Encoded-Path")]
-    encoded_path: Option<String>,
-    #[serde(rename = "Size")]
-    size: u64,
-    #[serde(rename = "Last-Modified")]
-    modified: String,
-    #[serde(rename = "Checksum-Algorithm")]
-    algorithm: Option<String>,
-    #[serde(rename = "Checksum")]
-    checksum: Option<String>,
-}
-
-fn file(json: &[u8]) -> Result<ManifestFile, String> {
-    let entry: FileEntry = serde_json::from_slice(json).map_err(|err| err.to_string())?;
-    let path = match (entry.path, entry.encoded_path) {
-        (Some(path), None) => path.into_bytes(),
-        (None, Some(encoded)) => from_hex(&encoded).ok_or("the encoded path is not hexadecimal")?,
-        (Some(_), Some(_)) => return Err("the file has a path and an encoded path".to_owned()),
-        (None, None) => return Err("the file has no path".to_owned()),
-    };
-    if path.is_empty() {
-        return Err("the path of the file is empty".to_owned());
-    }
-    let checksum = match (entry.algorithm, entry.checksum) {
-        (None, None) => None,
-        (Some(algorithm), Some(checksum)) => {
-            let algorithm: ChecksumAlgorithm = algorithm
-                .parse()
-                .map_err(|err: super::UnknownChecksumAlgorithm| err.to_string())?;
-            let digest = from_hex(&checksum)
-                .filter(|digest| digest.len() == algorithm.digest_len())
-                .ok_or_else(|| format!("the checksum is not one of {algorithm}"))?;
-            Some((algorithm, digest))
-        }
-        _ => return Err("a checksum and its algorithm belong together".to_owned()),
-    };
-    Ok(ManifestFile { path, size: entry.size, modified: entry.modified, checksum })
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RangeEntry {
-    #[serde(rename = "Timeline")]
-    timeline: u32,
-    #[serde(rename = "Start-LSN")]
-    start: String,
-    #[serde(rename = "End-LSN")]
-    end: String,
-}
-
-fn wal_range(json: &[u8]) -> Result<WalRange, String> {
-    let entry: RangeEntry = serde_json::from_slice(json).map_err(|err| err.to_string())?;
-    let lsn = |text: &str| text.parse::<Lsn>().map_err(|err| err.to_string());
-    Ok(WalRange {
-        timeline: TimelineId::new(entry.timeline).ok_or("timeline 0 does not exist")?,
-        start: lsn(&entry.start)?,
-        end: lsn(&entry.end)?,
-    })
-}
-
 /// The checksum of all lines but the last, and the last line.
 #[derive(Debug)]
 struct Lines {
@@ -350,20 +298,31 @@ impl Lines {
     }
 
     fn update(&mut self, bytes: &[u8]) {
-        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
-            if self.at_start {
-                self.before_last = self.all.clone();
-                self.last.clear();
-            }
-            self.all.update(part);
-            let room = Self::LAST_LIMIT.saturating_sub(self.last.len());
-            self.last.extend(part.iter().take(room));
-            self.at_start = part.ends_with(b"\n");
+        let Some((_, before_last)) = bytes.split_last() else { return };
+        if self.at_start {
+            self.begin();
         }
+        // Only the last line that begins here can be the last of all.
+        let mut line = bytes;
+        if let Some(at) = before_last.iter().rposition(|&byte| byte == b'\n') {
+            let (before, after) = bytes.split_at(at + 1);
+            self.all.update(before);
+            self.begin();
+            line = after;
+        }
+        self.all.update(line);
+        let room = Self::LAST_LIMIT.saturating_sub(self.last.len());
+        self.last.extend(line.iter().take(room));
+        self.at_start = bytes.ends_with(b"\n");
+    }
+
+    fn begin(&mut self) {
+        self.before_last = self.all.clone();
+        self.last.clear();
     }
 
     fn verify(self, end: u64) -> Result<(), ManifestError> {
-        let computed = hex(&self.before_last.finalize());
+        let computed = hex::text(&self.before_last.finalize());
         if self.last == last_line(&computed).as_bytes() {
             return Ok(());
         }

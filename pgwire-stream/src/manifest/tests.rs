@@ -140,6 +140,58 @@ fn what_no_server_writes_is_refused() {
 }
 
 #[test]
+fn what_postgresql_reads_is_read() {
+    let entry = |fields: &str| {
+        let lines = format!(
+            "{{ \"PostgreSQL-Backup-Manifest-Version\": 1,\n\"Files\": [{{{fields}}}],\n\
+             \"WAL-Ranges\": [],\n"
+        );
+        match &read(&[signed(&lines).as_bytes()]).unwrap()[..] {
+            [_, ManifestItem::File(file)] => file.clone(),
+            other => panic!("{other:?}"),
+        }
+    };
+    let file = entry("\t\"Size\" : \"12\", \"Path\":\"a\" ");
+    assert_eq!((file.size, &file.path[..], &file.modified[..]), (12, &b"a"[..], ""));
+    let none = ", \"Checksum-Algorithm\": \"none\"";
+    assert_eq!(entry(&format!("\"Path\": \"a\", \"Size\": 1{none}")).checksum, None);
+    let upper = ", \"Checksum-Algorithm\": \"crc32c\", \"Checksum\": \"ABCDEF01\"";
+    let file = entry(&format!("\"Encoded-Path\": \"C3A4\", \"Size\": 1{upper}"));
+    assert_eq!(file.path, "ä".as_bytes());
+    assert_eq!(file.checksum, Some((ChecksumAlgorithm::Crc32c, vec![0xAB, 0xCD, 0xEF, 0x01])));
+}
+
+#[test]
+fn a_bad_entry_is_found_by_its_offset() {
+    let text = MANIFEST.replacen("\"Size\": 225", "\"Size\": 225x", 1);
+    let expected = text.find("225x").unwrap() as u64 + 3;
+    for at in 0..text.len() {
+        let (head, tail) = text.as_bytes().split_at(at);
+        match read(&[head, tail]) {
+            Err(ManifestError::Entry { at, .. }) => assert_eq!(at, expected),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn paths_are_encoded_and_positions_padded_on_demand() {
+    let writer = ManifestWriter::version_1(Vec::new()).unwrap();
+    let mut writer = writer.encode_paths().as_written_by(crate::ServerVersion::from_num(190_000));
+    let file =
+        ManifestFile { path: b"ab".to_vec(), size: 1, modified: String::new(), checksum: None };
+    writer.file(&file).unwrap();
+    let lsn = |address| Lsn::from_u64(address);
+    let range = WalRange { timeline: TimelineId::FIRST, start: lsn(0x28), end: lsn(0x120) };
+    let bytes = writer.finish(&[range]).unwrap();
+    let text = str::from_utf8(&bytes).unwrap();
+    assert!(text.contains("\"Encoded-Path\": \"6162\""), "{text}");
+    assert!(text.contains("\"Start-LSN\": \"0/00000028\""), "{text}");
+    let items = read(&[&bytes]).unwrap();
+    assert_eq!(items[1..], [ManifestItem::File(file), ManifestItem::WalRange(range)]);
+}
+
+#[test]
 fn an_endless_entry_is_not_collected() {
     let mut reader = ManifestReader::new();
     reader.feed(b"{ \"PostgreSQL-Backup-Manifest-Version\": 1, \"Files\": [{\"Path\": \"").unwrap();

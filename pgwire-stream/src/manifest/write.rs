@@ -6,9 +6,9 @@ use sha2::{Digest, Sha256};
 
 #[cfg(any(test, feature = "fuzzing"))]
 use super::ManifestItem;
-use super::hex::hex;
-use super::{ManifestFile, WalRange};
-use crate::SystemId;
+use super::json::push_text;
+use super::{ManifestFile, WalRange, hex};
+use crate::{Lsn, ServerVersion, SystemId};
 
 /// Writes a manifest: the files as they come, then [`finish`](Self::finish) with the WAL ranges.
 #[derive(Debug)]
@@ -16,6 +16,8 @@ pub struct ManifestWriter<W> {
     into: W,
     hash: Sha256,
     first: bool,
+    encoded: bool,
+    version: ServerVersion,
 }
 
 impl<W: Write> ManifestWriter<W> {
@@ -34,25 +36,47 @@ impl<W: Write> ManifestWriter<W> {
     }
 
     fn begin(into: W, head: &str) -> io::Result<Self> {
-        let mut writer = Self { into, hash: Sha256::new(), first: true };
+        let version = ServerVersion::from_num(13_0000);
+        let mut writer = Self { into, hash: Sha256::new(), first: true, encoded: false, version };
         writer.put(head)?;
         Ok(writer)
     }
 
+    /// Writes every path as `Encoded-Path`, as `MANIFEST 'force-encode'` asks for. Without, only
+    /// paths that are not in UTF-8 are.
+    #[must_use]
+    pub fn encode_paths(mut self) -> Self {
+        self.encoded = true;
+        self
+    }
+
+    /// Writes WAL positions as a server of this version does: they are padded from 19 on.
+    #[must_use]
+    pub fn as_written_by(mut self, version: ServerVersion) -> Self {
+        self.version = version;
+        self
+    }
+
     /// Adds a file.
     pub fn file(&mut self, file: &ManifestFile) -> io::Result<()> {
-        let mut entry = String::from(if self.first { "\n" } else { ",\n" });
+        let mut entry = String::from(if self.first { "\n{ " } else { ",\n{ " });
         self.first = false;
-        match std::str::from_utf8(&file.path) {
-            Ok(path) => entry.push_str(&format!("{{ \"Path\": {}, ", json_text(path)?)),
-            Err(_) => entry.push_str(&format!("{{ \"Encoded-Path\": \"{}\", ", hex(&file.path))),
+        match str::from_utf8(&file.path) {
+            Ok(path) if !self.encoded => {
+                entry.push_str("\"Path\": ");
+                push_text(&mut entry, path);
+            }
+            _ => {
+                let path = hex::text(&file.path);
+                entry.push_str(&format!("\"Encoded-Path\": \"{path}\""));
+            }
         }
-        entry.push_str(&format!("\"Size\": {}, ", file.size));
-        entry.push_str(&format!("\"Last-Modified\": {}", json_text(&file.modified)?));
+        entry.push_str(&format!(", \"Size\": {}, \"Last-Modified\": ", file.size));
+        push_text(&mut entry, &file.modified);
         if let Some((algorithm, digest)) = &file.checksum {
             entry.push_str(&format!(
                 ", \"Checksum-Algorithm\": \"{algorithm}\", \"Checksum\": \"{}\"",
-                hex(digest)
+                hex::text(digest)
             ));
         }
         entry.push_str(" }");
@@ -63,18 +87,21 @@ impl<W: Write> ManifestWriter<W> {
     /// manifest's own checksum. Does not flush `W`.
     pub fn finish(mut self, wal: &[WalRange]) -> io::Result<W> {
         self.put("\n],\n\"WAL-Ranges\": [\n")?;
+        let lsn = |lsn: Lsn| lsn.as_written_by(self.version);
+        let mut ranges = String::new();
         for (n, range) in wal.iter().enumerate() {
-            self.put(&format!(
+            ranges.push_str(&format!(
                 "{}{{ \"Timeline\": {}, \"Start-LSN\": \"{}\", \"End-LSN\": \"{}\" }}",
                 if n == 0 { "" } else { ",\n" },
                 range.timeline,
-                range.start,
-                range.end
-            ))?;
+                lsn(range.start),
+                lsn(range.end)
+            ));
         }
+        self.put(&ranges)?;
         self.put("\n],\n")?;
         let digest = self.hash.finalize();
-        self.into.write_all(last_line(&hex(&digest)).as_bytes())?;
+        self.into.write_all(last_line(&hex::text(&digest)).as_bytes())?;
         Ok(self.into)
     }
 
@@ -87,11 +114,6 @@ impl<W: Write> ManifestWriter<W> {
 /// The last line of a manifest whose other lines have this checksum.
 pub(super) fn last_line(checksum: &str) -> String {
     format!("\"Manifest-Checksum\": \"{checksum}\"}}\n")
-}
-
-/// The server's `escape_json` and serde_json escape the same characters in the same way.
-fn json_text(text: &str) -> io::Result<String> {
-    serde_json::to_string(text).map_err(io::Error::from)
 }
 
 /// What was read from a manifest, written again: what tests and fuzz targets compare.
