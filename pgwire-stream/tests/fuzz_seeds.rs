@@ -2,10 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use pgwire_stream::fuzzing::TARGETS;
+use pgwire_stream::fuzzing::{TARGETS, client_accepts};
 use pgwire_stream::manifest::ManifestReader;
 use pgwire_stream::proto::CopyBothMessage;
 use pgwire_stream::{Config, TimelineHistory, TimelineId};
@@ -26,9 +27,19 @@ impl Numbers {
     }
 }
 
-fn seeds(target: &str) -> Vec<Vec<u8>> {
+/// The seeds of a target by their names, in a stable order.
+fn named_seeds(target: &str) -> BTreeMap<String, Vec<u8>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds").join(target);
-    fs::read_dir(folder).unwrap().map(|file| fs::read(file.unwrap().path()).unwrap()).collect()
+    let files = fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
+    files
+        .map(|path| {
+            (path.file_name().unwrap().to_str().unwrap().to_owned(), fs::read(path).unwrap())
+        })
+        .collect()
+}
+
+fn seeds(target: &str) -> Vec<Vec<u8>> {
+    named_seeds(target).into_values().collect()
 }
 
 /// The bytes with a few of them changed, removed, repeated or taken from another seed.
@@ -61,7 +72,8 @@ fn every_target_has_seeds_and_bears_them() {
         assert!(seeds.len() > 1, "{name}");
         for seed in &seeds {
             target(seed);
-            for length in 0..seed.len() {
+            // Every length of a short one, and of a long one as many.
+            for length in (0..seed.len()).step_by(seed.len() / 200 + 1) {
                 target(&seed[..length]);
             }
         }
@@ -89,6 +101,27 @@ fn seeds_are_well_formed() {
     }
     for seed in seeds("wal_message") {
         CopyBothMessage::decode(seed.into()).unwrap();
+    }
+}
+
+/// The majors that seeds were made of.
+const MAJORS: std::ops::RangeInclusive<u32> = 10..=19;
+
+#[test]
+fn a_real_transcript_is_accepted_to_its_end() {
+    let seeds = named_seeds("session");
+    for major in MAJORS {
+        let of_major = |name: &&String| name.starts_with(&format!("pg{major}-"));
+        assert!(seeds.keys().filter(of_major).count() >= 7, "{major}");
+    }
+    for (name, transcript) in &seeds {
+        let accepted = client_accepts(transcript);
+        if name.contains("scram") {
+            // The server has answered another nonce than ours.
+            assert!(accepted.is_err_and(|refused| refused.contains("SCRAM")), "{name}");
+        } else {
+            assert_eq!(accepted, Ok(()), "{name}");
+        }
     }
 }
 

@@ -8,6 +8,7 @@
 //! * [`sql`]: asking a cluster.
 //! * [`tools`]: the independent judges (`pg_verifybackup`, `pg_amcheck`, `pg_dumpall`, ...).
 //! * [`walrecv`]: running `walrecv-server`.
+//! * [`recorder`]: writing down what a client and a server say to each other.
 //! * [`run`]: registering scenarios per PostgreSQL major; a missing major is skipped loudly.
 
 // What is skipped must be seen on the terminal.
@@ -21,6 +22,7 @@ pub mod failure;
 pub mod installation;
 pub mod port;
 pub mod program;
+pub mod recorder;
 pub mod run;
 pub mod sql;
 pub mod tools;

@@ -3,6 +3,7 @@
 //! * `demo`: shows the product on a real PostgreSQL, from nothing to the verdict.
 //! * `test`: all checks, in the order in which they fail soonest.
 //! * `fuzz`: runs the fuzz targets, and says how fast and how far they got.
+//! * `seeds`: makes the fuzz targets' seeds anew, from real servers.
 //! * `postgres`: the PostgreSQL servers that the demonstration and the tests use.
 
 // It is a program for people at a terminal.
@@ -12,6 +13,7 @@ mod demo;
 mod fuzz;
 mod paths;
 mod postgres;
+mod seeds;
 mod table;
 mod test;
 
@@ -35,6 +37,8 @@ enum Task {
     Test(test::Arguments),
     /// Run the fuzz targets for a measured time, and report how fast and how far they got.
     Fuzz(fuzz::Arguments),
+    /// Make the seeds of the fuzz targets anew, from real servers of every major.
+    Seeds(seeds::Arguments),
     /// List or install the PostgreSQL servers that the tests use.
     Postgres(postgres::Arguments),
 }
@@ -44,6 +48,7 @@ fn main() -> ExitCode {
         Task::Demo(arguments) => demo::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
         Task::Fuzz(arguments) => fuzz::run(&arguments),
+        Task::Seeds(arguments) => seeds::run(&arguments),
         Task::Postgres(arguments) => postgres::run(&arguments),
     };
     match outcome {

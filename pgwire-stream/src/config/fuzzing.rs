@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 
 use super::passfile::PassFile;
-use super::{Endpoint, Host};
+use super::settings::Settings;
+use super::{Endpoint, Host, service};
 
 /// Looks up a password in the content of a password file, for a few hosts.
-pub(crate) fn look_up(content: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn look_up_password(content: &[u8]) -> Option<Vec<u8>> {
     let file = PassFile::from_content(content.to_vec());
     let endpoints = [
         Endpoint::Tcp { name: "db".to_owned(), address: None },
@@ -16,4 +17,11 @@ pub(crate) fn look_up(content: &[u8]) -> Option<Vec<u8>> {
         let host = Host { endpoint, port: 5432, password: None };
         file.password(&host, "replication", "walrecv").map(|password| password.as_bytes().to_vec())
     })
+}
+
+/// Looks up the host of a service in the content of a service file.
+pub(crate) fn look_up_service(content: &[u8]) -> Option<String> {
+    let mut settings = Settings::parse("").ok()?;
+    service::apply(content, "walrecv", &mut settings).ok().filter(|&found| found)?;
+    settings.contains("host").then(|| settings.value("host").text.to_owned())
 }

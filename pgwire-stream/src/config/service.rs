@@ -82,7 +82,11 @@ fn read(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, ConfigError> {
 
 /// Sets from the service's first group what is not set yet. False if there is no such group. An
 /// error comes with the number of its line.
-fn apply(text: &[u8], service: &str, settings: &mut Settings) -> Result<bool, (usize, String)> {
+pub(super) fn apply(
+    text: &[u8],
+    service: &str,
+    settings: &mut Settings,
+) -> Result<bool, (usize, String)> {
     let mut found = false;
     for (number, line) in (1..).zip(text.split(|byte| *byte == b'\n')) {
         let line = line.trim_ascii();
