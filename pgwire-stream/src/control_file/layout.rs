@@ -40,15 +40,28 @@ const V10: Layout = Layout {
 };
 
 const V12: Layout = Layout {
-    versions: &[1201, 1300],
+    versions: &[1201, 1300, 1700],
     checkpoint: 40,
     max_wal_senders: true,
     max_align: 204,
     ..V10
 };
 
+const V19: Layout = Layout {
+    versions: &[1902],
+    checkpoint: 40,
+    min_recovery_point: 144,
+    max_connections: 188,
+    max_wal_senders: true,
+    max_align: 212,
+    block_size: 224,
+    wal_block_size: 236,
+    data_checksums: 264,
+    crc: 304,
+};
+
 /// Follows `ControlFileData` in `src/include/catalog/pg_control.h` of each version.
-static LAYOUTS: [Layout; 6] = [
+static LAYOUTS: [Layout; 7] = [
     // 9.5 and 9.6: not yet the nonce of authentication.
     Layout { versions: &[942, 960], crc: 256, ..V10 },
     V10,
@@ -69,19 +82,9 @@ static LAYOUTS: [Layout; 6] = [
     V12,
     // 18: the signedness of char.
     Layout { versions: &[1800], crc: 292, ..V12 },
-    // 19.
-    Layout {
-        versions: &[1902],
-        checkpoint: 40,
-        min_recovery_point: 144,
-        max_connections: 188,
-        max_wal_senders: true,
-        max_align: 212,
-        block_size: 224,
-        wal_block_size: 236,
-        data_checksums: 264,
-        crc: 304,
-    },
+    // 19, its betas and its release candidate.
+    V19,
+    Layout { versions: &[1905], crc: 308, ..V19 },
 ];
 
 impl Layout {

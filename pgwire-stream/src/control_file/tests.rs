@@ -100,8 +100,8 @@ fn what_cannot_be_is_refused_by_its_name() {
     assert_eq!(field(layout.wal_block_size + 4, 15 << 20), "xlog_seg_size");
 
     let version = |number: u32| refused(8, number.into());
-    assert_eq!(version(1700), ControlFileError::UnknownVersion { version: 1700 });
-    assert!(version(1700).to_string().contains("1700"));
+    assert_eq!(version(1750), ControlFileError::UnknownVersion { version: 1750 });
+    assert!(version(1750).to_string().contains("1750"));
     assert_eq!(version(1300_u32.swap_bytes()), ControlFileError::ByteOrder);
     assert_eq!(ControlFile::parse(&[]), Err(ControlFileError::TooShort { length: 0, needed: 12 }));
 }

@@ -14,8 +14,8 @@ use crate::proto::{
 /// `postgres-protocol` agrees where it knows the message.
 pub fn backend(data: &[u8]) {
     let Some((&cut, data)) = data.split_first() else { return };
-    let whole = decode_all(data, data.len(), decode_backend());
-    assert_eq!(whole, decode_all(data, usize::from(cut) + 1, decode_backend()));
+    let whole = decode_backend(data, data.len());
+    assert_eq!(whole, decode_backend(data, usize::from(cut) + 1));
     for message in whole.0 {
         let mut bytes = BytesMut::new();
         // What was decoded from one message may be too long for another limit, never malformed.
@@ -42,16 +42,27 @@ pub fn backend(data: &[u8]) {
     }
 }
 
-/// Decodes what a server says, from its first byte on.
-fn decode_backend() -> impl FnMut(&mut BytesMut) -> Result<Option<BackendMessage>, String> {
+/// The messages of a server in pieces of this length, and why it goes no further.
+fn decode_backend(data: &[u8], cut: usize) -> (Vec<BackendMessage>, Option<String>) {
+    let mut input = BytesMut::new();
     let mut phase = BackendPhase::Login;
-    move |input| {
-        let message = BackendMessage::decode(input, phase).map_err(|error| error.to_string())?;
-        if let Some(BackendMessage::Authentication(AuthenticationRequest::Ok)) = message {
-            phase = BackendPhase::Session;
+    let mut messages = Vec::new();
+    for piece in data.chunks(cut.max(1)) {
+        input.extend_from_slice(piece);
+        loop {
+            match BackendMessage::decode(&mut input, phase) {
+                Ok(Some(message)) => {
+                    if let BackendMessage::Authentication(AuthenticationRequest::Ok) = message {
+                        phase = BackendPhase::Session;
+                    }
+                    messages.push(message);
+                }
+                Ok(None) => break,
+                Err(error) => return (messages, Some(error.to_string())),
+            }
         }
-        Ok(message)
     }
+    (messages, None)
 }
 
 /// What a client says, behind a byte that says how it is cut, and one whose lowest bit says that
@@ -62,8 +73,8 @@ fn decode_backend() -> impl FnMut(&mut BytesMut) -> Result<Option<BackendMessage
 pub fn frontend(data: &[u8]) {
     let [cut, options, data @ ..] = data else { return };
     let password = if options & 1 == 1 { FrontendPhase::Sasl } else { FrontendPhase::Password };
-    let whole = decode_all(data, data.len(), decode_frontend(password));
-    assert_eq!(whole, decode_all(data, usize::from(*cut) + 1, decode_frontend(password)));
+    let whole = decode_frontend(data, data.len(), password);
+    assert_eq!(whole, decode_frontend(data, usize::from(*cut) + 1, password));
     let mut rest = data;
     for message in whole.0 {
         let mut bytes = BytesMut::new();
@@ -82,20 +93,64 @@ pub fn frontend(data: &[u8]) {
     }
 }
 
-/// Decodes what a client says, from its first byte on.
+/// The messages of a client in pieces of this length, and why it goes no further.
 fn decode_frontend(
+    data: &[u8],
+    cut: usize,
     password: FrontendPhase,
-) -> impl FnMut(&mut BytesMut) -> Result<Option<FrontendMessage>, String> {
-    let mut started = false;
-    move |input| {
-        let phase = match (started, input.first()) {
+) -> (Vec<FrontendMessage>, Option<String>) {
+    let mut client = ClientMessages { password, ..ClientMessages::from_startup() };
+    let mut messages = Vec::new();
+    for piece in data.chunks(cut.max(1)) {
+        client.extend(piece);
+        loop {
+            match client.next() {
+                Ok(Some(message)) => messages.push(message),
+                Ok(None) => break,
+                Err(refused) => return (messages, Some(refused)),
+            }
+        }
+    }
+    (messages, None)
+}
+
+/// Finds the messages in what a client says.
+pub(super) struct ClientMessages {
+    input: BytesMut,
+    started: bool,
+    password: FrontendPhase,
+}
+
+impl ClientMessages {
+    /// From its first byte on.
+    pub(super) fn from_startup() -> Self {
+        Self { input: BytesMut::new(), started: false, password: FrontendPhase::Password }
+    }
+
+    /// Once it is logged in.
+    pub(super) fn from_session() -> Self {
+        Self { started: true, ..Self::from_startup() }
+    }
+
+    pub(super) fn extend(&mut self, bytes: &[u8]) {
+        self.input.extend_from_slice(bytes);
+    }
+
+    pub(super) fn next(&mut self) -> Result<Option<FrontendMessage>, String> {
+        let phase = match (self.started, self.input.first()) {
             (false, _) => FrontendPhase::Startup,
-            (true, Some(b'p')) => password,
+            (true, Some(b'p')) => self.password,
             (true, _) => FrontendPhase::Session,
         };
-        let message = FrontendMessage::decode(input, phase).map_err(|error| error.to_string())?;
-        started |= matches!(message, Some(FrontendMessage::Startup { .. }));
+        let message = FrontendMessage::decode(&mut self.input, phase);
+        let message = message.map_err(|error| error.to_string())?;
+        self.started |= matches!(message, Some(FrontendMessage::Startup { .. }));
         Ok(message)
+    }
+
+    /// Whether the last message is whole.
+    pub(super) fn is_empty(&self) -> bool {
+        self.input.is_empty()
     }
 }
 
@@ -116,27 +171,6 @@ fn encoded_by_peer(message: &FrontendMessage) -> Option<BytesMut> {
         _ => return None,
     }
     Some(bytes)
-}
-
-/// What is decoded of data that come in pieces of this length, and why it goes no further.
-fn decode_all<M>(
-    data: &[u8],
-    cut: usize,
-    mut decode: impl FnMut(&mut BytesMut) -> Result<Option<M>, String>,
-) -> (Vec<M>, Option<String>) {
-    let mut input = BytesMut::new();
-    let mut messages = Vec::new();
-    for piece in data.chunks(cut.max(1)) {
-        input.extend_from_slice(piece);
-        loop {
-            match decode(&mut input) {
-                Ok(Some(message)) => messages.push(message),
-                Ok(None) => break,
-                Err(refused) => return (messages, Some(refused)),
-            }
-        }
-    }
-    (messages, None)
 }
 
 /// A payload of a copy-both conversation, of either side.

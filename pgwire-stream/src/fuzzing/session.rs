@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 
+use super::messages::ClientMessages;
 use super::steps::{Step, steps};
 use crate::Password;
 use crate::proto::{
-    Action, CopyBothMessage, Credentials, Event, Feedback, FrontendMessage, FrontendPhase,
-    Intervals, MAX_COPY_DATA, ProtocolRange, Session,
+    Action, CopyBothMessage, Credentials, Event, Feedback, FrontendMessage, Intervals,
+    MAX_COPY_DATA, ProtocolRange, Session,
 };
 
 /// The answer to a login without a password.
@@ -43,7 +44,7 @@ pub fn client_accepts(data: &[u8]) -> Result<(), String> {
         }
         client.report();
     }
-    assert_parses(client.sent);
+    assert_parses(&client.sent);
     client.refused.map_or(Ok(()), Err)
 }
 
@@ -56,8 +57,7 @@ struct Client {
     output: BytesMut,
     sent: BytesMut,
     /// What we are to say, as far as it is no whole message yet.
-    script: BytesMut,
-    phase: FrontendPhase,
+    script: ClientMessages,
     failed: bool,
     /// The first that was refused of either side.
     refused: Option<String>,
@@ -78,8 +78,10 @@ impl Client {
             input: BytesMut::new(),
             output,
             sent: BytesMut::new(),
-            script: BytesMut::new(),
-            phase: if logged_in { FrontendPhase::Session } else { FrontendPhase::Startup },
+            script: match logged_in {
+                true => ClientMessages::from_session(),
+                false => ClientMessages::from_startup(),
+            },
             failed: false,
             refused: None,
         };
@@ -117,10 +119,8 @@ impl Client {
 
     /// Does what made a client say this.
     fn speak(&mut self, bytes: &[u8]) {
-        self.script.extend_from_slice(bytes);
-        while let Ok(Some(message)) = FrontendMessage::decode(&mut self.script, self.phase) {
-            let password = self.script.starts_with(b"p");
-            self.phase = if password { FrontendPhase::Password } else { FrontendPhase::Session };
+        self.script.extend(bytes);
+        while let Ok(Some(message)) = self.script.next() {
             let output = &mut self.output;
             let refused = match &message {
                 FrontendMessage::Query(sql) => self.session.query(sql, output).err(),
@@ -168,13 +168,9 @@ pub(super) fn begin(output: &mut BytesMut) -> Session {
 }
 
 /// Asserts that these are a startup packet and whole messages of a client.
-fn assert_parses(sent: BytesMut) {
-    let mut phase = FrontendPhase::Startup;
-    let mut sent = sent;
-    while !sent.is_empty() {
-        let message = FrontendMessage::decode(&mut sent, phase);
-        assert!(matches!(message, Ok(Some(_))), "what was sent does not parse: {message:?}");
-        phase =
-            if sent.starts_with(b"p") { FrontendPhase::Password } else { FrontendPhase::Session };
-    }
+fn assert_parses(sent: &[u8]) {
+    let mut messages = ClientMessages::from_startup();
+    messages.extend(sent);
+    while let Some(_message) = messages.next().expect("what was sent does not parse") {}
+    assert!(messages.is_empty(), "what was sent is not whole");
 }
