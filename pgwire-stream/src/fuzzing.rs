@@ -14,7 +14,7 @@ mod wal;
 
 pub use backup::backup;
 pub use config::{conninfo, passfile, service_file, uri};
-pub use files::{backup_label, control_file, history, incremental, manifest, tablespace_map};
+pub use files::{backup_label, control_file, history, incremental_file, manifest, tablespace_map};
 pub use messages::{backend, frontend, wal_message};
 pub use session::{client_accepts, session};
 pub use wal::wal;
@@ -35,7 +35,7 @@ pub const TARGETS: &[Target] = &[
     ("backup_label", backup_label),
     ("tablespace_map", tablespace_map),
     ("control_file", control_file),
-    ("incremental", incremental),
+    ("incremental_file", incremental_file),
     ("conninfo", conninfo),
     ("uri", uri),
     ("passfile", passfile),

@@ -109,7 +109,7 @@ pub fn control_file(data: &[u8]) {
 ///
 /// Asserted: any cut gives the same map, which is written as it was read, and a file that is made
 /// whole with it has each block once.
-pub fn incremental(data: &[u8]) {
+pub fn incremental_file(data: &[u8]) {
     let [cut, sizes, content @ ..] = data else { return };
     let blocks = NonZeroU32::new(u32::from(sizes >> 2)).map_or(131_072, NonZeroU32::get);
     let files = RelationFiles::new(1024 << (sizes & 3), blocks).unwrap();
