@@ -29,12 +29,12 @@ pub const MAX_LOGIN_MESSAGE: usize = 2000;
 
 pub(super) const HEADER: usize = 5;
 
-/// Below this much room the buffer is renewed: a shorter read costs a system call too many.
+/// Below this much room the buffer is renewed, unless there is more than that to copy: a shorter
+/// read costs a system call too many.
 const LEAST_ROOM: usize = 4 << 10;
 
-/// How large a new buffer is at least: two WAL messages of the usual size. What little there is of
-/// the next message has to be copied into it.
-const NEW_ROOM: usize = 256 << 10;
+/// How large a new buffer is: two messages of the most WAL that is usual, with their headers.
+const BUFFER: usize = 2 * (HEADER + 25 + (128 << 10));
 
 /// One whole message, still with its header, or `None` if more bytes are needed; then there is room
 /// for them in the buffer. `lengths` says for a type which lengths it may have, counted as the wire
@@ -48,12 +48,12 @@ pub(super) fn take(
 ) -> Result<Option<Frame>, Error> {
     let mut header = input.as_ref();
     let (Ok(tag), Ok(length)) = (header.try_get_u8(), header.try_get_u32()) else {
-        make_room(input, HEADER.saturating_sub(input.len()));
+        make_room(input, HEADER);
         return Ok(None);
     };
     let total = check_length(length, &lengths(tag)?)? + 1;
     if input.len() < total {
-        make_room(input, total - input.len());
+        make_room(input, total);
         return Ok(None);
     }
     Ok(Some(Frame { tag, bytes: input.split_to(total) }))
@@ -74,10 +74,16 @@ pub(super) fn check_length(length: u32, limits: &RangeInclusive<usize>) -> Resul
     Ok(size)
 }
 
-/// Makes room for the rest of a message, and for more in the same read.
-pub(super) fn make_room(input: &mut BytesMut, missing: usize) {
-    if input.capacity() - input.len() < missing.max(LEAST_ROOM) {
-        input.reserve(missing.max(NEW_ROOM));
+/// Makes room for all of a message, or part of one, of which the input has the beginning; and for
+/// more in the same read.
+///
+/// The beginning is copied into a new buffer. Long messages come in rows of one length, so the
+/// buffer ends where such a message does, and there is no beginning to copy next time.
+pub(super) fn make_room(input: &mut BytesMut, total: usize) {
+    let (have, room) = (input.len(), input.capacity() - input.len());
+    if have + room < total || (room < LEAST_ROOM && have < LEAST_ROOM) {
+        let messages = if total < LEAST_ROOM { BUFFER } else { BUFFER / total * total };
+        input.reserve(messages.max(total).saturating_sub(have));
     }
 }
 

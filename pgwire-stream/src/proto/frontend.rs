@@ -324,7 +324,7 @@ fn decode_startup(input: &mut BytesMut) -> Result<Option<FrontendMessage>, Error
     };
     let total = frame::check_length(length, &(8..=MAX_STARTUP_PACKET + 4))?;
     if input.len() < total {
-        frame::make_room(input, total - input.len());
+        frame::make_room(input, total);
         return Ok(None);
     }
     let mut body = input.split_to(total).freeze();

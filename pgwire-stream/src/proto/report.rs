@@ -6,7 +6,7 @@ use bytes::{Buf, BufMut, BytesMut};
 use fallible_iterator::FallibleIterator;
 use postgres_protocol::message::backend::ErrorFields;
 
-use super::frame::{self, HEADER, MAX_LOGIN_ERROR, put_text};
+use super::frame::{self, MAX_LOGIN_ERROR, put_text};
 use crate::{Error, Misuse, ServerError, SqlState, Violation};
 
 /// The report in these fields; `None` if they are malformed.
@@ -75,7 +75,7 @@ pub(super) fn take_unframed(input: &mut BytesMut) -> Result<Option<ServerError>,
             let (length, limit) = (input.len() as u64, MAX_LOGIN_ERROR as u64);
             return Err(Violation::TooLong { length, limit }.into());
         }
-        frame::make_room(input, HEADER);
+        frame::make_room(input, input.len() + 1);
         return Ok(None);
     };
     let mut text = input.split_to(end);
