@@ -191,7 +191,8 @@ pub use proto::{
 };
 pub use relation::{RelationFiles, RelationFilesError};
 pub use segment::{
-    SegmentName, SegmentNumber, SegmentSize, SegmentSizeError, WalFileName, WalNameError,
+    SegmentName, SegmentNumber, SegmentPiece, SegmentSize, SegmentSizeError, WalFileName,
+    WalNameError,
 };
 pub use system::{SlotName, SlotNameError, SystemId, SystemIdParseError};
 pub use timeline::{

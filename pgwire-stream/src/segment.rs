@@ -92,6 +92,41 @@ impl SegmentSize {
         self.start_of(segment.next())
     }
 
+    /// Cuts WAL that begins at `start` at the borders of segments, in order: what goes into which
+    /// segment file, and where. An archiver writes each piece with one `pwrite`.
+    ///
+    /// ```
+    /// use pgwire_stream::SegmentSize;
+    ///
+    /// let size = SegmentSize::from_setting("1MB")?;
+    /// let pieces: Vec<_> = size.cut("0/1FFFFE".parse()?, b"abc").collect();
+    /// assert_eq!((pieces[0].offset, pieces[0].data, pieces[0].completes), (0xFFFFE, &b"ab"[..], true));
+    /// assert_eq!((pieces[1].offset, pieces[1].data, pieces[1].completes), (0, &b"c"[..], false));
+    /// assert_eq!(pieces[1].segment, pieces[0].segment.next());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn cut(self, start: Lsn, data: &[u8]) -> impl Iterator<Item = SegmentPiece<'_>> {
+        let mut at = start;
+        let mut rest = data;
+        std::iter::from_fn(move || {
+            let offset = self.offset_in_segment(at);
+            let room = self.0 - offset;
+            let (data, later) = rest.split_at(rest.len().min(room as usize));
+            if data.is_empty() {
+                return None;
+            }
+            let piece = SegmentPiece {
+                segment: self.segment_of(at),
+                offset,
+                data,
+                completes: data.len() == room as usize,
+            };
+            at = at.saturating_add(data.len() as u64);
+            rest = later;
+            Some(piece)
+        })
+    }
+
     /// How many segments share the middle eight digits of their name.
     fn segments_per_log(self) -> u64 {
         (1 << 32) / u64::from(self.0)
@@ -117,6 +152,19 @@ impl<'de> serde::Deserialize<'de> for SegmentSize {
         Self::new(<u64 as serde::Deserialize>::deserialize(deserializer)?)
             .map_err(serde::de::Error::custom)
     }
+}
+
+/// WAL that belongs into one segment; see [`SegmentSize::cut`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentPiece<'a> {
+    /// The segment.
+    pub segment: SegmentNumber,
+    /// How far into the segment it begins, in bytes.
+    pub offset: u32,
+    /// The bytes, never none.
+    pub data: &'a [u8],
+    /// Whether it ends where the segment ends.
+    pub completes: bool,
 }
 
 /// A segment's number: its start position divided by the segment size.
@@ -364,6 +412,28 @@ mod tests {
             prop_assert_eq!(lsn.bytes_since(start), u64::from(size.offset_in_segment(lsn)));
             let before = Lsn::from_u64(address - 1);
             prop_assert_eq!(size.last_byte_segment_of(lsn), size.segment_of(before));
+        }
+
+        #[test]
+        fn pieces_of_wal_are_all_of_it_and_each_lies_in_one_segment(
+            before in 0..40u32,
+            data in proptest::collection::vec(any::<u8>(), 0..100),
+            number in 0..1u64 << 40,
+        ) {
+            let size = SegmentSize::new(MIB).unwrap();
+            let border = size.end_of(SegmentNumber(number));
+            let mut at = Lsn::from_u64(border.as_u64() - u64::from(before));
+            let mut together = Vec::new();
+            for piece in size.cut(at, &data) {
+                prop_assert!(!piece.data.is_empty());
+                prop_assert_eq!(piece.segment, size.segment_of(at));
+                prop_assert_eq!(piece.offset, size.offset_in_segment(at));
+                at = at.saturating_add(piece.data.len() as u64);
+                prop_assert_eq!(size.last_byte_segment_of(at), piece.segment);
+                prop_assert_eq!(piece.completes, size.offset_in_segment(at) == 0);
+                together.extend(piece.data);
+            }
+            prop_assert_eq!(together, data);
         }
 
         #[test]

@@ -1,54 +1,122 @@
-//! Receives WAL from where the server stands, and follows it to the next timelines.
-//!
-//! Nothing is stored, so nothing is reported as durable. Whoever stores WAL calls
-//! `progress.flushed(position)` once `fsync` has succeeded, and not before.
+//! Receives WAL into segment files, as `pg_receivewal` does: from where the directory ends, through
+//! a slot, and on to every next timeline. The server forgets nothing before it is durable here.
 //!
 //! ```sh
-//! cargo run -p pgwire-stream-examples --bin receive_wal -- "host=localhost user=postgres" 0/5000000
+//! cargo run -p pgwire-stream-examples --bin receive_wal -- "host=localhost user=postgres" wal slot
 //! ```
 
-// Examples are for people at a terminal.
-#![allow(clippy::print_stdout, clippy::print_stderr)]
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::time::Duration;
 
-use pgwire_stream::{Config, Lsn, ReplicationClient, StartReplication, StreamEnd, WalEvent};
+use pgwire_stream::{
+    Config, Lsn, PhysicalSlot, ReplicationClient, SegmentName, SegmentSize, SlotName,
+    StartReplication, StreamEnd, TimelineId, WalData, WalEvent, WalFileName,
+};
+use tokio::time::timeout;
+
+struct Archive {
+    directory: PathBuf,
+    size: SegmentSize,
+    /// The segment that is being received, under its name with `.partial`.
+    open: Option<(SegmentName, File)>,
+}
+
+impl Archive {
+    /// Behind the newest segment, or at the start of one that is not complete.
+    fn resume_at(&self) -> Result<Option<(TimelineId, Lsn)>, Box<dyn std::error::Error>> {
+        let mut newest = None;
+        for file in self.directory.read_dir()? {
+            let (name, start) = match file?.file_name().to_string_lossy().parse() {
+                Ok(WalFileName::Segment(name)) => (name, self.size.end_of(name.number(self.size)?)),
+                Ok(WalFileName::Partial(name)) => (name, name.start(self.size)?),
+                _ => continue,
+            };
+            newest = newest.max(Some((name.timeline(), start)));
+        }
+        Ok(newest)
+    }
+
+    /// Writes WAL into its segments; true if one of them is complete.
+    fn write(&mut self, timeline: TimelineId, wal: &WalData) -> io::Result<bool> {
+        let mut completed = false;
+        for piece in self.size.cut(wal.start, &wal.data) {
+            let name = SegmentName::new(timeline, piece.segment, self.size);
+            let partial = self.directory.join(WalFileName::Partial(name).to_string());
+            let file = match self.open.take() {
+                Some((open, file)) if open == name => file,
+                // What a former run left in it comes again: the same bytes.
+                _ => File::options().create(true).write(true).truncate(false).open(&partial)?,
+            };
+            file.write_all_at(piece.data, piece.offset.into())?;
+            if piece.completes {
+                // A file without the suffix is complete, whatever happens to this machine.
+                file.sync_all()?;
+                std::fs::rename(&partial, self.directory.join(name.to_string()))?;
+                completed = true;
+            } else {
+                self.open = Some((name, file));
+            }
+        }
+        Ok(completed)
+    }
+
+    /// Makes the bytes and the names of the files durable.
+    fn sync(&self) -> io::Result<()> {
+        self.open.iter().try_for_each(|(_, file)| file.sync_all())?;
+        File::open(&self.directory)?.sync_all()
+    }
+}
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let mut arguments = std::env::args().skip(1);
-    let conninfo = arguments.next().unwrap_or_default();
-    let until: Option<Lsn> = arguments.next().map(|text| text.parse()).transpose()?;
-
-    let mut client = ReplicationClient::connect(&Config::load(&conninfo)?).await?;
+    let usage = "usage: receive_wal CONNINFO DIRECTORY SLOT";
+    let argument = |number| std::env::args().nth(number).ok_or(usage);
+    let slot: SlotName = argument(3)?.parse()?;
+    let mut client = ReplicationClient::connect(&Config::load(&argument(1)?)?).await?;
+    let reserved = PhysicalSlot { reserve_wal: true, ..PhysicalSlot::default() };
+    match client.create_physical_slot(&slot, reserved).await {
+        Err(error) if !error.is_slot_present() => return Err(error.into()),
+        _created_or_present => {}
+    }
     let size = client.wal_segment_size().await?;
+    let mut archive = Archive { directory: argument(2)?.into(), size, open: None };
     let system = client.identify_system().await?;
-    let (mut timeline, mut from) = (system.timeline, system.flushed_to);
+    // Never from the server's position if there is an archive: that would leave a gap.
+    let position = archive.resume_at()?.unwrap_or((system.timeline, system.flushed_to));
+    let (mut timeline, mut from) = position;
     loop {
-        // Whole segments begin at their start.
-        from = size.start_of(size.segment_of(from));
-        let mut options = StartReplication::new(from);
-        options.timeline = Some(timeline);
+        // Without its history no restore finds the way to a timeline.
+        if timeline > TimelineId::FIRST {
+            let path = archive.directory.join(timeline.history_file_name());
+            std::fs::write(&path, client.timeline_history(timeline).await?.content)?;
+            File::open(&path)?.sync_all()?;
+        }
+        let mut options = StartReplication::new(size.start_of(size.segment_of(from)));
+        (options.timeline, options.slot) = (Some(timeline), Some(slot.clone()));
         let mut stream = client.start_replication(options).await?;
         let progress = stream.progress();
-        while let Some(event) = stream.next().await? {
-            if let WalEvent::Data(wal) = event {
-                println!("{} … {}  {} bytes", wal.start, wal.end(), wal.data.len());
-                // A server that shuts down waits until everything has arrived somewhere.
-                progress.written(wal.end());
-                if until.is_some_and(|until| wal.end() >= until) {
-                    stream.stop()?;
+        loop {
+            // `next` may be interrupted after some silence: it is cancel-safe.
+            match timeout(Duration::from_millis(100), stream.next()).await {
+                Ok(Ok(Some(WalEvent::Data(wal)))) if !archive.write(timeline, &wal)? => {}
+                Ok(Ok(None)) => break,
+                Ok(Err(error)) => return Err(error.into()),
+                // A segment is complete, nothing comes, or the server asks: durable, then told.
+                _ => {
+                    archive.sync()?;
+                    progress.flushed(stream.positions().received)?;
                 }
             }
         }
-        let (idle, end) = stream.finish()?;
-        match end {
-            StreamEnd::NextTimeline { timeline: next, start } => {
-                println!("timeline {timeline} goes on as {next} at {start}");
-                (client, timeline, from) = (idle, next, start);
+        archive.sync()?;
+        match stream.finish()? {
+            (idle, StreamEnd::NextTimeline { timeline: next, start }) => {
+                (client, timeline, from, archive.open) = (idle, next, start, None);
             }
-            StreamEnd::ServerShutdown | StreamEnd::Stopped => {
-                println!("{end:?}");
-                return Ok(());
-            }
+            _ => return Ok(()),
         }
     }
 }

@@ -297,19 +297,14 @@ impl Worker {
     }
 
     /// Writes a message, split at segment borders.
-    fn take(&mut self, at: Lsn, mut data: &[u8]) -> Result<(), WriterError> {
+    fn take(&mut self, at: Lsn, data: &[u8]) -> Result<(), WriterError> {
         if at != self.position {
             return Err(WriterError::Position { expected: self.position, got: at });
         }
-        let size = self.assignment.segment_size;
-        while !data.is_empty() {
-            let offset = size.offset_in_segment(self.position);
-            let left = (size.bytes() - offset) as usize;
-            let (now, later) = data.split_at(left.min(data.len()));
-            self.put(offset, now)?;
-            self.position = self.position.saturating_add(now.len() as u64);
-            data = later;
-            if size.offset_in_segment(self.position) == 0 {
+        for piece in self.assignment.segment_size.cut(at, data) {
+            self.put(piece.offset, piece.data)?;
+            self.position = self.position.saturating_add(piece.data.len() as u64);
+            if piece.completes {
                 self.complete()?;
             }
         }
