@@ -15,7 +15,6 @@ use pgwire_stream::{
     Config, Lsn, PhysicalSlot, ReplicationClient, SegmentName, SegmentSize, SlotName,
     StartReplication, StreamEnd, TimelineId, WalData, WalEvent, WalFileName,
 };
-use tokio::time::timeout;
 
 struct Archive {
     directory: PathBuf,
@@ -51,14 +50,14 @@ impl Archive {
                 _ => File::options().create(true).write(true).truncate(false).open(&partial)?,
             };
             file.write_all_at(piece.data, piece.offset.into())?;
-            if piece.completes {
-                // A file without the suffix is complete, whatever happens to this machine.
-                file.sync_all()?;
-                std::fs::rename(&partial, self.directory.join(name.to_string()))?;
-                completed = true;
-            } else {
+            if !piece.completes {
                 self.open = Some((name, file));
+                continue;
             }
+            // A file without the suffix is complete, whatever happens to this machine.
+            file.sync_all()?;
+            std::fs::rename(&partial, self.directory.join(name.to_string()))?;
+            completed = true;
         }
         Ok(completed)
     }
@@ -72,12 +71,10 @@ impl Archive {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let usage = "usage: receive_wal CONNINFO DIRECTORY SLOT";
-    let argument = |number| std::env::args().nth(number).ok_or(usage);
+    let argument = |n| std::env::args().nth(n).ok_or("receive_wal CONNINFO DIRECTORY SLOT");
     let slot: SlotName = argument(3)?.parse()?;
     let mut client = ReplicationClient::connect(&Config::load(&argument(1)?)?).await?;
-    let reserved = PhysicalSlot { reserve_wal: true, ..PhysicalSlot::default() };
-    match client.create_physical_slot(&slot, reserved).await {
+    match client.create_physical_slot(&slot, PhysicalSlot::default()).await {
         Err(error) if !error.is_slot_present() => return Err(error.into()),
         _created_or_present => {}
     }
@@ -97,17 +94,16 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         let mut options = StartReplication::new(size.start_of(size.segment_of(from)));
         (options.timeline, options.slot) = (Some(timeline), Some(slot.clone()));
         let mut stream = client.start_replication(options).await?;
-        let progress = stream.progress();
         loop {
             // `next` may be interrupted after some silence: it is cancel-safe.
-            match timeout(Duration::from_millis(100), stream.next()).await {
+            match tokio::time::timeout(Duration::from_millis(100), stream.next()).await {
                 Ok(Ok(Some(WalEvent::Data(wal)))) if !archive.write(timeline, &wal)? => {}
                 Ok(Ok(None)) => break,
                 Ok(Err(error)) => return Err(error.into()),
                 // A segment is complete, nothing comes, or the server asks: durable, then told.
                 _ => {
                     archive.sync()?;
-                    progress.flushed(stream.positions().received)?;
+                    stream.progress().flushed(stream.positions().received)?;
                 }
             }
         }
