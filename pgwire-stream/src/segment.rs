@@ -423,7 +423,7 @@ mod tests {
             let size = SegmentSize::new(MIB).unwrap();
             let border = size.end_of(SegmentNumber(number));
             let mut at = Lsn::from_u64(border.as_u64() - u64::from(before));
-            let mut together = Vec::new();
+            let mut together: Vec<u8> = Vec::new();
             for piece in size.cut(at, &data) {
                 prop_assert!(!piece.data.is_empty());
                 prop_assert_eq!(piece.segment, size.segment_of(at));

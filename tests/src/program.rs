@@ -48,6 +48,19 @@ pub fn command_line(command: &Command) -> String {
     line
 }
 
+/// A program of this repository, where cargo has put it: beside the running test program, or one
+/// directory up.
+pub fn built(name: &str) -> Result<PathBuf> {
+    let ourselves = std::env::current_exe().context(|| "who are we?".to_owned())?;
+    ourselves
+        .ancestors()
+        .skip(1)
+        .take(2)
+        .map(|directory| directory.join(name))
+        .find(|candidate| candidate.is_file())
+        .context(|| format!("{name} is not built: run `cargo build --workspace --bins` first"))
+}
+
 /// The first program of this name on the search path.
 pub fn find_on_path(name: impl AsRef<OsStr>) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;

@@ -214,23 +214,10 @@ fn exit_code(status: ExitStatus) -> i32 {
 /// [`remove_copy`] ends it.
 pub fn binary() -> Result<PathBuf> {
     static COPY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    COPY.get_or_init(|| built_binary().and_then(|built| share(&built)).map_err(|e| e.to_string()))
+    let built = || program::built("walrecv-server");
+    COPY.get_or_init(|| built().and_then(|built| share(&built)).map_err(|e| e.to_string()))
         .clone()
         .map_err(Failure::new)
-}
-
-/// Where cargo has put it: beside the running test program, or one directory up.
-fn built_binary() -> Result<PathBuf> {
-    let ourselves = std::env::current_exe().context(|| "who are we?".to_owned())?;
-    ourselves
-        .ancestors()
-        .skip(1)
-        .take(2)
-        .map(|directory| directory.join("walrecv-server"))
-        .find(|candidate| candidate.is_file())
-        .context(|| {
-            "walrecv-server is not built: run `cargo build -p walrecv-server` first".to_owned()
-        })
 }
 
 fn share(built: &Path) -> Result<PathBuf> {

@@ -15,8 +15,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::BytesMut;
 use pgwire_stream::proto::{
-    Action, CopyBothMessage, Credentials, Event, Feedback, Intervals, Session, StandbyStatus,
-    TlsBinding,
+    Action, CopyBothMessage, Credentials, Event, Feedback, Intervals, ProtocolRange, Session,
+    StandbyMessage, StandbyStatus,
 };
 use pgwire_stream::{Config, Lsn};
 
@@ -33,18 +33,13 @@ struct Conversation {
 impl Conversation {
     /// The startup packet is written to the output; the login goes on in [`next`](Self::next).
     fn begin(config: &Config) -> Result<Self> {
-        let host = config.hosts.first().ok_or("no host")?;
-        let user = config.user.clone().ok_or("no user")?;
-        let parameters = [("user", user.as_str()), ("replication", "true")];
-        let credentials = Credentials {
-            user: user.clone(),
-            password: config.password.clone(),
-            channel_binding: config.channel_binding,
-            tls: TlsBinding::NoTls,
-        };
+        let user = config.user.as_deref().ok_or("no user")?;
+        let parameters = [("user", user), ("replication", "true")];
+        let credentials = Credentials::new(user, config.password.clone());
+        let protocol = ProtocolRange::default();
         let mut output = BytesMut::new();
-        let session = Session::new(credentials, parameters, &mut output)?;
-        let socket = TcpStream::connect(host.to_string())?;
+        let session = Session::new(credentials, protocol, parameters, &mut output)?;
+        let socket = TcpStream::connect(config.hosts.first().ok_or("no host")?.to_string())?;
         Ok(Self { socket, session, input: BytesMut::new(), output })
     }
 
@@ -89,14 +84,16 @@ fn main() -> Result<()> {
             Action::TimedOut => return Err("the server has fallen silent".into()),
             Action::Report { ask_for_reply } => {
                 // Nothing is stored, so nothing is ever flushed.
-                let status = StandbyStatus {
+                let status = StandbyMessage::Status(StandbyStatus {
                     written: received,
                     flushed: Lsn::ZERO,
                     applied: Lsn::ZERO,
                     sent_at: SystemTime::now().into(),
                     reply_requested: ask_for_reply,
-                };
-                server.session.copy_data(&status.encode(), &mut server.output)?;
+                });
+                let mut message = BytesMut::new();
+                status.encode(&mut message);
+                server.session.copy_data(&message, &mut server.output)?;
                 feedback.reported(now, ask_for_reply);
                 continue;
             }
@@ -110,7 +107,7 @@ fn main() -> Result<()> {
                     received = wal.end();
                 }
                 CopyBothMessage::Keepalive(sign) if sign.reply_requested => feedback.want_report(),
-                CopyBothMessage::Keepalive(_) => {}
+                _ => {}
             },
             other => return Err(format!("the stream has ended: {other:?}").into()),
         }

@@ -50,6 +50,10 @@ async fn follow(config: &Config, position: &mut Option<Position>) -> Result<(), 
         // The server may have come here over more than one promotion.
         let history = client.timeline_history(system.timeline).await?.parse()?;
         match history.fork_from(at.timeline) {
+            Some(fork) if fork < at.lsn => {
+                println!("what was received behind {fork} has died with the old primary");
+                at.lsn = fork;
+            }
             Some(fork) => println!("timeline {} was left at {fork}", at.timeline),
             None => println!("timeline {} is not in the past of this server", at.timeline),
         }

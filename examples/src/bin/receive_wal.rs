@@ -1,6 +1,5 @@
 //! Receives WAL into segment files, as `pg_receivewal` does: from where the directory ends, through
 //! a slot, and on to every next timeline. The server forgets nothing before it is durable here.
-//!
 //! ```sh
 //! cargo run -p pgwire-stream-examples --bin receive_wal -- "host=localhost user=postgres" wal slot
 //! ```
@@ -74,7 +73,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let argument = |n| std::env::args().nth(n).ok_or("receive_wal CONNINFO DIRECTORY SLOT");
     let slot: SlotName = argument(3)?.parse()?;
     let mut client = ReplicationClient::connect(&Config::load(&argument(1)?)?).await?;
-    match client.create_physical_slot(&slot, PhysicalSlot::default()).await {
+    let mut reserved = PhysicalSlot::default();
+    reserved.reserve_wal = true;
+    match client.create_physical_slot(&slot, reserved).await {
         Err(error) if !error.is_slot_present() => return Err(error.into()),
         _created_or_present => {}
     }

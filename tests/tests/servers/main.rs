@@ -6,6 +6,7 @@ mod bad_input;
 mod commands;
 mod crashes;
 mod disturbed_backups;
+mod examples;
 mod full_path;
 mod harness;
 mod library_connect;
@@ -25,6 +26,7 @@ fn main() -> std::process::ExitCode {
         library_connect::register,
         library_stream::register,
         library_wal::register,
+        examples::register,
         full_path::register,
         targets::register,
         crashes::register,
