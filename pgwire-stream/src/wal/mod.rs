@@ -46,6 +46,7 @@ mod finding;
 mod magic;
 mod page;
 mod page_rules;
+mod partial;
 mod record;
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,7 @@ use super::content::{CAPTURE, Content};
 use super::finding::{Finding, WalDamage, WalWarning};
 use super::page::{PageHeader, PageSize};
 use super::page_rules::{GoodPage, PageRules};
+use super::partial::{PartialPageHeader, PartialRecord, append};
 use super::record::{
     ALIGNMENT, MAX_RECORD_LEN, Record, RecordHeader, crc_of_body, crc_with_header,
 };
@@ -132,53 +133,15 @@ struct Doubt {
     damaged: bool,
 }
 
-/// The header of a page, of which a part has come.
-#[derive(Debug)]
-struct PartialPageHeader {
-    bytes: [u8; PageHeader::LONG_LEN],
-    len: usize,
-}
-
-/// A record of which a part has come.
-#[derive(Debug)]
-struct PartialRecord {
-    start: Lsn,
-    header: [u8; RecordHeader::LEN],
-    /// How many of its bytes have come.
-    taken: u32,
-    /// Over what has come behind its header.
-    crc: u32,
-    /// The beginning of what has come behind its header.
-    capture: [u8; CAPTURE],
-    captured: usize,
-}
-
-impl PartialRecord {
-    const EMPTY: Self = Self {
-        start: Lsn::ZERO,
-        header: [0; RecordHeader::LEN],
-        taken: 0,
-        crc: 0,
-        capture: [0; CAPTURE],
-        captured: 0,
-    };
-
-    /// How many bytes are still to come, known from the fourth on.
-    fn left(&self) -> u32 {
-        RecordHeader::parse(&self.header).total_len.saturating_sub(self.taken)
-    }
-}
-
-/// Copies as much of `from` as fits behind the first `len` bytes of `to`, and counts it.
-fn append(to: &mut [u8], len: &mut usize, from: &[u8]) {
-    for (to, from) in to.iter_mut().skip(*len).zip(from) {
-        *to = *from;
-        *len += 1;
-    }
-}
-
 fn align(lsn: Lsn) -> Lsn {
     lsn.saturating_add(lsn.as_u64().wrapping_neg() % ALIGNMENT)
+}
+
+/// Where the first byte is that is not zero. Mostly there is none, so all are looked at together
+/// before each is.
+fn first_not_zero(bytes: &[u8]) -> Option<usize> {
+    let any = bytes.iter().fold(0, |any, byte| any | byte);
+    if any == 0 { None } else { bytes.iter().position(|byte| *byte != 0) }
 }
 
 fn length_is_possible(total_len: u32) -> bool {
@@ -203,7 +166,7 @@ impl WalValidator {
             pages,
             at,
             state,
-            page_header: PartialPageHeader { bytes: [0; PageHeader::LONG_LEN], len: 0 },
+            page_header: PartialPageHeader::EMPTY,
             record: PartialRecord::EMPTY,
             previous: None,
             overwritten: None,
@@ -350,7 +313,7 @@ impl WalValidator {
                 self.state = if left == 0 { State::Between } else { State::Skipping { left } };
             }
             State::Switched { told: false } => {
-                match body.iter().position(|byte| *byte != 0) {
+                match first_not_zero(body) {
                     None => self.take(body, usize::MAX),
                     Some(at) => {
                         self.take(body, at);
@@ -359,7 +322,7 @@ impl WalValidator {
                     }
                 };
             }
-            State::Zeros { .. } => match body.iter().position(|byte| *byte != 0) {
+            State::Zeros { .. } => match first_not_zero(body) {
                 None => {
                     self.take(body, usize::MAX);
                 }
@@ -395,10 +358,7 @@ impl WalValidator {
                 return self.end_record(start, header, crc, captured, found);
             }
         }
-        self.record.start = start;
-        self.record.taken = 0;
-        self.record.crc = 0;
-        self.record.captured = 0;
+        self.record.begin(start);
         self.state = State::Gathering;
     }
 
@@ -407,9 +367,7 @@ impl WalValidator {
         let mut taken = self.record.taken as usize;
         if taken >= RecordHeader::LEN {
             let piece = self.take(body, self.record.left() as usize);
-            self.record.crc = crc_of_body(self.record.crc, piece);
-            self.record.taken += piece.len() as u32;
-            append(&mut self.record.capture, &mut self.record.captured, piece);
+            self.record.extend(piece);
         } else {
             // The length comes first, and never lies on two pages.
             let wanted = if taken < 4 { 4 } else { RecordHeader::LEN };
