@@ -7,7 +7,7 @@ use crate::proto::{
     BackupDecoder, BackupEnd, BackupEvent, BackupStart, BackupTablespace, BaseBackupOptions,
     Command,
 };
-use crate::{Error, Misuse, Result, ServerError, Violation};
+use crate::{Error, Feature, Misuse, Result, ServerError, Violation};
 
 /// A base backup that is being received.
 ///
@@ -26,8 +26,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationClient<S> {
     ///
     /// # Errors
     /// What the server reports, or if the connection fails. The client is lost with the error.
+    /// [`Misuse`] for a verified backup after one that was not, where the server (11 to 14) does
+    /// not verify any more.
     pub async fn base_backup(mut self, options: &BaseBackupOptions) -> Result<BaseBackup<S>> {
+        if self.verification_is_off && options.verify_checksums {
+            return Err(Misuse::Argument(
+                "after a backup that verified no checksums, this server verifies none until one \
+                 connects anew",
+            )
+            .into());
+        }
         self.send(&Command::BaseBackup(options.clone())).await?;
+        // The older grammar has no word to take it back.
+        self.verification_is_off = !self.version.supports(Feature::OptionLists)
+            && self.version.supports(Feature::ChecksumVerification)
+            && !options.verify_checksums;
         let mut decoder = BackupDecoder::new(options, self.version);
         while !decoder.headers_complete() {
             receive(&mut self, &mut decoder).await?;

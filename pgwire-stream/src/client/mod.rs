@@ -49,6 +49,8 @@ pub struct ReplicationClient<S = Stream> {
     /// The last command, for messages.
     command: &'static str,
     command_timeout: Option<Duration>,
+    /// Whether the server was told to verify no checksums, and cannot be told otherwise.
+    verification_is_off: bool,
 }
 
 /// What the server is told about a copy whose future was dropped.
@@ -60,7 +62,14 @@ const MAX_RESULT: usize = 64 << 20;
 impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationClient<S> {
     fn new(connection: Connection<S>, version: ServerVersion) -> Self {
         let command = "the first command";
-        Self { connection, version, identified: None, command, command_timeout: None }
+        Self {
+            connection,
+            version,
+            identified: None,
+            command,
+            command_timeout: None,
+            verification_is_off: false,
+        }
     }
 
     /// The server's version.

@@ -64,8 +64,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationClient<S> {
     /// Cancel-safe in that the client stays usable; the slot may have been created.
     ///
     /// # Errors
-    /// What the server reports (55000 if its `wal_level` is not `logical`, 58P01 without such a
-    /// plugin, and as for a physical slot), or if the connection fails.
+    /// What the server reports (55000 if its `wal_level` is not `logical`, 58P01 or
+    /// 42501 without such a plugin, and as for a physical slot), or if the connection fails.
     pub async fn create_logical_slot(
         &mut self,
         slot: &SlotName,

@@ -9,6 +9,8 @@ mod disturbed_backups;
 mod examples;
 mod full_path;
 mod harness;
+mod library_backup;
+mod library_commands;
 mod library_connect;
 mod library_stream;
 mod library_wal;
@@ -24,6 +26,8 @@ fn main() -> std::process::ExitCode {
     for register in [
         harness::register,
         library_connect::register,
+        library_commands::register,
+        library_backup::register,
         library_stream::register,
         library_wal::register,
         examples::register,

@@ -115,3 +115,25 @@ async fn a_server_that_dies_in_the_middle_has_said_why() {
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_verifies_no_more_is_not_trusted_to() {
+    let unverified = BaseBackupOptions { verify_checksums: false, ..BaseBackupOptions::default() };
+    for (version, forgets) in [("14.11", false), ("15.20", true)] {
+        let (mut client, mut server) = logged_in(version).await;
+        for _ in 0..2 {
+            let mut script = [headers(), body(version), position("0/2000100")].concat();
+            script.extend([complete("BASE_BACKUP"), ready()]);
+            server.says(&script).await;
+            let mut backup = client.base_backup(&unverified).await.unwrap();
+            while backup.next().await.unwrap().is_some() {}
+            client = backup.finish().unwrap().0;
+        }
+        server.says(&headers()).await;
+        let verified = client.base_backup(&BaseBackupOptions::default()).await;
+        match verified.err() {
+            None => assert!(forgets),
+            Some(error) => assert!(matches!(error, Error::Misuse(_)) && !forgets, "{error}"),
+        }
+    }
+}

@@ -182,8 +182,9 @@ pub struct BaseBackupOptions {
     /// Spell every path in the manifest in hexadecimal, not only those that are not UTF-8: a test
     /// for whoever reads it.
     pub force_encode: bool,
-    /// Verify page checksums while reading, which servers from 11 on do. Always told, because a
-    /// server remembers it for the next backup of the connection.
+    /// Verify page checksums while reading, which servers from 11 on do. A server remembers it for
+    /// the next backup of the connection: it is told each time, but one up to 14 cannot be told
+    /// to verify again.
     pub verify_checksums: bool,
     /// Compress the archives (servers from 15 on).
     pub compression: Option<ServerCompression>,
