@@ -60,6 +60,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         &self.session
     }
 
+    /// The stream that carries it.
+    pub fn stream(&self) -> &S {
+        &self.stream
+    }
+
     /// How many bytes are queued that the server has not been sent yet.
     pub fn queued(&self) -> usize {
         self.output.len()

@@ -164,8 +164,8 @@ pub mod wal;
 
 #[cfg(feature = "tokio")]
 pub use client::{
-    BaseBackup, CreatedSlot, Positions, Progress, ReplicationClient, SlotPosition, StreamEnd,
-    SystemIdentification, WalEvent, WalStream,
+    BaseBackup, CancelToken, CreatedSlot, Positions, Progress, ReplicationClient, SlotPosition,
+    StreamEnd, SystemIdentification, WalEvent, WalStream,
 };
 #[cfg(feature = "tokio-rt")]
 pub use client::{SpawnedWalStream, spawn_wal_stream};

@@ -11,7 +11,7 @@ use crate::connection::Connection;
 #[cfg(not(feature = "tls"))]
 use crate::net::TlsConfig;
 use crate::net::{self, Stream};
-use crate::proto::{Credentials, ProtocolRange, TlsBinding};
+use crate::proto::{Credentials, TlsBinding};
 use crate::{Config, Error, Password, Result, ServerVersion, TargetSessionAttrs, Violation};
 
 /// What the connection is for.
@@ -150,8 +150,7 @@ async fn login<S: AsyncRead + AsyncWrite + Unpin>(
     if let Some(options) = &config.options {
         parameters.push(("options", options));
     }
-    let protocols = ProtocolRange::default();
-    let connection = Connection::login(stream, credentials, protocols, parameters).await?;
+    let connection = Connection::login(stream, credentials, config.protocols, parameters).await?;
     let version = connection
         .session()
         .parameter("server_version")

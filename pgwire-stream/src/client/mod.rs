@@ -1,6 +1,7 @@
 //! A client of a server's replication commands: the paved path.
 
 mod base_backup;
+mod cancel;
 mod connect;
 mod progress;
 mod reporting;
@@ -19,6 +20,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use base_backup::BaseBackup;
+pub use cancel::CancelToken;
 pub use progress::{Positions, Progress};
 pub use slot::{CreatedSlot, SlotPosition};
 #[cfg(feature = "tokio-rt")]

@@ -1,5 +1,7 @@
 //! The table of connection options: every keyword of libpq 18, and what becomes of it here.
 
+use crate::proto::{ProtocolRange, ProtocolVersion};
+
 use super::value::Value;
 use super::{
     ChannelBinding, Config, ConfigError, LoadBalanceHosts, RequireAuth, RootCert, SslCertMode,
@@ -116,13 +118,9 @@ pub(super) static KEYWORDS: &[Keyword] = &[
         Some("PGSSLMAXPROTOCOLVERSION"),
         Apply(ssl_max_protocol_version),
     ),
-    keyword("min_protocol_version", Some("PGMINPROTOCOLVERSION"), Unsupported(&["3.0"])),
-    // A maximum is kept by staying below it.
-    keyword(
-        "max_protocol_version",
-        Some("PGMAXPROTOCOLVERSION"),
-        Unsupported(&["3.0", "3.2", "latest"]),
-    ),
+    // The minimum first: it decides about the default of the maximum.
+    keyword("min_protocol_version", Some("PGMINPROTOCOLVERSION"), Apply(min_protocol_version)),
+    keyword("max_protocol_version", Some("PGMAXPROTOCOLVERSION"), Apply(max_protocol_version)),
     keyword("krbsrvname", Some("PGKRBSRVNAME"), Unsupported(&["postgres"])),
     keyword("gsslib", Some("PGGSSLIB"), Unsupported(&["gssapi"])),
     keyword("gssdelegation", Some("PGGSSDELEGATION"), Unsupported(&["0"])),
@@ -206,6 +204,28 @@ fn ssl_max_protocol_version(config: &mut Config, value: &Value<'_>) -> Result<()
         }
     };
     Ok(())
+}
+
+/// Who wants more than the first version gets the latest.
+fn min_protocol_version(config: &mut Config, value: &Value<'_>) -> Result<(), ConfigError> {
+    let min = protocol_version(value)?;
+    let max = if min > ProtocolVersion::V3_0 { ProtocolVersion::LATEST } else { min };
+    config.protocols = ProtocolRange { min, max };
+    Ok(())
+}
+
+fn max_protocol_version(config: &mut Config, value: &Value<'_>) -> Result<(), ConfigError> {
+    config.protocols.max = protocol_version(value)?;
+    Ok(())
+}
+
+fn protocol_version(value: &Value<'_>) -> Result<ProtocolVersion, ConfigError> {
+    match value.text {
+        "3.0" => Ok(ProtocolVersion::V3_0),
+        "3.2" => Ok(ProtocolVersion::V3_2),
+        "latest" => Ok(ProtocolVersion::LATEST),
+        _ => Err(value.invalid("it must be `3.0`, `3.2` or `latest`")),
+    }
 }
 
 fn load_balance_hosts(config: &mut Config, value: &Value<'_>) -> Result<(), ConfigError> {

@@ -37,6 +37,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::proto::ProtocolRange;
+
 use settings::Settings;
 
 pub use error::ConfigError;
@@ -137,6 +139,9 @@ pub struct Config {
     /// Where the secrets of TLS connections are appended to, for analysing what is sent: whoever
     /// can read the file can read the connections.
     pub ssl_key_log_file: Option<PathBuf>,
+    /// The versions of the frontend/backend protocol (`min_protocol_version` and
+    /// `max_protocol_version`). 3.2 has longer cancel keys.
+    pub protocols: ProtocolRange,
     /// The operating system's account that a server on a Unix socket must run as.
     pub require_peer: Option<String>,
     /// How the server must have authenticated us.
@@ -196,6 +201,7 @@ impl Default for Config {
             ssl_min_protocol_version: TlsVersion::V1_2,
             ssl_max_protocol_version: TlsVersion::V1_3,
             ssl_key_log_file: None,
+            protocols: ProtocolRange::default(),
             require_peer: None,
             require_auth: RequireAuth::default(),
             channel_binding: ChannelBinding::default(),
@@ -248,6 +254,12 @@ impl Config {
     /// set one by one.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         self.ssl_negotiation.check(self.ssl_mode)?;
+        let ProtocolRange { min, max } = self.protocols;
+        if min > max {
+            return Err(ConfigError::Conflict(format!(
+                "`min_protocol_version={min}` is above `max_protocol_version={max}`"
+            )));
+        }
         if self.ssl_min_protocol_version > self.ssl_max_protocol_version {
             return Err(ConfigError::Conflict(format!(
                 "`ssl_min_protocol_version={}` is above `ssl_max_protocol_version={}`",

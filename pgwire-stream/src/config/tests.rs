@@ -7,6 +7,8 @@ use std::path::Path;
 
 use proptest::prelude::*;
 
+use crate::proto::ProtocolVersion;
+
 use super::environment::Environment;
 use super::*;
 
@@ -68,7 +70,7 @@ fn every_supported_option_arrives() {
          sslnegotiation=direct sslcertmode=require sslpassword=k sslcrl=/crl sslcrldir=/crls \
          sslsni=0 sslkeylogfile=/log ssl_min_protocol_version=TLSv1.3 \
          ssl_max_protocol_version=tlsv1.3 requirepeer=postgres require_auth=scram-sha-256,none \
-         load_balance_hosts=random",
+         load_balance_hosts=random min_protocol_version=3.0 max_protocol_version=3.2",
     );
     assert_eq!(config.hosts.iter().map(Host::to_string).collect::<Vec<_>>(), ["db1:1", "db2:2"]);
     assert_eq!(config.dbname.as_deref(), Some("d"));
@@ -107,6 +109,7 @@ fn every_supported_option_arrives() {
     let required = vec![AuthMethod::ScramSha256, AuthMethod::None];
     assert_eq!(config.require_auth, RequireAuth::OneOf(required));
     assert_eq!(config.load_balance_hosts, LoadBalanceHosts::Random);
+    assert_eq!(config.protocols, protocols(ProtocolVersion::V3_0, ProtocolVersion::V3_2));
 }
 
 #[test]
@@ -170,6 +173,8 @@ fn impossible_values_are_refused_and_not_quoted() {
         ("sslcertmode=hunter2", "sslcertmode"),
         ("sslnegotiation=hunter2", "sslnegotiation"),
         ("sslsni=hunter2", "sslsni"),
+        ("min_protocol_version=3.1", "min_protocol_version"),
+        ("max_protocol_version=", "max_protocol_version"),
         ("ssl_min_protocol_version=hunter2", "ssl_min_protocol_version"),
         ("ssl_max_protocol_version=TLSv1.1", "ssl_max_protocol_version"),
         ("load_balance_hosts=hunter2", "load_balance_hosts"),
@@ -257,12 +262,31 @@ fn the_systems_roots_need_a_look_at_the_name() {
     }
 }
 
+fn protocols(min: ProtocolVersion, max: ProtocolVersion) -> ProtocolRange {
+    ProtocolRange { min, max }
+}
+
+#[test]
+fn a_minimum_of_the_protocol_raises_the_maximum() {
+    use ProtocolVersion as V;
+    for (text, min, max) in [
+        ("", V::V3_0, V::V3_0),
+        ("min_protocol_version=3.0", V::V3_0, V::V3_0),
+        ("min_protocol_version=3.2", V::V3_2, V::LATEST),
+        ("max_protocol_version=3.2 min_protocol_version=3.2", V::V3_2, V::V3_2),
+        ("max_protocol_version=latest", V::V3_0, V::LATEST),
+    ] {
+        assert_eq!(config(text).protocols, protocols(min, max), "{text}");
+    }
+}
+
 #[test]
 fn options_that_contradict_each_other_are_refused() {
     for text in [
         "sslnegotiation=direct",
         "sslnegotiation=direct sslmode=prefer",
         "ssl_min_protocol_version=TLSv1.3 ssl_max_protocol_version=TLSv1.2",
+        "min_protocol_version=3.2 max_protocol_version=3.0",
     ] {
         assert!(matches!(refusal(text), ConfigError::Conflict(_)), "{text}");
     }

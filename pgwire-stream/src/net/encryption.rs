@@ -15,6 +15,20 @@ pub(crate) enum Encryption {
     Tls,
 }
 
+impl Encryption {
+    /// TLS.
+    #[cfg(feature = "tls")]
+    pub(crate) fn encrypted() -> Result<Self, ConfigError> {
+        Ok(Self::Tls)
+    }
+
+    /// TLS, which this build does not have.
+    #[cfg(not(feature = "tls"))]
+    pub(crate) fn encrypted() -> Result<Self, ConfigError> {
+        Err(no_tls())
+    }
+}
+
 /// What `sslmode` tries over TCP, in this order. Unix sockets are always [`Encryption::Plain`].
 #[cfg(feature = "tls")]
 pub(crate) fn attempts(mode: SslMode) -> Result<&'static [Encryption], ConfigError> {

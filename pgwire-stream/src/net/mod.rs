@@ -22,6 +22,7 @@ mod tests;
 use crate::tls::TlsConfig;
 
 pub(crate) use hosts::connect_any;
+pub(crate) use route::Route;
 pub use stream::Stream;
 
 /// Nothing can be configured in a build without TLS.

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use crate::{Config, Host};
+use crate::{Config, Error, Host, Result};
 
-use super::TlsConfig;
+use super::encryption::Encryption;
 use super::socket::Address;
+use super::{Stream, TlsConfig, hosts};
 
 /// Where a connection leads, and what it took to make it. Holds no role's password.
 #[derive(Clone)]
@@ -16,4 +17,24 @@ pub(crate) struct Route {
     pub(super) address: Address,
     /// The configuration that was made for TLS, if that was needed.
     pub(super) tls: Option<TlsConfig>,
+}
+
+impl Route {
+    /// Connects to the same address once more, with TLS if `encrypted`, and only then; and does
+    /// something there. `connect_timeout` is for both.
+    pub(crate) async fn travel<T, F>(
+        &self,
+        encrypted: bool,
+        then: impl FnOnce(Stream) -> F,
+    ) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let encryption = if encrypted { Encryption::encrypted()? } else { Encryption::Plain };
+        let journey = async { then(Stream::open(self.clone(), encryption).await?).await };
+        match hosts::within(self.config.connect_timeout, journey).await {
+            Err(Error::Io(cause)) => Err(hosts::explain(cause)),
+            outcome => outcome,
+        }
+    }
 }

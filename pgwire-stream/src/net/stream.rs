@@ -27,7 +27,10 @@ use super::socket::{self, Address};
 
 /// A connection to a server, whatever carries it. What is written must be flushed to reach the
 /// server.
-pub struct Stream(Carrier);
+pub struct Stream {
+    carrier: Carrier,
+    route: Route,
+}
 
 enum Carrier {
     /// TCP without TLS.
@@ -68,18 +71,23 @@ impl Stream {
             #[cfg(not(unix))]
             Address::Unix(_) => return Err(io::Error::from(io::ErrorKind::Unsupported).into()),
         };
-        let stream = Self(carrier);
+        let stream = Self { carrier, route };
         #[cfg(feature = "tls")]
-        if !stream.is_tls() && route.config.ssl_cert_mode == SslCertMode::Require {
+        if !stream.is_tls() && stream.route.config.ssl_cert_mode == SslCertMode::Require {
             let reason = "the connection has no TLS";
             return Err(TlsError::CertificateNotUsed { reason }.into());
         }
         Ok(stream)
     }
 
+    /// How it was made.
+    pub(crate) fn route(&self) -> &Route {
+        &self.route
+    }
+
     /// Whether the connection is encrypted.
     pub(crate) fn is_tls(&self) -> bool {
-        match self.0 {
+        match self.carrier {
             Carrier::Tcp(_) => false,
             #[cfg(unix)]
             Carrier::Unix(_) => false,
@@ -91,7 +99,7 @@ impl Stream {
     /// What a login can be bound to (`tls-server-end-point`); `None` without TLS, and where nothing
     /// is defined for the server's certificate.
     pub(crate) fn channel_binding(&self) -> Option<&[u8]> {
-        match &self.0 {
+        match &self.carrier {
             Carrier::Tcp(_) => None,
             #[cfg(unix)]
             Carrier::Unix(_) => None,
@@ -148,7 +156,7 @@ impl AsyncRead for Stream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        each!(&mut self.get_mut().0, inner => Pin::new(inner).poll_read(cx, buf))
+        each!(&mut self.get_mut().carrier, inner => Pin::new(inner).poll_read(cx, buf))
     }
 }
 
@@ -158,7 +166,7 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        each!(&mut self.get_mut().0, inner => Pin::new(inner).poll_write(cx, buf))
+        each!(&mut self.get_mut().carrier, inner => Pin::new(inner).poll_write(cx, buf))
     }
 
     fn poll_write_vectored(
@@ -166,18 +174,18 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        each!(&mut self.get_mut().0, inner => Pin::new(inner).poll_write_vectored(cx, bufs))
+        each!(&mut self.get_mut().carrier, inner => Pin::new(inner).poll_write_vectored(cx, bufs))
     }
 
     fn is_write_vectored(&self) -> bool {
-        each!(&self.0, inner => inner.is_write_vectored())
+        each!(&self.carrier, inner => inner.is_write_vectored())
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each!(&mut self.get_mut().0, inner => Pin::new(inner).poll_flush(cx))
+        each!(&mut self.get_mut().carrier, inner => Pin::new(inner).poll_flush(cx))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each!(&mut self.get_mut().0, inner => Pin::new(inner).poll_shutdown(cx))
+        each!(&mut self.get_mut().carrier, inner => Pin::new(inner).poll_shutdown(cx))
     }
 }
