@@ -4,11 +4,15 @@
 use std::path::{Path, PathBuf};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose,
+    RevokedCertParams, SerialNumber, date_time_ymd,
 };
 
 use crate::failure::{Context, Result};
+
+/// The serial number of the server's certificate, by which it can be revoked.
+const SERVER_SERIAL: u64 = 1;
 
 /// The authority; its certificate is what a client trusts.
 #[derive(Debug)]
@@ -57,6 +61,26 @@ impl Authority {
         self.sign(role, Vec::new(), ExtendedKeyUsagePurpose::ClientAuth)
     }
 
+    /// A list of revoked certificates: with the server's on it, or with none.
+    pub(crate) fn revocation_list(&self, revoke_server: bool) -> Result<String> {
+        let about = || "cannot make a certificate revocation list".to_owned();
+        let server = RevokedCertParams {
+            serial_number: SerialNumber::from(SERVER_SERIAL),
+            revocation_time: date_time_ymd(2020, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let list = CertificateRevocationListParams {
+            this_update: date_time_ymd(2020, 1, 1),
+            next_update: date_time_ymd(4000, 1, 1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: revoke_server.then_some(server).into_iter().collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        list.signed_by(&self.issuer).and_then(|list| list.pem()).context(about)
+    }
+
     fn sign(
         &self,
         common_name: &str,
@@ -68,6 +92,9 @@ impl Authority {
         params.distinguished_name.push(DnType::CommonName, common_name);
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![usage];
+        if params.extended_key_usages == [ExtendedKeyUsagePurpose::ServerAuth] {
+            params.serial_number = Some(SerialNumber::from(SERVER_SERIAL));
+        }
         let key = KeyPair::generate().context(about)?;
         let certificate = params.signed_by(&key, &self.issuer).context(about)?.pem();
         Ok(Identity { certificate, key: key.serialize_pem() })

@@ -102,6 +102,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> BaseBackup<S> {
         let end = self.decoder.end()?;
         Ok((self.client, end))
     }
+
+    /// Gives the client back after an error that the server reported, such as that the backup was
+    /// cancelled, and that left the session usable: [`next`](Self::next) has given `None`, and
+    /// [`finish`](Self::finish) would tell the error. `None` after any other failure.
+    pub fn recover(self) -> Option<ReplicationClient<S>> {
+        self.client.connection.session().is_idle().then_some(self.client)
+    }
+
+    /// The error that the server has reported, if it has.
+    pub fn failure(&self) -> Option<&ServerError> {
+        self.decoder.failure()
+    }
 }
 
 /// Feeds the decoder with the next event.

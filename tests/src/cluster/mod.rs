@@ -12,6 +12,7 @@
 mod initialise;
 mod options;
 mod process;
+mod standby;
 
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
@@ -185,6 +186,17 @@ impl Cluster {
         write_private(&files.certificate, &identity.certificate)?;
         write_private(&files.key, &identity.key)?;
         Ok(files)
+    }
+
+    /// Writes a revocation list of the cluster's own authority, with the server's certificate on
+    /// it or with none.
+    pub fn revocation_list(&self, revoke_server: bool) -> Result<PathBuf> {
+        let authority =
+            self.authority.as_ref().context(|| "this cluster was made without TLS".to_owned())?;
+        let name = if revoke_server { "revoked.crl" } else { "harmless.crl" };
+        let path = self.base.path().join(name);
+        write_private(&path, &authority.revocation_list(revoke_server)?)?;
+        Ok(path)
     }
 
     /// A new directory that belongs to the server alone: for a tablespace, or another data

@@ -1,20 +1,28 @@
-//! The library's way to a server: every login method and every `sslmode`, on every major.
+//! The library's way to a server: every login method, what may be demanded of it, and refusals.
 
-use pgwire_stream::{AuthError, Config, Error, ReplicationClient, Result, TlsError};
+use std::path::Path;
+use std::time::Instant;
+
+use pgwire_stream::{AuthError, Config, Error, ReplicationClient, Result};
 use walrecv_tests::run::{ScenarioResult, Scenarios};
-use walrecv_tests::{Cluster, Installation, tools};
+use walrecv_tests::walrecv::{self, Walrecv};
+use walrecv_tests::{Cluster, Installation};
 
 use crate::runtime::block_on;
 
 pub(crate) fn register(scenarios: Scenarios) -> Scenarios {
     scenarios
         .every_major("library_logins", logins)
-        .every_major("library_sslmodes", sslmodes)
         .every_major("library_refusals", refusals)
+        .per_major("library_require_auth", &[10, 14, 18], require_auth)
+        .per_major("library_protocol_versions", &[10, 15, 18], protocol_versions)
+        .per_major("library_requirepeer", &[18], requirepeer)
+        .per_major("library_service_file", &[18], service_file)
+        .once("library_connect_timeout", connect_timeout)
 }
 
 /// Connects, asks who the server is, and leaves.
-fn visit(conninfo: &str) -> Result<()> {
+pub(crate) fn visit(conninfo: &str) -> Result<()> {
     let config: Config = conninfo.parse()?;
     block_on(async {
         let mut client = ReplicationClient::connect(&config).await?;
@@ -23,24 +31,40 @@ fn visit(conninfo: &str) -> Result<()> {
     })
 }
 
-fn logins(installation: &Installation) -> ScenarioResult {
+/// Roles with their passwords, and how the server has each of them log in.
+const LOGINS: [(&str, &str, &str); 4] = [
+    ("trusted", "x", "none"),
+    ("plain", "pässwörd", "password"),
+    ("old", "secret", "md5"),
+    ("scram", "secret", "scram-sha-256"),
+];
+
+fn cluster_with_every_login(
+    installation: &Installation,
+) -> Result<Cluster, walrecv_tests::Failure> {
     let cluster = Cluster::options(installation)
         .hba("host replication trusted 127.0.0.1/32 trust")
         .hba("host replication plain 127.0.0.1/32 password")
         .hba("host replication old 127.0.0.1/32 md5")
         .start()?;
-    cluster.create_role("trusted", "x", "REPLICATION")?;
-    cluster.create_role("plain", "pässwörd", "REPLICATION")?;
-    cluster.create_role("scram", "it's \\ secret", "REPLICATION")?;
-    cluster.execute("ALTER SYSTEM SET password_encryption = 'md5'")?;
-    cluster.reload()?;
-    cluster.wait_for("md5", |cluster| Ok(cluster.value("SHOW password_encryption")? == "md5"))?;
-    cluster.create_role("old", "secret", "REPLICATION")?;
+    for (user, password, method) in LOGINS {
+        let stored = if method == "md5" { "md5" } else { "scram-sha-256" };
+        let password = password.replace('\'', "''");
+        cluster.execute(&format!(
+            "SET password_encryption = '{stored}'; \
+             CREATE ROLE {user} LOGIN REPLICATION PASSWORD '{password}'"
+        ))?;
+    }
+    Ok(cluster)
+}
 
-    visit(&cluster.conninfo("trusted", ""))?;
-    visit(&cluster.conninfo("plain", "pässwörd"))?;
-    visit(&cluster.conninfo("old", "secret"))?;
-    visit(&cluster.conninfo("scram", r"'it\'s \\ secret'"))?;
+fn logins(installation: &Installation) -> ScenarioResult {
+    let cluster = cluster_with_every_login(installation)?;
+    cluster.create_role("quoted", "it's \\ secret", "REPLICATION")?;
+    for (user, password, _) in LOGINS {
+        visit(&cluster.conninfo(user, password))?;
+    }
+    visit(&cluster.conninfo("quoted", r"'it\'s \\ secret'"))?;
     visit(&cluster.superuser_conninfo())?;
 
     for (user, wrong) in [("plain", "x"), ("old", "x"), ("scram", "x")] {
@@ -50,100 +74,6 @@ fn logins(installation: &Installation) -> ScenarioResult {
     let unencrypted = format!("{} channel_binding=require", cluster.conninfo("plain", "x"));
     let error = visit(&unencrypted).unwrap_err();
     assert!(error.to_string().contains("channel binding is required"), "{error}");
-    Ok(())
-}
-
-fn sslmodes(installation: &Installation) -> ScenarioResult {
-    if !installation.has_tls() {
-        tools::missing("server with TLS", &format!("sslmode with {}", installation.name()));
-        return Ok(());
-    }
-    let cluster = Cluster::options(installation)
-        .tls()
-        .hba("hostssl replication sealed 127.0.0.1/32 scram-sha-256")
-        .hba("hostnossl replication sealed 127.0.0.1/32 reject")
-        .hba("hostnossl replication bare 127.0.0.1/32 scram-sha-256")
-        .hba("hostssl replication bare 127.0.0.1/32 reject")
-        .hba("hostssl replication certified 127.0.0.1/32 cert")
-        .start()?;
-    for role in ["sealed", "bare", "certified"] {
-        cluster.create_role(role, "secret", "REPLICATION")?;
-    }
-    let stranger = Cluster::options(installation).tls().create()?;
-    let conninfo = |host: &str, user: &str, options: &str| {
-        let port = cluster.port();
-        format!("host={host} port={port} user={user} password=secret {options}")
-    };
-    let ours = format!("sslrootcert={}", cluster.ca_certificate().display());
-    let theirs = format!("sslrootcert={}", stranger.ca_certificate().display());
-
-    // Who insists on TLS, and who insists on none, are both reached by the modes that may.
-    for (mode, sealed, bare) in [
-        ("disable", false, true),
-        ("allow", true, true),
-        ("prefer", true, true),
-        ("require", true, false),
-        ("verify-ca", true, false),
-        ("verify-full", true, false),
-    ] {
-        let options = format!("sslmode={mode} {ours}");
-        let visited = visit(&conninfo("localhost", "sealed", &options));
-        assert_eq!(visited.is_ok(), sealed, "{mode}: {visited:?}");
-        let visited = visit(&conninfo("localhost", "bare", &options));
-        assert_eq!(visited.is_ok(), bare, "{mode}: {visited:?}");
-    }
-
-    // What is verified, and what is not.
-    let elsewhere = conninfo("elsewhere", "sealed", "hostaddr=127.0.0.1");
-    visit(&format!("{elsewhere} sslmode=require"))?;
-    visit(&format!("{elsewhere} sslmode=verify-ca {ours}"))?;
-    for options in [
-        format!("{elsewhere} sslmode=verify-full {ours}"),
-        conninfo("localhost", "sealed", &format!("sslmode=verify-ca {theirs}")),
-        conninfo("localhost", "sealed", &format!("sslmode=verify-full {theirs}")),
-        // As in libpq: with a root certificate at hand, it is used.
-        conninfo("localhost", "sealed", &format!("sslmode=require {theirs}")),
-    ] {
-        let error = visit(&options).unwrap_err();
-        assert!(
-            is_tls(&error, |e| matches!(e, TlsError::Certificate { .. })),
-            "{options}: {error}"
-        );
-    }
-
-    let identity = cluster.client_certificate("certified")?;
-    let key =
-        format!("sslcert={} sslkey={}", identity.certificate.display(), identity.key.display());
-    let certified = conninfo("localhost", "certified", &format!("sslmode=verify-full {ours}"));
-    visit(&format!("{certified} {key}"))?;
-    assert!(visit(&certified).is_err(), "no certificate was needed");
-
-    // SCRAM bound to the certificate is there from 11 on.
-    let bound = conninfo(
-        "localhost",
-        "sealed",
-        &format!("sslmode=verify-full {ours} channel_binding=require"),
-    );
-    let visited = visit(&bound);
-    if installation.major >= 11 {
-        visited?;
-    } else {
-        let error = visited.unwrap_err();
-        assert!(
-            is_auth(&error, |e| matches!(e, AuthError::ChannelBindingUnavailable { .. })),
-            "{error}"
-        );
-    }
-
-    // A server without TLS.
-    let plain = Cluster::options(installation).start()?;
-    plain.create_role("sealed", "secret", "REPLICATION")?;
-    let there = |mode: &str| {
-        format!("host=127.0.0.1 port={} user=sealed password=secret sslmode={mode}", plain.port())
-    };
-    visit(&there("prefer"))?;
-    let error = visit(&there("require")).unwrap_err();
-    assert!(is_tls(&error, |e| matches!(e, TlsError::Refused { .. })), "{error}");
     Ok(())
 }
 
@@ -185,15 +115,114 @@ fn refusals(installation: &Installation) -> ScenarioResult {
     Ok(())
 }
 
-fn is_tls(error: &Error, matches: impl Fn(&TlsError) -> bool) -> bool {
-    last_cause(error, |cause| matches!(cause, Error::Tls(error) if matches(error)))
+fn require_auth(installation: &Installation) -> ScenarioResult {
+    let cluster = cluster_with_every_login(installation)?;
+    for (user, password, method) in LOGINS {
+        for required in ["none", "password", "md5", "scram-sha-256"] {
+            for (list, allowed) in [
+                (required.to_owned(), method == required),
+                (format!("!{required}"), method != required),
+                (format!("gss,{required}"), method == required),
+            ] {
+                let conninfo = format!("{} require_auth={list}", cluster.conninfo(user, password));
+                match visit(&conninfo) {
+                    Ok(()) => assert!(allowed, "{user} {list}"),
+                    Err(error) => {
+                        let expected =
+                            is_auth(&error, |e| matches!(e, AuthError::MethodNotAllowed { .. }));
+                        assert!(!allowed && expected, "{user} {list}: {error}");
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
-fn is_auth(error: &Error, matches: impl Fn(&AuthError) -> bool) -> bool {
+fn protocol_versions(installation: &Installation) -> ScenarioResult {
+    let cluster = Cluster::start_new(installation)?;
+    cluster.create_role("someone", "secret", "REPLICATION")?;
+    let secret = |options: &str| -> Result<usize> {
+        let config: Config =
+            format!("{} {options}", cluster.conninfo("someone", "secret")).parse()?;
+        block_on(async {
+            let mut client = ReplicationClient::connect(&config).await?;
+            client.identify_system().await?;
+            let length = client.cancel_key().map_or(0, |key| key.secret().len());
+            client.close().await?;
+            Ok(length)
+        })
+    };
+    let newest = if installation.major >= 18 { 32 } else { 4 };
+    assert_eq!(secret("")?, 4);
+    assert_eq!(secret("max_protocol_version=3.2")?, newest);
+    assert_eq!(secret("max_protocol_version=latest")?, newest);
+    match secret("min_protocol_version=3.2") {
+        Ok(length) => assert!(length == 32 && installation.major >= 18),
+        Err(error) => {
+            assert!(installation.major < 18, "{error}");
+            assert!(error.to_string().contains("3.2"), "{error}");
+        }
+    }
+    Ok(())
+}
+
+fn requirepeer(installation: &Installation) -> ScenarioResult {
+    let cluster = Cluster::start_new(installation)?;
+    let conninfo =
+        |account: &str| format!("{} requirepeer={account}", cluster.superuser_conninfo());
+    visit(&conninfo(&cluster.account().name))?;
+    let error = visit(&conninfo("somebody-else")).unwrap_err();
+    assert!(is_auth(&error, |e| matches!(e, AuthError::WrongPeer { .. })), "{error}");
+    // It is about Unix sockets alone.
+    cluster.create_role("someone", "secret", "REPLICATION")?;
+    visit(&format!("{} requirepeer=somebody-else", cluster.conninfo("someone", "secret")))?;
+    Ok(())
+}
+
+/// With the product's own binary, which can be given an environment.
+fn service_file(installation: &Installation) -> ScenarioResult {
+    let cluster = Cluster::start_new(installation)?;
+    cluster.create_role("someone", "secret", "REPLICATION")?;
+    let walrecv = Walrecv::new("[servers.main]\nconninfo = \"service=prod\"\n")?;
+    let file = walrecv.directory().join("services");
+    let text =
+        |port: u16| format!("[prod]\nhost=127.0.0.1\nport={port}\nuser=someone\npassword=secret\n");
+    let init = |variable: &str, value: &Path| -> ScenarioResult {
+        let mut command = walrecv.command(&["init", "main"])?;
+        walrecv::finish(command.env(variable, value).env("PGUSER", "nobody"))?.success()?;
+        Ok(())
+    };
+    std::fs::write(&file, text(cluster.port()))?;
+    init("PGSERVICEFILE", &file)?;
+    std::fs::rename(&file, walrecv.directory().join("pg_service.conf"))?;
+    init("PGSYSCONFDIR", walrecv.directory())?;
+
+    let mut command = walrecv.command(&["init", "main"])?;
+    let output = walrecv::finish(command.env("PGSYSCONFDIR", "/nonexistent"))?;
+    assert!(output.code != 0 && output.stderr.contains("service"), "{}", output.stderr);
+    Ok(())
+}
+
+fn connect_timeout() -> ScenarioResult {
+    // The system accepts for it, and nobody ever answers.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let conninfo = format!(
+        "host=127.0.0.1 port={} user=x sslmode=disable connect_timeout=1",
+        silent.local_addr()?.port()
+    );
+    let begin = Instant::now();
+    let error = visit(&conninfo).unwrap_err();
+    assert!(last_cause(&error, |cause| matches!(cause, Error::Timeout { .. })), "{error}");
+    assert!((1..10).contains(&begin.elapsed().as_secs()));
+    Ok(())
+}
+
+pub(crate) fn is_auth(error: &Error, matches: impl Fn(&AuthError) -> bool) -> bool {
     last_cause(error, |cause| matches!(cause, Error::Auth(error) if matches(error)))
 }
 
-fn last_cause(error: &Error, matches: impl Fn(&Error) -> bool) -> bool {
+pub(crate) fn last_cause(error: &Error, matches: impl Fn(&Error) -> bool) -> bool {
     match error {
         Error::Connect(attempts) => attempts.last().is_some_and(|attempt| matches(&attempt.cause)),
         error => matches(error),

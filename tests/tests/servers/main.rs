@@ -10,9 +10,12 @@ mod examples;
 mod full_path;
 mod harness;
 mod library_backup;
+mod library_cancel;
 mod library_commands;
 mod library_connect;
+mod library_hosts;
 mod library_stream;
+mod library_tls;
 mod library_wal;
 mod odd_places;
 mod runtime;
@@ -28,6 +31,9 @@ fn main() -> std::process::ExitCode {
         library_connect::register,
         library_commands::register,
         library_backup::register,
+        library_tls::register,
+        library_hosts::register,
+        library_cancel::register,
         library_stream::register,
         library_wal::register,
         examples::register,

@@ -176,7 +176,11 @@ pub(super) fn conninfo(given: &Given) -> Parsed<String> {
     if text.trim().is_empty() {
         return Err("must not be empty".into());
     }
-    let config: Config = text.parse().map_err(misspelt)?;
+    let config: Config = match text.parse() {
+        // Which options a service stands for is known when the service file is read.
+        Err(ConfigError::InvalidValue { key: "service", .. }) => return Ok(text),
+        parsed => parsed.map_err(misspelt)?,
+    };
     if config.password.is_some() && matches!(given.origin, Origin::Argument(_)) {
         return Err(Problem {
             text: "a password in an argument can be seen by every user of this machine, with `ps`"
