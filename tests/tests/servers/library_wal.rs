@@ -173,7 +173,9 @@ fn compare_with_waldump(
 
 /// Small transactions, a bulk load, full-page images, prepared transactions, logical messages
 /// larger than pages and segments, switches, and a crash.
-fn load(cluster: &mut Cluster) -> ScenarioResult {
+///
+/// Returns where a base backup began that ended meanwhile.
+fn load(cluster: &mut Cluster) -> walrecv_tests::Result<Lsn> {
     let mut session = cluster.session()?;
     session.query("CREATE TABLE small (id int PRIMARY KEY, t text)")?;
     for id in 0..200 {
@@ -200,23 +202,30 @@ fn load(cluster: &mut Cluster) -> ScenarioResult {
     session.query("SELECT pg_logical_emit_message(true, 'test', repeat('z', 2500000))")?;
     session.query("DELETE FROM bulk WHERE id % 2 = 0; TRUNCATE small; DROP TABLE small")?;
     session.query("VACUUM bulk")?;
+    let (begin, end) = if cluster.major() >= 15 {
+        ("pg_backup_start('b', true)", "pg_backup_stop(false)")
+    } else {
+        ("pg_start_backup('b', true, false)", "pg_stop_backup(false, false)")
+    };
+    let backup = session.value(&format!("SELECT {begin}"))?;
+    session.query(&format!("SELECT {end}"))?;
     drop(session);
     cluster.kill9()?;
     cluster.start()?;
     cluster.execute("INSERT INTO bulk SELECT g FROM generate_series(1, 5000) g")?;
-    Ok(())
+    Ok(backup.parse().expect("the position of the backup"))
 }
 
 fn valid(installation: &Installation) -> ScenarioResult {
     let mut cluster = start(installation)?;
     let options = options(&cluster, TimelineId::FIRST)?;
-    load(&mut cluster)?;
+    let backup = load(&mut cluster)?;
     let segments = archived(&cluster, TimelineId::FIRST, options.segment_size)?;
     let start = start_of(&segments);
     let (records, others) = judge(&options, start, &pieces(&segments));
     assert_eq!(unexplained(start, &records, &others), []);
     compare_with_waldump(&cluster, TimelineId::FIRST, &records)?;
-    contents_are_read(&cluster, &records)?;
+    contents_are_read(&cluster, &records, backup)?;
 
     // Each segment alone, and without knowing anything but the size of segments.
     let mut alone = 0;
@@ -270,15 +279,14 @@ async fn stream(
     stream.finish()?.0.close().await
 }
 
-fn contents_are_read(cluster: &Cluster, records: &[Record]) -> ScenarioResult {
+fn contents_are_read(cluster: &Cluster, records: &[Record], backup: Lsn) -> ScenarioResult {
     let contents: Vec<&Content> = records.iter().filter_map(|r| r.content.as_ref()).collect();
     let now = cluster.value("SELECT extract(epoch FROM now())::bigint")?.parse::<i64>().unwrap();
     let is_recent = |time: &pgwire_stream::PgTimestamp| {
         (now - 600..=now).contains(&(time.as_unix_micros() / 1_000_000))
     };
-    let next_xid = cluster.value("SELECT txid_current()")?.parse::<u64>().unwrap();
-    let (mut commits, mut aborts, mut points, mut switches, mut online) = (0, 0, 0, 0, 0);
-    let mut checkpoint_xids = Vec::new();
+    let (mut commits, mut aborts, mut switches, mut online) = (0, 0, 0, 0);
+    let (mut points, mut backups, mut checkpoints) = (0, 0, Vec::new());
     for content in contents {
         match content {
             Content::Commit { time } => {
@@ -297,8 +305,12 @@ fn contents_are_read(cluster: &Cluster, records: &[Record]) -> ScenarioResult {
                 let known = |record: &Record| record.start == *redo;
                 assert!(*shutdown || records.iter().any(known) || *redo < records[0].start);
                 assert_eq!(*timeline, 1);
-                checkpoint_xids.push(*next_xid);
+                checkpoints.push((*redo, *next_xid));
                 online += u32::from(!shutdown);
+            }
+            Content::BackupEnd { start } => {
+                assert_eq!(*start, backup);
+                backups += 1;
             }
             Content::Switch => switches += 1,
             Content::OverwriteContrecord { .. } => {}
@@ -306,11 +318,14 @@ fn contents_are_read(cluster: &Cluster, records: &[Record]) -> ScenarioResult {
         }
     }
     assert!(commits > 200 && aborts >= 2, "{commits} {aborts}");
-    assert_eq!(points, 1);
+    assert_eq!((points, backups), (1, 1));
     assert!(switches >= 2 && online >= 1, "{switches} {online}");
-    assert!(checkpoint_xids.is_sorted(), "{checkpoint_xids:?}");
-    let newest = checkpoint_xids.last().copied().unwrap_or_default();
-    assert!(newest > 300 && newest <= next_xid, "{checkpoint_xids:?} {next_xid}");
+    assert!(checkpoints.is_sorted(), "{checkpoints:?}");
+    // The server's own word on the last one.
+    let last = cluster.query("SELECT redo_lsn, next_xid FROM pg_control_checkpoint()")?;
+    let (epoch, xid) = last[0][1].split_once(':').expect("epoch and transaction");
+    let next_xid = epoch.parse::<u64>().unwrap() << 32 | xid.parse::<u64>().unwrap();
+    assert_eq!(checkpoints.last(), Some(&(last[0][0].parse().unwrap(), next_xid)));
     Ok(())
 }
 
