@@ -1,13 +1,9 @@
 //! The session over a byte stream: one thin loop, and no thought of its own.
 
-use std::future::poll_fn;
-use std::pin::{Pin, pin};
-use std::task::{Context, Poll, ready};
-
-use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::proto::{Credentials, Event, ProtocolRange, Session};
+use crate::wire::Wire;
 use crate::{Error, Misuse, Result};
 
 /// A [`Session`] and the stream that carries it.
@@ -15,16 +11,8 @@ use crate::{Error, Misuse, Result};
 /// Every async method is cancel-safe: what was received or is still to be sent stays in the
 /// buffers.
 pub struct Connection<S> {
-    stream: S,
+    wire: Wire<S>,
     session: Session,
-    input: BytesMut,
-    output: BytesMut,
-    /// Whether the stream may hold back bytes that it has accepted.
-    unflushed: bool,
-    /// Why nothing can be sent any more. It is told when all that was received has been read: a
-    /// server that closes the connection has often said why, which is worth more than "broken
-    /// pipe".
-    broken: Option<Error>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
@@ -38,11 +26,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         protocols: ProtocolRange,
         parameters: impl IntoIterator<Item = (&'a str, &'a str)>,
     ) -> Result<Self> {
-        let mut output = BytesMut::with_capacity(1024);
-        let session = Session::new(credentials, protocols, parameters, &mut output)?;
-        let input = BytesMut::with_capacity(8 << 10);
-        let mut connection =
-            Self { stream, session, input, output, unflushed: false, broken: None };
+        let mut wire = Wire::new(stream);
+        let session = Session::new(credentials, protocols, parameters, &mut wire.output)?;
+        let mut connection = Self { wire, session };
         loop {
             match connection.next_event().await? {
                 Event::Ready => return Ok(connection),
@@ -67,12 +53,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// How many bytes are queued that the server has not been sent yet.
     pub fn queued(&self) -> usize {
-        self.output.len()
+        self.wire.queued()
     }
 
     /// Whether something is queued or held back that the server has not been sent yet.
     pub fn has_output(&self) -> bool {
-        self.unflushed || !self.output.is_empty()
+        self.wire.has_output()
     }
 
     /// Queues a command; it is sent by the next [`next_event`](Self::next_event).
@@ -80,7 +66,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// # Errors
     /// If another command is going on, or the text contains a zero byte.
     pub fn query(&mut self, sql: &str) -> Result<(), Misuse> {
-        self.session.query(sql, &mut self.output)
+        self.session.query(sql, &mut self.wire.output)
     }
 
     /// Queues copy data.
@@ -88,7 +74,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// # Errors
     /// If the server is not listening to any, or they are too long for one message.
     pub fn copy_data(&mut self, data: &[u8]) -> Result<(), Misuse> {
-        self.session.copy_data(data, &mut self.output)
+        self.session.copy_data(data, &mut self.wire.output)
     }
 
     /// Queues the news that our side of a copy-in comes to no end.
@@ -96,7 +82,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// # Errors
     /// If there is no such copy, or the reason contains a zero byte.
     pub fn copy_fail(&mut self, reason: &str) -> Result<(), Misuse> {
-        self.session.copy_fail(reason, &mut self.output)
+        self.session.copy_fail(reason, &mut self.wire.output)
     }
 
     /// Queues the end of our side of a copy.
@@ -104,7 +90,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// # Errors
     /// If there is no such copy.
     pub fn copy_done(&mut self) -> Result<(), Misuse> {
-        self.session.copy_done(&mut self.output)
+        self.session.copy_done(&mut self.wire.output)
     }
 
     /// The next event that needs no waiting.
@@ -112,7 +98,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// # Errors
     /// If the server does not keep to the protocol.
     pub fn buffered_event(&mut self) -> Result<Option<Event>> {
-        self.session.handle(&mut self.input, &mut self.output)
+        self.session.handle(&mut self.wire.input, &mut self.wire.output)
     }
 
     /// The next event. Sends what is queued, and receives.
@@ -135,7 +121,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// # Errors
     /// If the connection fails or ends.
     pub async fn receive(&mut self) -> Result<()> {
-        match poll_fn(|cx| self.poll_exchange(cx)).await? {
+        match self.wire.receive().await? {
             0 => Err(Error::Closed { during: self.session.activity() }),
             _ => Ok(()),
         }
@@ -144,17 +130,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Sends all that is queued, or learns that nothing can be sent any more, which the next
     /// [`next_event`](Self::next_event) tells.
     pub async fn send(&mut self) {
-        poll_fn(|cx| self.poll_send(cx)).await;
+        self.wire.send().await;
     }
 
     /// Sends what the stream takes without waiting.
     pub async fn try_send(&mut self) {
-        let send = poll_fn(|cx| {
-            let _ = self.poll_send(cx);
-            Poll::Ready(())
-        });
-        // Nobody comes back for what a used-up budget leaves behind.
-        tokio::task::unconstrained(send).await;
+        self.wire.try_send().await;
     }
 
     /// Says goodbye and closes the stream.
@@ -162,54 +143,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// # Errors
     /// If the connection fails before the goodbye is sent.
     pub async fn close(mut self) -> Result<()> {
-        self.session.terminate(&mut self.output);
-        self.send().await;
-        if let Some(error) = self.broken {
-            return Err(error);
-        }
-        poll_fn(|cx| Pin::new(&mut self.stream).poll_shutdown(cx)).await?;
-        Ok(())
-    }
-
-    /// Sends what the stream takes, and receives what has come. The number of bytes received; 0 at
-    /// the end of the stream.
-    fn poll_exchange(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize>> {
-        let _ = self.poll_send(cx);
-        // The session has made room when it asked for more.
-        let received = pin!(self.stream.read_buf(&mut self.input)).poll(cx);
-        match (received, self.broken.take()) {
-            (Poll::Ready(Ok(count)), broken) if count > 0 => {
-                self.broken = broken;
-                Poll::Ready(Ok(count))
-            }
-            (_, Some(error)) => Poll::Ready(Err(error)),
-            (received, None) => received.map_err(Error::from),
-        }
-    }
-
-    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let result = ready!(self.poll_write_all(cx));
-        if let Err(error) = result {
-            self.output.clear();
-            self.unflushed = false;
-            self.broken = Some(error);
-        }
-        Poll::Ready(())
-    }
-
-    fn poll_write_all(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        while !self.output.is_empty() {
-            let count = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.output))?;
-            if count == 0 {
-                return Poll::Ready(Err(Error::Closed { during: self.session.activity() }));
-            }
-            self.output.advance(count);
-            self.unflushed = true;
-        }
-        if self.unflushed {
-            ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
-            self.unflushed = false;
-        }
-        Poll::Ready(Ok(()))
+        self.session.terminate(&mut self.wire.output);
+        self.wire.close().await
     }
 }

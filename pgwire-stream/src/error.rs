@@ -330,6 +330,18 @@ pub struct ServerError {
     pub context: Option<String>,
 }
 
+impl ServerError {
+    /// A report of this severity (`ERROR`, `FATAL`, …), SQLSTATE code and message.
+    pub fn new(severity: &str, code: &str, message: impl Into<String>) -> Self {
+        Self {
+            severity: severity.to_owned(),
+            code: SqlState::new(code),
+            message: message.into(),
+            ..Self::default()
+        }
+    }
+}
+
 impl fmt::Display for ServerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "the server says: {}: {}", self.severity, self.message)?;

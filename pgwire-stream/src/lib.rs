@@ -122,6 +122,7 @@
 //! | `tls` | yes | TLS by rustls, channel binding |
 //! | `aws-lc-rs`, `ring` | `aws-lc-rs` | the cryptography that TLS uses; one is needed, neither becomes the process's default |
 //! | `native-certs` | yes | `sslrootcert=system` |
+//! | `server` | no | [`proto`]'s server end and, with `tokio`, `server`: a PostgreSQL of one's own, for tests, proxies and to serve replication |
 //! | `manifest` | no | `manifest`: reading, writing and verifying `backup_manifest` |
 //! | `tokio-rt` | no | `spawn_wal_stream`: a stream in a task of its own, with a queue bounded in bytes |
 //! | `serde` | no | `Serialize` and `Deserialize` for the values |
@@ -153,6 +154,8 @@ mod relation;
 mod scripted;
 mod segment;
 mod serde_text;
+#[cfg(all(feature = "server", feature = "tokio"))]
+pub mod server;
 mod system;
 pub mod tablespace_map;
 mod timeline;
@@ -161,6 +164,8 @@ mod timestamp;
 mod tls;
 mod version;
 pub mod wal;
+#[cfg(feature = "tokio")]
+mod wire;
 
 #[cfg(feature = "tokio")]
 pub use client::{

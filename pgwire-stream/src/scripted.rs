@@ -1,8 +1,11 @@
-//! The server's side of the protocol, for tests that hold its end of the line.
+//! What a server says, as bytes, for tests that hold its end of the line.
 
-use bytes::BufMut;
+use bytes::{BufMut, BytesMut};
 
-/// A message of the server.
+use crate::ServerError;
+use crate::proto::{BackendMessage, Columns, Row, TransactionStatus, encode_copy_data};
+
+/// A message of any type, well formed or not.
 pub(crate) fn message(tag: u8, body: &[u8]) -> Vec<u8> {
     let mut bytes = vec![tag];
     bytes.put_u32(body.len() as u32 + 4);
@@ -10,57 +13,60 @@ pub(crate) fn message(tag: u8, body: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// A message as the server's end encodes it.
+pub(crate) fn said(message: &BackendMessage) -> Vec<u8> {
+    let mut out = BytesMut::new();
+    message.encode(&mut out).unwrap();
+    out.to_vec()
+}
+
 pub(crate) fn authentication(code: u32, payload: &[u8]) -> Vec<u8> {
     message(b'R', &[&code.to_be_bytes(), payload].concat())
 }
 
 pub(crate) fn parameter(name: &str, value: &str) -> Vec<u8> {
-    message(b'S', format!("{name}\0{value}\0").as_bytes())
+    let (name, value) = (name.to_owned(), value.to_owned());
+    said(&BackendMessage::ParameterStatus { name, value })
 }
 
 pub(crate) fn columns(names: &[&str]) -> Vec<u8> {
-    let mut body = (names.len() as u16).to_be_bytes().to_vec();
-    for name in names {
-        body.extend(name.as_bytes());
-        body.extend([0; 19]);
-    }
-    message(b'T', &body)
+    said(&BackendMessage::RowDescription(Columns::of_text(names)))
 }
 
 pub(crate) fn row(values: &[Option<&str>]) -> Vec<u8> {
-    let mut body = (values.len() as u16).to_be_bytes().to_vec();
-    for value in values {
-        match value {
-            Some(value) => {
-                body.put_u32(value.len() as u32);
-                body.extend(value.as_bytes());
-            }
-            None => body.put_i32(-1),
-        }
-    }
-    message(b'D', &body)
+    said(&BackendMessage::DataRow(Row::of_text(values)))
 }
 
 pub(crate) fn complete(tag: &str) -> Vec<u8> {
-    message(b'C', format!("{tag}\0").as_bytes())
+    said(&BackendMessage::CommandComplete(tag.to_owned()))
 }
 
 pub(crate) fn report(tag: u8, severity: &str, code: &str, text: &str) -> Vec<u8> {
-    message(tag, format!("S{severity}\0V{severity}\0C{code}\0M{text}\0\0").as_bytes())
+    let report = ServerError::new(severity, code, text);
+    said(&match tag {
+        b'E' => BackendMessage::ErrorResponse(report),
+        _ => BackendMessage::NoticeResponse(report),
+    })
 }
 
 pub(crate) fn copy_response(tag: u8) -> Vec<u8> {
-    message(tag, &[0, 0, 0])
+    said(&match tag {
+        b'G' => BackendMessage::CopyInResponse,
+        b'H' => BackendMessage::CopyOutResponse,
+        _ => BackendMessage::CopyBothResponse,
+    })
 }
 
 pub(crate) fn copy_data(payload: &[u8]) -> Vec<u8> {
-    message(b'd', payload)
+    let mut out = BytesMut::new();
+    encode_copy_data(payload, &mut out).unwrap();
+    out.to_vec()
 }
 
 pub(crate) fn copy_done() -> Vec<u8> {
-    message(b'c', b"")
+    said(&BackendMessage::CopyDone)
 }
 
 pub(crate) fn ready() -> Vec<u8> {
-    message(b'Z', b"I")
+    said(&BackendMessage::ReadyForQuery(TransactionStatus::Idle))
 }

@@ -19,6 +19,8 @@ mod frontend;
 mod protocol_version;
 mod report;
 mod rows;
+#[cfg(feature = "server")]
+mod server;
 mod session;
 mod wal;
 
@@ -42,6 +44,10 @@ pub use frontend::{
 };
 pub use protocol_version::{ProtocolRange, ProtocolVersion};
 pub use rows::{Column, Columns, ResultSet, Row};
+#[cfg(all(feature = "server", feature = "tokio"))]
+pub(crate) use server::random;
+#[cfg(feature = "server")]
+pub use server::{Authentication, Replication, ScramVerifier, ServerEvent, ServerSession, Startup};
 pub use session::{Event, Session};
 pub use wal::{
     CopyBothMessage, HotStandbyFeedback, Keepalive, PrimaryStatus, StandbyMessage, StandbyStatus,

@@ -5,6 +5,8 @@ mod layers;
 mod login;
 mod messages;
 mod require_auth;
+#[cfg(feature = "server")]
+mod server;
 mod session;
 
 use bytes::{Bytes, BytesMut};
