@@ -48,7 +48,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// The stream that carries it.
     pub fn stream(&self) -> &S {
-        &self.stream
+        self.wire.stream()
     }
 
     /// How many bytes are queued that the server has not been sent yet.

@@ -35,6 +35,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         Self { stream, input, output, unflushed: false, broken: None }
     }
 
+    pub(crate) fn stream(&self) -> &S {
+        &self.stream
+    }
+
     /// The stream, when both buffers are empty.
     #[cfg(feature = "server")]
     pub(crate) fn into_stream(self) -> S {
