@@ -14,6 +14,7 @@ mod library_cancel;
 mod library_commands;
 mod library_connect;
 mod library_hosts;
+mod library_server;
 mod library_stream;
 mod library_tls;
 mod library_wal;
@@ -34,6 +35,7 @@ fn main() -> std::process::ExitCode {
         library_tls::register,
         library_hosts::register,
         library_cancel::register,
+        library_server::register,
         library_stream::register,
         library_wal::register,
         examples::register,
