@@ -29,6 +29,8 @@ pub use authentication_request::AuthenticationRequest;
 pub use backend::{BackendMessage, BackendPhase, TransactionStatus};
 pub use backup::{Archive, BackupDecoder, BackupEnd, BackupEvent, BackupStart, BackupTablespace};
 pub use cancel::{CANCEL_SECRET, CancelKey};
+#[cfg(feature = "server")]
+pub use command::CommandSyntaxError;
 pub use command::{
     AlterSlot, BackupTarget, BaseBackupOptions, Command, CompressionMethod, DropSlot, LogicalSlot,
     ManifestChecksums, PhysicalSlot, ServerCompression, Snapshot, StartLogical, StartReplication,

@@ -4,10 +4,10 @@ use super::grammar;
 use crate::{Error, Feature, Misuse, ServerVersion, Unsupported};
 
 /// The rates that a server accepts, in kB/s (`MAX_RATE_LOWER`, `MAX_RATE_UPPER`).
-const RATES: std::ops::RangeInclusive<u32> = 32..=1_048_576;
+pub(super) const RATES: std::ops::RangeInclusive<u32> = 32..=1_048_576;
 
 /// The longest label (`MAXPGPATH`).
-const MAX_LABEL: usize = 1024;
+pub(super) const MAX_LABEL: usize = 1024;
 
 /// The checksum that a manifest has for each file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,6 +28,10 @@ pub enum ManifestChecksums {
 }
 
 impl ManifestChecksums {
+    #[cfg(feature = "server")]
+    pub(super) const ALL: [Self; 6] =
+        [Self::None, Self::Crc32c, Self::Sha224, Self::Sha256, Self::Sha384, Self::Sha512];
+
     /// The name in commands and manifests.
     pub fn name(self) -> &'static str {
         match self {
@@ -54,6 +58,9 @@ pub enum CompressionMethod {
 }
 
 impl CompressionMethod {
+    #[cfg(feature = "server")]
+    pub(super) const ALL: [Self; 3] = [Self::Gzip, Self::Lz4, Self::Zstd];
+
     /// The name in commands.
     pub fn name(self) -> &'static str {
         match self {

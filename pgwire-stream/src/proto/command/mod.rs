@@ -9,12 +9,22 @@
 
 mod base_backup;
 mod grammar;
+#[cfg(feature = "server")]
+mod option_list;
+#[cfg(feature = "server")]
+mod parse;
+#[cfg(feature = "server")]
+mod parse_base_backup;
 mod replication;
+#[cfg(feature = "server")]
+mod scan;
 mod slot;
 
 pub use base_backup::{
     BackupTarget, BaseBackupOptions, CompressionMethod, ManifestChecksums, ServerCompression,
 };
+#[cfg(feature = "server")]
+pub use parse::CommandSyntaxError;
 pub use replication::{StartLogical, StartReplication};
 pub use slot::{AlterSlot, DropSlot, LogicalSlot, PhysicalSlot, Snapshot};
 

@@ -1,3 +1,8 @@
+//! What is sent, and that it is read as it was meant.
+
+#[cfg(feature = "server")]
+mod parse;
+
 use super::*;
 use crate::Unsupported;
 
