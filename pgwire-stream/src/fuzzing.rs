@@ -12,6 +12,7 @@ mod session;
 mod steps;
 mod wal;
 
+pub use crate::config::fuzzing::{conninfo_keywords, conninfo_pairs};
 pub use backup::backup;
 pub use config::{conninfo, passfile, service_file, uri};
 pub use files::{backup_label, control_file, history, incremental_file, manifest, tablespace_map};
