@@ -82,9 +82,10 @@ static LAYOUTS: [Layout; 7] = [
     V12,
     // 18: the signedness of char.
     Layout { versions: &[1800], crc: 292, ..V12 },
-    // 19, its betas and its release candidate.
+    // 19, its betas and its release candidate: before the state of the checksums stands the one
+    // that `initdb` gave them.
     V19,
-    Layout { versions: &[1905], crc: 308, ..V19 },
+    Layout { versions: &[1905], data_checksums: 268, crc: 308, ..V19 },
 ];
 
 impl Layout {

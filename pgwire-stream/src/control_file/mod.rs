@@ -29,7 +29,7 @@ pub const FILE_NAME: &str = "global/pg_control";
 pub struct ControlFile {
     /// The identifier of the cluster.
     pub system_id: SystemId,
-    /// The version of the file's format, such as 1300.
+    /// The version of the file's format, such as 1700.
     pub control_version: u32,
     /// The version of the system catalogs, such as 202406281: a part of the names of the
     /// directories in tablespaces.

@@ -13,6 +13,7 @@ mod library_backup;
 mod library_cancel;
 mod library_commands;
 mod library_connect;
+mod library_formats;
 mod library_hosts;
 mod library_server;
 mod library_stream;
@@ -36,6 +37,7 @@ fn main() -> std::process::ExitCode {
         library_hosts::register,
         library_cancel::register,
         library_server::register,
+        library_formats::register,
         library_stream::register,
         library_wal::register,
         examples::register,
