@@ -64,8 +64,9 @@ impl PartialRecord {
 
 /// Copies as much of `from` as fits behind the first `len` bytes of `to`, and counts it.
 pub(super) fn append(to: &mut [u8], len: &mut usize, from: &[u8]) {
-    for (to, from) in to.iter_mut().skip(*len).zip(from) {
-        *to = *from;
-        *len += 1;
-    }
+    let (_, room) = to.split_at_mut((*len).min(to.len()));
+    let fits = from.len().min(room.len());
+    let ((room, _), (from, _)) = (room.split_at_mut(fits), from.split_at(fits));
+    room.copy_from_slice(from);
+    *len += fits;
 }

@@ -68,6 +68,11 @@ fn of_how_a_page_goes_on() {
         told(SECOND_PAGE + 2, &[0x4, 0, 1, 0, 0, 0]).1,
         WalDamage::PageContradiction { info: 0x4, remaining }
     );
+    // A record cannot both go on and have been given up.
+    assert_eq!(
+        told(SECOND_PAGE + 2, &[0xD]),
+        (page, WalDamage::PageContradiction { info: 0xD, remaining })
+    );
     // The record's own length was wrong.
     let offset = (record.start.as_u64() - start) as usize;
     let wrong = (record.header.total_len + 8).to_le_bytes();
