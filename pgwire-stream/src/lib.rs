@@ -1,12 +1,13 @@
 //! PostgreSQL's streaming-replication protocol: identify a server, keep its WAL with a slot, stream
-//! it without gaps across timelines, and take base backups, from every server from 10 on.
+//! it without gaps across timelines, take base backups, and check what was received, for every
+//! server from 10 on.
 //!
 //! It speaks to the server alone, over one connection of a role with `REPLICATION`. No libpq, no
 //! PostgreSQL programs, no `unsafe`.
 //!
-//! # Layers
+//! # The picture
 //!
-//! Each can be used alone, and is built only on those below it.
+//! Each layer can be used alone, and is built only on those below it.
 //!
 //! ```text
 //!  Config ──connect──▶ ReplicationClient ──start_replication──▶ WalStream ──finish──▶ client, StreamEnd
@@ -18,6 +19,7 @@
 //!  ──────────────────────────────────────────────────────────────────────────────────────────────
 //!  proto             the conversation as a value: no sockets, no clocks, no runtime
 //!  ──────────────────────────────────────────────────────────────────────────────────────────────
+//!  wal, manifest, backup_label, tablespace_map, control_file, incremental    formats
 //!  Lsn, TimelineId, TimelineHistory, SegmentName, ServerVersion, …           values
 //! ```
 //!
@@ -61,6 +63,11 @@
 //! What cannot be stored at once is waited for inside [`WalStream::hold`], which reads nothing more
 //! and keeps the session alive.
 //!
+//! The [recipes](manual::recipes) go on from here: a whole archiver in forty lines, being a
+//! synchronous standby, incremental backups, cancelling, TLS of one's own, a scripted server for
+//! tests. [What proves it](manual::capabilities) lists what the library can do, and the test that
+//! shows each of it.
+//!
 //! # A base backup
 //!
 //! ```no_run
@@ -87,10 +94,20 @@
 //! * It stores nothing, and never reports anything as durable by itself: that is
 //!   [`Progress::flushed`], and the caller's word.
 //! * It does not reconnect. [`Error::advice`] says whether trying again can help.
-//! * It does not decode WAL records, and streams physically only.
-//! * It starts no tasks and no timers of its own: whatever happens, happens inside the future that
-//!   is awaited. A stream that is neither in `next` nor in `hold` is silent, and the server closes
-//!   the connection after its `wal_sender_timeout`.
+//! * It checks WAL ([`wal`]) but does not decode what its records mean, nor what an output plugin
+//!   writes: that comes as bytes.
+//! * It starts no tasks and no timers of its own, but for [`spawn_wal_stream`]: whatever happens,
+//!   happens inside the future that is awaited. A stream that is neither in `next` nor in `hold` is
+//!   silent, and the server closes the connection after its `wal_sender_timeout`.
+//! * It does not speak Kerberos (GSSAPI, SSPI) or OAuth.
+//!
+//! # Errors
+//!
+//! An [`Error`] says whose fault it is: a [refusal](Error::Server) is the server's decision,
+//! a [violation](Error::Violation) or [malformed bytes](Error::Decode) its mistake,
+//! [misuse](Error::Misuse) ours. What a server is too old for is
+//! [unsupported](Error::Unsupported), and said before anything is sent. [`Error::advice`] is what a
+//! supervisor needs: try again, after an operator has done something, or never.
 //!
 //! # Cancel safety
 //!
@@ -99,7 +116,7 @@
 //!
 //! | Dropped | What happens |
 //! |---|---|
-//! | [`WalStream::next`], [`BaseBackup::next`] | Nothing is lost; call it again. |
+//! | [`WalStream::next`], [`BaseBackup::next`], [`SpawnedWalStream::next`] | Nothing is lost; call it again. |
 //! | [`WalStream::hold`] | As with its future; the pause ends with the next call of `next`. |
 //! | a command of a [`ReplicationClient`] | It may have been executed. The next command first reads the rest of its answer. |
 //! | [`start_replication`](ReplicationClient::start_replication), [`base_backup`](ReplicationClient::base_backup), [`connect`](ReplicationClient::connect) | The connection is closed. |
@@ -122,12 +139,21 @@
 //! | `tls` | yes | TLS by rustls, channel binding |
 //! | `aws-lc-rs`, `ring` | `aws-lc-rs` | the cryptography that TLS uses; one is needed, neither becomes the process's default |
 //! | `native-certs` | yes | `sslrootcert=system` |
-//! | `server` | no | [`proto`]'s server end and, with `tokio`, `server`: a PostgreSQL of one's own, for tests, proxies and to serve replication |
-//! | `manifest` | no | `manifest`: reading, writing and verifying `backup_manifest` |
-//! | `tokio-rt` | no | `spawn_wal_stream`: a stream in a task of its own, with a queue bounded in bytes |
+//! | `manifest` | no | [`manifest`]: reading, writing and verifying `backup_manifest` |
+//! | `server` | no | the server's end in [`proto`] and, with `tokio`, [`server`]: a PostgreSQL of one's own, for tests, proxies and to serve replication |
+//! | `tokio-rt` | no | [`spawn_wal_stream`]: a stream in a task of its own, with a queue bounded in bytes |
 //! | `serde` | no | `Serialize` and `Deserialize` for the values |
 //!
-//! Without any there are the values, [`Config`] and [`proto`].
+//! Without any there are the values, the formats, [`Config`] and [`proto`], and no tokio among the
+//! dependencies.
+//!
+//! Rust 1.89 or newer is needed. A newer one will only be asked for with a new minor version.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+// The documentation speaks of everything; what is left out of a build has no page to link to.
+#![cfg_attr(
+    not(all(feature = "tls", feature = "manifest", feature = "server", feature = "tokio-rt")),
+    allow(rustdoc::broken_intra_doc_links)
+)]
 #![forbid(unsafe_code)]
 
 mod account;
@@ -146,6 +172,8 @@ pub mod incremental;
 mod lsn;
 #[cfg(feature = "manifest")]
 pub mod manifest;
+#[cfg(any(doc, doctest))]
+pub mod manual;
 #[cfg(feature = "tokio")]
 mod net;
 pub mod proto;

@@ -1,5 +1,6 @@
 //! Replays the seeds of the fuzz targets, whole and damaged, so that the targets never rot.
 
+#![cfg(feature = "fuzzing")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
 use std::collections::BTreeMap;

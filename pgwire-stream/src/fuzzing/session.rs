@@ -20,7 +20,7 @@ pub(super) const GREETING: &[u8] =
 /// What a buffer may have of room beyond the message that it waits for.
 const SPARE: usize = 1 << 20;
 
-/// A transcript, see [`Step`]. The first byte chooses whether the login is behind us, and which
+/// A transcript, see `Step`. The first byte chooses whether the login is behind us, and which
 /// limits of time hold.
 ///
 /// Asserted: no panic, buffers stay within the limits, a failure stays one, reports come to an end,

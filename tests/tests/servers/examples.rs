@@ -10,13 +10,14 @@ use pgwire_stream::{Lsn, WalFileName};
 use tempfile::TempDir;
 use walrecv_tests::cluster::{SUPERUSER, SUPERUSER_PASSWORD};
 use walrecv_tests::run::{ScenarioResult, Scenarios};
-use walrecv_tests::{Cluster, Installation, Result, program, tools};
+use walrecv_tests::{Cluster, Context, Installation, Result, program, tools};
 
 pub(crate) fn register(scenarios: Scenarios) -> Scenarios {
     scenarios
         .per_major("example_identify_system", &[10, 18], identify_system)
         .per_major("example_receive_wal", &[10, 18], receive_wal)
         .per_major("example_base_backup", &[13, 18], base_backup)
+        .per_major("example_verify_backup", &[13, 18], verify_backup)
         .per_major("example_follow_promotion", &[18], follow_promotion)
         .per_major("example_custom_transport", &[18], custom_transport)
         .per_major("example_blocking_session", &[18], blocking_session)
@@ -148,19 +149,42 @@ fn compared(cluster: &Cluster, directory: &Path) -> Result<usize, Box<dyn std::e
     Ok(compared)
 }
 
-fn base_backup(installation: &Installation) -> ScenarioResult {
+/// Takes a backup with the example, and unpacks it below the directory.
+fn unpacked_backup(installation: &Installation, directory: &Path) -> Result<PathBuf> {
     let cluster = Cluster::options(installation).data_checksums().start()?;
     cluster.execute("CREATE TABLE kept AS SELECT generate_series(1, 10000) n")?;
-    let directory = tempfile::tempdir()?;
-    let backup = directory.path().join("backup");
+    let backup = directory.join("backup");
     program::run(&mut example(
         "base_backup",
         &[&cluster.superuser_conninfo(), &backup.to_string_lossy()],
     )?)?;
-    let unpacked = directory.path().join("unpacked");
+    let unpacked = directory.join("unpacked");
     tools::unpack(&backup.join("base.tar"), &unpacked)?;
-    fs::copy(backup.join("backup_manifest"), unpacked.join("backup_manifest"))?;
+    fs::copy(backup.join("backup_manifest"), unpacked.join("backup_manifest"))
+        .context(|| "cannot copy the manifest".to_owned())?;
+    Ok(unpacked)
+}
+
+fn base_backup(installation: &Installation) -> ScenarioResult {
+    let directory = tempfile::tempdir()?;
+    let unpacked = unpacked_backup(installation, directory.path())?;
     tools::verify_backup(installation.major, &unpacked, None)?;
+    Ok(())
+}
+
+/// A backup is whole until a byte of it is changed.
+fn verify_backup(installation: &Installation) -> ScenarioResult {
+    let directory = tempfile::tempdir()?;
+    let unpacked = unpacked_backup(installation, directory.path())?;
+    let verify = || program::output(&mut example("verify_backup", &[&unpacked.to_string_lossy()])?);
+    let whole = verify()?;
+    let said = String::from_utf8_lossy(&whole.stdout).into_owned();
+    assert!(whole.status.success() && said.contains("needs WAL of timeline 1"), "{whole:?}");
+
+    fs::write(unpacked.join("PG_VERSION"), "9.6\n")?;
+    let damaged = verify()?;
+    let said = String::from_utf8_lossy(&damaged.stdout).into_owned();
+    assert!(!damaged.status.success() && said.contains("PG_VERSION"), "{damaged:?}");
     Ok(())
 }
 

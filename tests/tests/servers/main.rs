@@ -3,6 +3,7 @@
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 
 mod bad_input;
+mod capabilities;
 mod commands;
 mod crashes;
 mod disturbed_backups;
@@ -41,6 +42,7 @@ fn main() -> std::process::ExitCode {
         library_stream::register,
         library_wal::register,
         examples::register,
+        capabilities::register,
         full_path::register,
         targets::register,
         crashes::register,

@@ -87,8 +87,11 @@ fn steps(arguments: &Arguments) -> Result<Vec<Step>> {
             "unit and documentation tests",
             &["test", "--workspace", "--exclude", "walrecv-tests", "--no-fail-fast"],
         )
-        // The seeds of the fuzz targets are replayed, too.
-        .arguments(&["--features", "pgwire-stream/fuzzing"]),
+        // All that a test needs; `fuzzing` replays the seeds of the fuzz targets.
+        .arguments(&[
+            "--features",
+            "pgwire-stream/fuzzing,pgwire-stream/serde,pgwire-stream/tokio-rt",
+        ]),
         system_tests,
         Step::cargo(
             "documentation of the library",
