@@ -178,8 +178,6 @@ pub mod manual;
 mod net;
 pub mod proto;
 mod relation;
-#[cfg(test)]
-mod scripted;
 mod segment;
 mod serde_text;
 #[cfg(all(feature = "server", feature = "tokio"))]

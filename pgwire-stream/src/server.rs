@@ -39,11 +39,13 @@
 //! # }
 //! ```
 
+use std::io;
+
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::proto::{
     Authentication, BackendMessage, CancelKey, Columns, ProtocolVersion, Row, ServerEvent,
-    ServerSession, TransactionStatus, random,
+    ServerSession, TransactionStatus,
 };
 use crate::wire::Wire;
 use crate::{Error, Misuse, Result};
@@ -98,7 +100,8 @@ pub struct ServerConnection<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> ServerConnection<S> {
     /// Lets a client in, as the options say. TLS is declined; [`new`](Self::new) leaves it, and
-    /// who is asked for what, to the caller.
+    /// who is asked for what, to the caller. There is no limit of time: a server that strangers can
+    /// reach needs one around this.
     ///
     /// # Errors
     /// If the client cannot prove who it is, leaves, or does not speak the protocol.
@@ -116,7 +119,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerConnection<S> {
                     connection.begin(&options).await?;
                     return Ok(Accepted::Session(connection));
                 }
-                _ => return Err(Error::Closed { during: connection.session.activity() }),
+                _ => return Err(connection.client_left()),
             }
         }
     }
@@ -169,7 +172,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerConnection<S> {
             Some(_) => Ok(()),
             None => match self.next_event().await? {
                 ServerEvent::Authenticated => Ok(()),
-                _ => Err(Error::Closed { during: self.session.activity() }),
+                _ => Err(self.client_left()),
             },
         }
     }
@@ -184,21 +187,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerConnection<S> {
             self.say(&BackendMessage::ParameterStatus { name, value })?;
         }
         let key = match &options.cancel_key {
-            Some(key) => Some(key.clone()),
-            None => self.random_key()?,
+            Some(key) => key.clone(),
+            None => CancelKey::random(self.session.protocol_version())?,
         };
-        self.say(&BackendMessage::BackendKeyData(key))?;
+        self.say(&BackendMessage::BackendKeyData(Some(key)))?;
         self.say(&BackendMessage::ReadyForQuery(TransactionStatus::Idle))?;
         self.wire.flush().await
-    }
-
-    fn random_key(&self) -> Result<Option<CancelKey>> {
-        // Not negative, as process numbers are not.
-        let process = i32::from_be_bytes(random()?) & i32::MAX;
-        let length = if self.session.protocol_version() < ProtocolVersion::V3_2 { 4 } else { 32 };
-        let mut secret = random::<32>()?.to_vec();
-        secret.truncate(length);
-        Ok(CancelKey::new(process, secret))
     }
 
     /// Queues a message; it is sent by the next [`next_event`](Self::next_event) or
@@ -256,7 +250,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerConnection<S> {
     ///
     /// # Errors
     /// If the connection fails, or ends within a command; if the client does not keep to the
-    /// protocol, of which it has been told then; [`Misuse`] if it is not the client's turn.
+    /// protocol, of which it has been told then; [`Misuse`] if it is not the client's turn, or the
+    /// session is over.
     pub async fn next_event(&mut self) -> Result<ServerEvent> {
         loop {
             let Wire { input, output, .. } = &mut self.wire;
@@ -268,6 +263,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerConnection<S> {
                     self.wire.send().await;
                     return Err(error);
                 }
+            }
+            if self.session.is_over() {
+                return Err(Misuse::Failed.into());
             }
             if !self.session.wants_input() {
                 return Err(Misuse::Argument("it is the server's turn to speak").into());
@@ -282,7 +280,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerConnection<S> {
         if self.session.is_idle() && self.wire.input.is_empty() {
             return Ok(ServerEvent::Terminate);
         }
-        Err(Error::Closed { during: self.session.activity() })
+        Err(self.client_left())
+    }
+
+    fn client_left(&self) -> Error {
+        let problem = format!("the client left while we were {}", self.session.activity());
+        io::Error::new(io::ErrorKind::UnexpectedEof, problem).into()
     }
 
     /// Sends what is queued and closes the stream.

@@ -7,6 +7,11 @@ use std::ops::RangeInclusive;
 
 use bytes::Bytes;
 
+#[cfg(feature = "server")]
+use super::{ProtocolVersion, server::random};
+#[cfg(feature = "server")]
+use crate::Error;
+
 /// How long a cancel key's secret may be: 4 bytes in protocol 3.0; up to 256 in 3.2, where servers
 /// send 32.
 pub const CANCEL_SECRET: RangeInclusive<usize> = 4..=256;
@@ -23,6 +28,20 @@ impl CancelKey {
     pub fn new(process: i32, secret: impl Into<Bytes>) -> Option<Self> {
         let secret = secret.into();
         CANCEL_SECRET.contains(&secret.len()).then_some(Self { process, secret })
+    }
+
+    /// A key that nobody can guess, as long as the protocol allows servers of today to make it: 4
+    /// bytes, and 32 from 3.2 on.
+    ///
+    /// # Errors
+    /// If the operating system has no randomness.
+    #[cfg(feature = "server")]
+    pub fn random(protocol: ProtocolVersion) -> Result<Self, Error> {
+        let length = if protocol < ProtocolVersion::V3_2 { 4 } else { 32 };
+        // Not negative, as process numbers are not.
+        let process = i32::from_be_bytes(random()?) & i32::MAX;
+        let secret = Bytes::copy_from_slice(&random::<32>()?).slice(..length);
+        Ok(Self { process, secret })
     }
 
     /// The server process, which `pg_stat_activity` names by this number. Poolers make numbers up;

@@ -1,7 +1,8 @@
 //! The protocol as a value: bytes and time go in; bytes, events and deadlines come out.
 //!
-//! Nothing here knows sockets, TLS, files, clocks or a runtime. [`Session`] is the conversation;
-//! the other modules are what is said in it. Whoever drives it owns the buffers: payloads are
+//! Nothing here knows sockets, TLS, files, clocks or a runtime. [`Session`] is the conversation, and
+//! `ServerSession` (with the feature `server`) its other end; [`FrontendMessage`] and
+//! [`BackendMessage`] are what is said in it. Whoever drives it owns the buffers: payloads are
 //! slices of the input buffer and are never copied.
 //!
 //! Follows "Frontend/Backend Protocol" and "Streaming Replication Protocol" in PostgreSQL's
@@ -46,8 +47,6 @@ pub use frontend::{
 };
 pub use protocol_version::{ProtocolRange, ProtocolVersion};
 pub use rows::{Column, Columns, ResultSet, Row};
-#[cfg(all(feature = "server", feature = "tokio"))]
-pub(crate) use server::random;
 #[cfg(feature = "server")]
 pub use server::{Authentication, Replication, ScramVerifier, ServerEvent, ServerSession, Startup};
 pub use session::{Event, Session};
@@ -57,4 +56,4 @@ pub use wal::{
 };
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -87,14 +87,21 @@ pub(super) struct Negotiation {
 impl Negotiation {
     /// # Errors
     /// If the range is empty, or has versions that never existed.
-    pub(super) fn new(range: ProtocolRange, options: Vec<String>) -> Result<Self, Misuse> {
+    pub(super) fn new(range: ProtocolRange) -> Result<Self, Misuse> {
         let exists = |version: ProtocolVersion| {
             version.major() == 3 && version != ProtocolVersion::new(3, 1)
         };
         if range.min > range.max || !exists(range.min) || !exists(range.max) {
             return Err(Misuse::Argument("there are no such versions of the protocol"));
         }
-        Ok(Self { range, options, answer: None })
+        Ok(Self { range, options: Vec::new(), answer: None })
+    }
+
+    /// Notes a parameter of the startup packet, in case it is an option of the protocol.
+    pub(super) fn asked_for(&mut self, name: &str) {
+        if name.starts_with(OPTION_PREFIX) {
+            self.options.push(name.to_owned());
+        }
     }
 
     /// The version in use: what was asked for, unless the server has said otherwise.
@@ -153,7 +160,10 @@ mod tests {
     const NEW: ProtocolVersion = ProtocolVersion::V3_2;
 
     fn negotiation(min: ProtocolVersion) -> Negotiation {
-        Negotiation::new(ProtocolRange { min, max: NEW }, vec!["_pq_.a".into()]).unwrap()
+        let mut negotiation = Negotiation::new(ProtocolRange { min, max: NEW }).unwrap();
+        negotiation.asked_for("user");
+        negotiation.asked_for("_pq_.a");
+        negotiation
     }
 
     fn names(names: &[&str]) -> Vec<String> {
@@ -205,7 +215,7 @@ mod tests {
     fn impossible_ranges_are_misuse() {
         let new = ProtocolVersion::new;
         for (min, max) in [(NEW, OLD), (new(3, 1), NEW), (OLD, new(3, 1)), (new(2, 0), NEW)] {
-            assert!(Negotiation::new(ProtocolRange { min, max }, Vec::new()).is_err());
+            assert!(Negotiation::new(ProtocolRange { min, max }).is_err());
         }
     }
 }

@@ -9,7 +9,7 @@ use super::backend::{BackendMessage, BackendPhase};
 use super::cancel::CancelKey;
 use super::frame::encode_copy_data;
 use super::frontend::{self, FrontendMessage};
-use super::protocol_version::{Negotiation, OPTION_PREFIX, ProtocolRange, ProtocolVersion};
+use super::protocol_version::{Negotiation, ProtocolRange, ProtocolVersion};
 use super::rows::{Columns, Row};
 use crate::{Error, Misuse, ServerError, Violation};
 
@@ -130,15 +130,10 @@ impl Session {
         parameters: impl IntoIterator<Item = (&'a str, &'a str)>,
         out: &mut BytesMut,
     ) -> Result<Self, Misuse> {
-        let mut options = Vec::new();
-        let parameters = parameters.into_iter().inspect(|(name, _)| {
-            if name.starts_with(OPTION_PREFIX) {
-                options.push((*name).to_owned());
-            }
-        });
+        let mut negotiation = Negotiation::new(protocols)?;
+        let parameters = parameters.into_iter().inspect(|(name, _)| negotiation.asked_for(name));
         frontend::encode_startup(protocols.max, parameters, out)?;
         let state = State::Login(Box::new(Login::new(credentials)));
-        let negotiation = Negotiation::new(protocols, options)?;
         Ok(Self { state, parameters: HashMap::new(), negotiation, cancel_key: None })
     }
 

@@ -17,7 +17,7 @@ use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
 use super::*;
-use crate::scripted::*;
+use crate::proto::tests::said::*;
 use crate::{Config, Intervals, Lsn, StartReplication, WalData};
 
 type Client = ReplicationClient<DuplexStream>;

@@ -31,7 +31,7 @@ fn fatal(code: &str, message: impl Into<String>) -> Error {
 ///
 /// # Errors
 /// If the operating system has none.
-pub(crate) fn random<const N: usize>() -> Result<[u8; N], Error> {
+pub(super) fn random<const N: usize>() -> Result<[u8; N], Error> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(|error| std::io::Error::other(error.to_string()))?;
     Ok(bytes)

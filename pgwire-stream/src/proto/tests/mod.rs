@@ -5,6 +5,7 @@ mod layers;
 mod login;
 mod messages;
 mod require_auth;
+pub(crate) mod said;
 #[cfg(feature = "server")]
 mod server;
 mod session;
@@ -12,8 +13,8 @@ mod session;
 use bytes::{Bytes, BytesMut};
 
 use super::{Credentials, Event, ProtocolRange, Session, TlsBinding};
-use crate::scripted::*;
 use crate::{ChannelBinding, Error, Password};
+use said::*;
 
 fn credentials() -> Credentials {
     Credentials::new("walrecv", Some(Password::new("secret")))

@@ -1,4 +1,4 @@
-//! What a server says, as bytes, for tests that hold its end of the line.
+//! What a server says, as bytes and in few words, for tests that hold its end of the line.
 
 use bytes::{BufMut, BytesMut};
 
