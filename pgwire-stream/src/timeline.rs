@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use bytes::Bytes;
 
-use crate::{Lsn, LsnParseError};
+use crate::{Lsn, LsnParseError, ServerVersion};
 
 /// A timeline: one branch of a cluster's history. Never 0.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -174,6 +174,22 @@ impl TimelineHistory {
         Ok(Self { timeline, switches })
     }
 
+    /// The history file as servers of this version write it. Line breaks in reasons are left out,
+    /// because they would end the line.
+    pub fn write(&self, version: ServerVersion) -> Vec<u8> {
+        let mut content = String::new();
+        for TimelineSwitch { timeline, switch_point, reason } in &self.switches {
+            // A server copies the file of the parent and adds a line to it, after an empty one.
+            if !content.is_empty() {
+                content.push('\n');
+            }
+            let switch_point = switch_point.as_written_by(version);
+            let reason = reason.replace('\n', "");
+            content.push_str(&format!("{timeline}\t{switch_point}\t{reason}\n"));
+        }
+        content.into_bytes()
+    }
+
     /// The timeline whose history this is.
     pub fn timeline(&self) -> TimelineId {
         self.timeline
@@ -221,12 +237,18 @@ impl TimelineHistory {
     }
 }
 
+/// Reads a line as the server does, to which any white space is a tabulator.
 fn parse_switch(text: &str) -> Option<TimelineSwitch> {
-    let mut fields = text.splitn(3, |c: char| c.is_ascii_whitespace());
-    let timeline = fields.next()?.parse().ok()?;
-    let switch_point: Result<Lsn, LsnParseError> = fields.next()?.parse();
-    let reason = fields.next().unwrap_or_default().trim().to_owned();
-    Some(TimelineSwitch { timeline, switch_point: switch_point.ok()?, reason })
+    let (timeline, rest) = text.split_once(|c: char| c.is_ascii_whitespace())?;
+    let rest = rest.trim_start();
+    let (switch_point, reason) =
+        rest.split_once(|c: char| c.is_ascii_whitespace()).unwrap_or((rest, ""));
+    let switch_point: Result<Lsn, LsnParseError> = switch_point.parse();
+    Some(TimelineSwitch {
+        timeline: timeline.parse().ok()?,
+        switch_point: switch_point.ok()?,
+        reason: reason.trim().to_owned(),
+    })
 }
 
 #[cfg(test)]
@@ -276,7 +298,42 @@ mod tests {
         }
     }
 
+    #[test]
+    fn white_space_is_a_tabulator() {
+        let spaced = TimelineHistory::parse(tli(2), b" 1 \t 0/3000148\r\n").unwrap();
+        assert_eq!(spaced.fork_from(tli(1)), Some(lsn(0x0300_0148)));
+        assert_eq!(spaced.switches()[0].reason, "");
+    }
+
+    #[test]
+    fn a_file_is_written_as_servers_write_it() {
+        let content = "1\t0/3000148\tno recovery target specified\n\n2\t0/50000A0\tat \"x\"\n";
+        let history = TimelineHistory::parse(tli(3), content.as_bytes()).unwrap();
+        assert_eq!(history.write(ServerVersion::from_num(180_004)), content.as_bytes());
+        let padded = history.write(ServerVersion::from_num(190_000));
+        assert_eq!(padded, content.replace("0/", "0/0").as_bytes());
+    }
+
     proptest! {
+        #[test]
+        fn what_is_written_is_read_back(
+            steps in prop::collection::vec((1u32..5, 0u64..1 << 40, "[!-~]([ -~]{0,20}[!-~])?"), 0..5),
+        ) {
+            let (mut timeline, mut at) = (0, 0);
+            let mut switches = Vec::new();
+            for (step, bytes, reason) in steps {
+                (timeline, at) = (timeline + step, at + bytes);
+                let switch_point = lsn(at);
+                switches.push(TimelineSwitch { timeline: tli(timeline), switch_point, reason });
+            }
+            let history = TimelineHistory { timeline: tli(timeline + 1), switches };
+            for version in [100_023, 190_000] {
+                let content = history.write(ServerVersion::from_num(version));
+                let read = TimelineHistory::parse(history.timeline, &content);
+                prop_assert_eq!(read, Ok(history.clone()));
+            }
+        }
+
         #[test]
         fn never_panics(content: Vec<u8>) {
             let _ = TimelineHistory::parse(tli(9), &content);
