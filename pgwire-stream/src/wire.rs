@@ -24,7 +24,8 @@ pub(crate) struct Wire<S> {
     /// Whether the stream may hold back bytes that it has accepted.
     unflushed: bool,
     /// Why nothing can be sent any more. It is told when all that was received has been read: a
-    /// peer that closes the connection has often said why, which is worth more than "broken pipe".
+    /// peer that closes the connection has often said why, which is worth more than "broken pipe",
+    /// and may be noticed a moment later.
     broken: Option<Error>,
 }
 
@@ -103,13 +104,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         let _ = self.poll_send(cx);
         // The session has made room when it asked for more.
         let received = pin!(self.stream.read_buf(&mut self.input)).poll(cx);
-        match (received, self.broken.take()) {
-            (Poll::Ready(Ok(count)), broken) if count > 0 => {
-                self.broken = broken;
-                Poll::Ready(Ok(count))
-            }
-            (_, Some(error)) => Poll::Ready(Err(error)),
-            (received, None) => received.map_err(Error::from),
+        match ready!(received) {
+            Ok(count) if count > 0 => Poll::Ready(Ok(count)),
+            ended => Poll::Ready(match self.broken.take() {
+                Some(error) => Err(error),
+                None => ended.map_err(Error::from),
+            }),
         }
     }
 
@@ -137,5 +137,66 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             self.unflushed = false;
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::ReadBuf;
+
+    /// A peer that has closed the connection, after a last word that is noticed late.
+    struct Closed {
+        reads: usize,
+    }
+
+    impl AsyncRead for Closed {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            buffer: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            self.reads += 1;
+            match self.reads {
+                1 => {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                2 => buffer.put_slice(b"last word"),
+                _ => {}
+            }
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Closed {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_last_word_is_waited_for_when_nothing_can_be_sent() {
+        let mut wire = Wire::new(Closed { reads: 0 });
+        wire.output.extend_from_slice(b"a report");
+        assert_eq!(wire.receive().await.unwrap(), 9);
+        assert_eq!(wire.input, &b"last word"[..]);
+        let error = wire.receive().await.unwrap_err();
+        assert!(
+            matches!(&error, Error::Io(cause) if cause.kind() == io::ErrorKind::BrokenPipe),
+            "{error}"
+        );
     }
 }

@@ -23,12 +23,12 @@ pub(crate) fn register(scenarios: Scenarios) -> Scenarios {
         .every_major("library_base_backup", base_backup)
 }
 
-async fn connect(cluster: &Cluster) -> pgwire_stream::Result<ReplicationClient> {
+pub(crate) async fn connect(cluster: &Cluster) -> pgwire_stream::Result<ReplicationClient> {
     let config: Config = cluster.superuser_conninfo().parse()?;
     ReplicationClient::connect(&config).await
 }
 
-fn lsn(cluster: &Cluster, sql: &str) -> walrecv_tests::Result<Lsn> {
+pub(crate) fn lsn(cluster: &Cluster, sql: &str) -> walrecv_tests::Result<Lsn> {
     let text = cluster.value(sql)?;
     text.parse().map_err(|error| walrecv_tests::Failure::new(format!("{sql}: {error}")))
 }

@@ -18,6 +18,8 @@ mod library_formats;
 mod library_hosts;
 mod library_server;
 mod library_stream;
+mod library_stream_ends;
+mod library_stream_reports;
 mod library_tls;
 mod library_wal;
 mod odd_places;
@@ -40,6 +42,8 @@ fn main() -> std::process::ExitCode {
         library_server::register,
         library_formats::register,
         library_stream::register,
+        library_stream_ends::register,
+        library_stream_reports::register,
         library_wal::register,
         examples::register,
         capabilities::register,
