@@ -2,16 +2,20 @@
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use pgwire_stream::proto::{
     Authentication, BackendMessage, CancelKey, Columns, ProtocolVersion, Replication, Row,
-    ServerEvent, TransactionStatus,
+    ScramVerifier, ServerEvent, TransactionStatus,
 };
 use pgwire_stream::server::{Accepted, ServerConnection, ServerOptions};
 use pgwire_stream::{Password, ServerError};
 use rustix::process::{Pid, Signal, kill_process};
+use sha2::{Digest as _, Sha256};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::{self, pki_types::PrivatePkcs8KeyDer};
 use walrecv_tests::run::{ScenarioResult, Scenarios};
 use walrecv_tests::tools;
 
@@ -20,6 +24,7 @@ use crate::runtime::block_on;
 pub(crate) fn register(scenarios: Scenarios) -> Scenarios {
     scenarios
         .once("library_server_serves_libpq_with_scram_and_protocol_3_2", serves_libpq)
+        .once("library_server_binds_libpq_to_its_certificate", binds)
         .once("library_server_is_cancelled_by_libpq", is_cancelled)
         .once("library_server_refuses_as_libpq_expects", refuses)
 }
@@ -111,6 +116,62 @@ fn serves_libpq() -> ScenarioResult {
             session.answer(columns, [row], "IDENTIFY_SYSTEM").unwrap();
             assert_eq!(session.next_event().await.unwrap(), ServerEvent::Terminate);
             assert_eq!(printed(child), "7357089276153|3|0/3000148|\n");
+        }
+    })
+}
+
+/// TLS, with a certificate made for this, and its hash.
+fn tls() -> (TlsAcceptor, Vec<u8>) {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    let certificate = params.self_signed(&key).unwrap().der().clone();
+    // The certificate is signed with ECDSA and SHA-256.
+    let hash = Sha256::digest(&certificate).to_vec();
+    let key = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .unwrap();
+    (TlsAcceptor::from(Arc::new(config)), hash)
+}
+
+/// SCRAM-SHA-256-PLUS, which libpq insists on; with another certificate's hash it is refused.
+fn binds() -> ScenarioResult {
+    with_psql(|program, listener, port| async move {
+        let (acceptor, hash) = tls();
+        for genuine in [true, false] {
+            let insist = "sslmode=require channel_binding=require";
+            let child = psql(program, port, insist, "IDENTIFY_SYSTEM");
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut plain = ServerConnection::new(stream, ProtocolVersion::LATEST);
+            assert_eq!(plain.next_event().await.unwrap(), ServerEvent::TlsRequest);
+            let (stream, session) = plain.grant_tls().await.unwrap();
+            let encrypted = acceptor.accept(stream).await.unwrap();
+            let mut server = ServerConnection::resume(encrypted, session);
+            let asked = server.next_event().await.unwrap();
+            assert!(matches!(asked, ServerEvent::Startup(_)), "{asked:?}");
+            let verifier = ScramVerifier::from_password(&Password::new("it's secret"));
+            let hash = if genuine { hash.clone() } else { Sha256::digest("another").to_vec() };
+            let channel_binding = Some(hash.into());
+            let login = Authentication::ScramSha256 { verifier, channel_binding };
+            let let_in = server.authenticate(login).await;
+            if genuine {
+                let_in.unwrap();
+                server.begin(&ServerOptions::default()).await.unwrap();
+                let asked = server.next_event().await.unwrap();
+                assert_eq!(asked, ServerEvent::Query("IDENTIFY_SYSTEM".into()));
+                let row = Row::of_text(&[Some("7357089276153")]);
+                server.answer(Columns::of_text(&["systemid"]), [row], "IDENTIFY_SYSTEM").unwrap();
+                assert_eq!(server.next_event().await.unwrap(), ServerEvent::Terminate);
+                assert_eq!(printed(child), "7357089276153\n");
+            } else {
+                assert_eq!(let_in.unwrap_err().sql_state().unwrap().as_str(), "28000");
+                let complaint = printed(child);
+                assert!(complaint.contains("channel binding check failed"), "{complaint}");
+            }
         }
     })
 }
