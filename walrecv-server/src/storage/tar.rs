@@ -6,6 +6,11 @@
 //!
 //! Follows `src/backend/backup/basebackup.c` and `src/port/tar.c`.
 
+// By its path, because the fuzz targets take this file alone.
+#[cfg(any(test, feature = "fuzzing"))]
+#[path = "tar/fuzzing.rs"]
+pub mod fuzzing;
+
 use tar_core::{EntryType, HEADER_SIZE, Header, HeaderError};
 
 /// The zero blocks at the end of an archive, which servers before 15 do not send.

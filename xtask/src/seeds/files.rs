@@ -34,7 +34,8 @@ pub(super) fn of_cluster(scene: &Scene, seeds: &Seeds) -> Result<()> {
         let content = content.context(|| format!("the backup has no {name}"))?;
         seeds.write(target, name, content)?;
     }
-    seeds.write("tar", "base", &shorten_archive(&members, &backup.base))?;
+    let archive = shorten_archive(&members, &backup.base);
+    seeds.write("tar", "base", &[&[100], &archive[..]].concat())?;
     if let Some(manifest) = &backup.manifest {
         let manifest = shorten_manifest(manifest)?;
         seeds.write("manifest", "backup_manifest", &[b"\x40", manifest.as_bytes()].concat())?;
