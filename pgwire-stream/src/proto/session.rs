@@ -35,7 +35,8 @@ const MAX_PARAMETERS: usize = 128;
 ///           │         │ c (answered with c)                              │
 ///           │         ├───────────────── CopyBoth ◀──────────────────────┘
 ///           │         │ c                 │ copy_done()   d ⟲, C
-///           │         └──────────────── CopyStopped   d ⟲
+///           │         └──C,T── CopyOver ◀──c── CopyStopped   d ⟲
+///           │                    d ⟲ (passed over)
 ///           │
 ///        Draining ◀── E, from Idle, Query, every Copy state and itself
 ///
@@ -71,6 +72,8 @@ enum State {
     CopyIn,
     CopyBoth,
     CopyStopped,
+    /// Both sides have ended the copy that we stopped.
+    CopyOver,
     Draining,
     Failed,
 }
@@ -85,7 +88,7 @@ impl State {
             Self::CopyOut => "sending copy data",
             Self::CopyIn => "receiving copy data",
             Self::CopyBoth => "streaming",
-            Self::CopyStopped => "ending the stream",
+            Self::CopyStopped | Self::CopyOver => "ending the stream",
             Self::Draining => "ending a failed command",
             Self::Failed => "failed",
         }
@@ -286,18 +289,24 @@ impl Session {
                 self.cancel_key = key;
                 return Ok(None);
             }
-            (State::Starting | State::Query | State::Draining, M::ReadyForQuery(_)) => {
-                (State::Idle, Event::Ready)
-            }
+            // Up to 10, a logical stream has a keepalive behind its end.
+            (State::CopyOver, M::CopyData(_)) => return Ok(None),
+            (
+                State::Starting | State::Query | State::CopyOver | State::Draining,
+                M::ReadyForQuery(_),
+            ) => (State::Idle, Event::Ready),
             // Sent before the connection is closed: an administrator's or a shutdown's last word.
             (State::Idle, M::ErrorResponse(error)) => (State::Draining, Event::Error(error)),
-            (State::Query, M::RowDescription(columns)) => (State::Query, Event::Columns(columns)),
+            (State::Query | State::CopyOver, M::RowDescription(columns)) => {
+                (State::Query, Event::Columns(columns))
+            }
             (State::Query, M::DataRow(row)) => (State::Query, Event::Row(row)),
             (State::Query, M::EmptyQueryResponse) => (State::Query, Event::Complete),
             // A server that shuts down ends the stream with a bare CommandComplete.
-            (State::Query | State::CopyBoth | State::CopyStopped, M::CommandComplete(_)) => {
-                (State::Query, Event::Complete)
-            }
+            (
+                State::Query | State::CopyBoth | State::CopyStopped | State::CopyOver,
+                M::CommandComplete(_),
+            ) => (State::Query, Event::Complete),
             (State::Query, M::CopyInResponse) => (State::CopyIn, Event::CopyIn),
             (State::Query, M::CopyOutResponse) => (State::CopyOut, Event::CopyOut),
             (State::Query, M::CopyBothResponse) => (State::CopyBoth, Event::CopyBoth),
@@ -308,13 +317,15 @@ impl Session {
                 FrontendMessage::CopyDone.encode(out)?;
                 (State::Query, Event::CopyDone)
             }
-            (State::CopyOut | State::CopyStopped, M::CopyDone) => (State::Query, Event::CopyDone),
+            (State::CopyOut, M::CopyDone) => (State::Query, Event::CopyDone),
+            (State::CopyStopped, M::CopyDone) => (State::CopyOver, Event::CopyDone),
             (
                 State::Query
                 | State::CopyOut
                 | State::CopyIn
                 | State::CopyBoth
                 | State::CopyStopped
+                | State::CopyOver
                 // The server may be shut down while it recovers from an error.
                 | State::Draining,
                 M::ErrorResponse(error),

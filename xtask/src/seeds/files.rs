@@ -11,6 +11,9 @@ use super::scene::Scene;
 
 const TAR_BLOCK: usize = 512;
 
+/// A block of a relation.
+const BLOCK: usize = 8192;
+
 /// How many files stay of an archive and of a manifest.
 const FILES: usize = 6;
 
@@ -26,7 +29,7 @@ pub(super) fn of_cluster(scene: &Scene, seeds: &Seeds) -> Result<()> {
     let pages = segment.get(..12 << 10).unwrap_or(&segment);
     seeds.write("wal", "segment", &[&[0, 200], pages].concat())?;
 
-    let backup = scene.take_backup()?;
+    let backup = scene.take_backup(None)?;
     let members = members(&backup.base)?;
     for (name, target) in [("backup_label", "backup_label"), ("tablespace_map", "tablespace_map")] {
         let content =
@@ -39,6 +42,29 @@ pub(super) fn of_cluster(scene: &Scene, seeds: &Seeds) -> Result<()> {
     if let Some(manifest) = &backup.manifest {
         let manifest = shorten_manifest(manifest)?;
         seeds.write("manifest", "backup_manifest", &[b"\x40", manifest.as_bytes()].concat())?;
+    }
+    if scene.cluster.major() >= 17 {
+        // Changes a few blocks of the system's tables.
+        scene.cluster.execute("ANALYZE t")?;
+        let incremental = scene.take_backup(backup.manifest)?;
+        of_incremental(&self::members(&incremental.base)?, seeds)?;
+    }
+    Ok(())
+}
+
+/// The smallest incremental file, and the smallest one with blocks.
+fn of_incremental(members: &[Member<'_>], seeds: &Seeds) -> Result<()> {
+    let mut files: Vec<&[u8]> = members
+        .iter()
+        .filter(|member| member.name.contains("/INCREMENTAL."))
+        .map(|member| member.content)
+        .collect();
+    files.sort_by_key(|content| content.len());
+    let with_blocks = files.iter().find(|content| content.len() > BLOCK);
+    for (name, file) in [("empty", files.first()), ("blocks", with_blocks)] {
+        let content = file.context(|| "the backup has no incremental files".to_owned())?;
+        // How it is cut, and blocks of 8 kB.
+        seeds.write("incremental_file", name, &[&[200, 3], *content].concat())?;
     }
     Ok(())
 }

@@ -4,7 +4,8 @@ use std::future::Future;
 use std::sync::mpsc;
 use std::thread;
 
-use pgwire_stream::proto::{BaseBackupOptions, DropSlot, PhysicalSlot};
+use futures::stream;
+use pgwire_stream::proto::{BaseBackupOptions, DropSlot, LogicalSlot, PhysicalSlot, StartLogical};
 use pgwire_stream::{
     BackupEvent, Config, Lsn, ReplicationClient, Result as ClientResult, SlotName,
     StartReplication, TimelineId, WalEvent,
@@ -51,6 +52,7 @@ impl Scene {
         cluster
             .execute(&format!("CREATE TABLESPACE elsewhere LOCATION '{}'", location.display()))?;
         cluster.execute("CREATE TABLE t TABLESPACE elsewhere AS SELECT generate_series(1, 9) n")?;
+        cluster.execute("CREATE PUBLICATION everything FOR ALL TABLES")?;
         cluster.stop()?;
         cluster.recover_onto_a_new_timeline()?;
         cluster.start()?;
@@ -70,8 +72,17 @@ impl Scene {
             ("commands", self.talk(ROLE, commands)?),
             ("sql", self.talk(ROLE, sql)?),
             ("timelines", self.talk(ROLE, async |config| timelines(config, fork).await)?),
-            ("base_backup", self.talk(ROLE, async |config| take_backup(config).await.map(drop))?),
+            ("logical", self.talk(ROLE, logical)?),
+            (
+                "base_backup",
+                self.talk(ROLE, async |config| take_backup(config, None).await.map(drop))?,
+            ),
         ];
+        if self.cluster.major() >= 17 {
+            let manifest = self.take_backup(None)?.manifest;
+            let talk = async |config| take_backup(config, manifest).await.map(drop);
+            all.push(("incremental", self.talk(ROLE, talk)?));
+        }
         let shutdown = recorder::record(self.cluster.port(), |port| {
             let config = config(port, ROLE)?;
             let (streaming, begun) = mpsc::channel();
@@ -88,10 +99,12 @@ impl Scene {
         Ok(all)
     }
 
-    /// The data directory's archive and the manifest, in memory.
-    pub(super) fn take_backup(&self) -> Result<Backup> {
+    /// The data directory's archive and the manifest, in memory; of an incremental backup if the
+    /// manifest of a prior one is given.
+    pub(super) fn take_backup(&self, prior: Option<Vec<u8>>) -> Result<Backup> {
         let config = config(self.cluster.port(), ROLE)?;
-        block_on(async { take_backup(config).await.context(|| "the base backup".to_owned()) })
+        let backup = take_backup(config, prior);
+        block_on(async { backup.await.context(|| "the base backup".to_owned()) })
     }
 
     fn talk<F>(&self, role: &str, say: impl FnOnce(Config) -> F) -> Result<Conversation>
@@ -170,6 +183,30 @@ async fn timelines(config: Config, fork: Lsn) -> ClientResult<()> {
     stream.finish()?.0.close().await
 }
 
+/// Changes of a table, decoded.
+async fn logical(config: Config) -> ClientResult<()> {
+    let mut client = ReplicationClient::connect_database(&config).await?;
+    let slot: SlotName = "decoded".parse().unwrap_or_else(|_| unreachable!());
+    let mut options = LogicalSlot::new("pgoutput");
+    options.temporary = true;
+    client.create_logical_slot(&slot, &options).await?;
+    client.query("INSERT INTO t VALUES (10), (NULL)").await?;
+    let mut start = StartLogical::new(slot);
+    start.options = [("proto_version", "1"), ("publication_names", "everything")]
+        .map(|(name, value)| (name.to_owned(), Some(value.to_owned())))
+        .into();
+    let mut stream = client.start_logical_replication(start).await?;
+    while let Some(event) = stream.next().await? {
+        // The commit.
+        if let WalEvent::Data(change) = event
+            && change.data.starts_with(b"C")
+        {
+            stream.stop()?;
+        }
+    }
+    stream.finish()?.0.close().await
+}
+
 /// A base backup, as far as seeds are made of it.
 #[derive(Default)]
 pub(super) struct Backup {
@@ -179,17 +216,21 @@ pub(super) struct Backup {
     pub(super) manifest: Option<Vec<u8>>,
 }
 
-async fn take_backup(config: Config) -> ClientResult<Backup> {
-    let client = ReplicationClient::connect(&config).await?;
+async fn take_backup(config: Config, prior: Option<Vec<u8>>) -> ClientResult<Backup> {
+    let mut client = ReplicationClient::connect(&config).await?;
     let mut options = BaseBackupOptions::default();
+    if let Some(manifest) = prior {
+        client.upload_manifest(stream::iter([Ok(manifest.into())])).await?;
+        options.incremental = true;
+    }
     options.fast_checkpoint = true;
     options.progress = true;
     if client.server_version().major() < 13 {
         options.manifest = None;
     }
-    let mut stream = client.base_backup(&options).await?;
+    let mut events = client.base_backup(&options).await?;
     let mut backup = Backup::default();
-    while let Some(event) = stream.next().await? {
+    while let Some(event) = events.next().await? {
         match event {
             // The data directory comes last.
             BackupEvent::ArchiveStart(_) => backup.base.clear(),
@@ -200,7 +241,7 @@ async fn take_backup(config: Config) -> ClientResult<Backup> {
             _ => {}
         }
     }
-    stream.finish()?.0.close().await?;
+    events.finish()?.0.close().await?;
     Ok(backup)
 }
 

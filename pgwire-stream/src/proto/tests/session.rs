@@ -42,6 +42,28 @@ fn a_long_transcript_is_understood() {
     assert_eq!(peer.said(), copy_done());
 }
 
+/// PostgreSQL 10 does this in logical streams.
+#[test]
+fn a_keepalive_behind_the_end_of_a_stopped_stream_is_passed_over() {
+    let mut peer = Peer::executing("START_REPLICATION");
+    peer.hear(&[copy_response(b'W')]).unwrap();
+    peer.session.copy_done(&mut peer.output).unwrap();
+    let events = peer.hear(&[
+        copy_data(b"late"),
+        copy_done(),
+        copy_data(b"later"),
+        complete("COPY 0"),
+        complete("SELECT"),
+        ready(),
+    ]);
+    let events = events.unwrap();
+    assert!(matches!(
+        &events[..],
+        [Event::CopyData(late), Event::CopyDone, Event::Complete, Event::Complete, Event::Ready]
+            if late == "late"
+    ));
+}
+
 proptest! {
     #[test]
     fn any_cut_gives_the_same_events(cuts in prop::collection::vec(1usize..64, 1..400)) {

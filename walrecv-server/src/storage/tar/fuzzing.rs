@@ -6,6 +6,8 @@ use tar_core::HEADER_SIZE;
 
 use super::{Member, MemberKind, TarError, TarEvent, TarReader};
 
+type Contents = Vec<(Member, Vec<u8>)>;
+
 /// An archive, behind a byte that says how it is cut.
 ///
 /// Asserted: any cut gives the same members, each as long as its header says and with a path that
@@ -25,9 +27,9 @@ pub fn tar(data: &[u8]) {
 }
 
 /// The members of an archive that comes in pieces of this length, and whether it has an end.
-fn read(archive: &[u8], cut: usize) -> Result<(Vec<(Member, Vec<u8>)>, bool), TarError> {
+fn read(archive: &[u8], cut: usize) -> Result<(Contents, bool), TarError> {
     let mut reader = TarReader::new();
-    let mut members: Vec<(Member, Vec<u8>)> = Vec::new();
+    let mut members = Contents::new();
     let mut open = false;
     for mut piece in archive.chunks(cut.max(1)) {
         while let Some(event) = reader.feed(&mut piece)? {
