@@ -155,7 +155,8 @@ fn hot_standby_feedback(installation: &Installation) -> ScenarioResult {
             });
             stream.hold(seen).await???;
         }
-        Ok::<_, Box<dyn std::error::Error>>(())
+        // A physical stream may ask as well.
+        primary_status(&mut stream, &cluster).await
     })?;
     Ok(())
 }
