@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use bytes::Bytes;
-use futures::stream;
+use futures::{StreamExt, stream};
 use pgwire_stream::{
     BackupEvent, BackupTarget, BaseBackup, BaseBackupOptions, CompressionMethod, Config, Error,
     Feature, ManifestChecksums, ReplicationClient, ServerCompression,
@@ -110,7 +111,8 @@ fn every_option(installation: &Installation) -> ScenarioResult {
         let client = connect(&cluster).await?;
         let mut options = quick(&client);
         options.label = "it's \\ a\nlabel".into();
-        options.wal = true;
+        // Without archiving there is a notice instead of a wait.
+        (options.wal, options.wait) = (true, true);
         options.max_rate_kb = Some(1 << 20);
         options.tablespace_map = false;
         options.manifest = options.manifest.map(|_| ManifestChecksums::Sha512);
@@ -283,6 +285,15 @@ fn incremental(installation: &Installation) -> ScenarioResult {
             assert!(error.sql_state().is_some(), "{what}: {error}");
             client.identify_system().await?;
         }
+        // A source that fails, and one that is dropped in the middle.
+        let failing = stream::iter([Err(std::io::ErrorKind::NotFound.into())]);
+        let error = client.upload_manifest(failing).await.unwrap_err();
+        assert!(matches!(error, Error::ManifestSource(_)), "{error}");
+        let endless = pieces(manifest).chain(stream::pending());
+        let wait = Duration::from_millis(200);
+        assert!(tokio::time::timeout(wait, client.upload_manifest(endless)).await.is_err());
+        client.identify_system().await?;
+
         let mut options = options;
         options.incremental = true;
         let error = connect(&cluster).await?.base_backup(&options).await.err();

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use futures::stream;
+use pgwire_stream::proto::Command;
 use pgwire_stream::{
     AlterSlot, BackupTarget, BaseBackupOptions, CompressionMethod, Config, CreatedSlot, DropSlot,
     Error, Feature, LogicalSlot, Lsn, ManifestChecksums, PhysicalSlot, ReplicationClient,
@@ -18,6 +19,7 @@ pub(crate) fn register(scenarios: Scenarios) -> Scenarios {
         .every_major("library_physical_slots_with_every_option", physical_slots)
         .every_major("library_logical_slots_with_every_option", logical_slots)
         .every_major("library_refuses_what_the_server_lacks", unsupported)
+        .per_major("library_reads_commands_as_the_server_does", &[17, 18, 19], reads_commands)
 }
 
 type AnyResult<T = ()> = Result<T, Box<dyn std::error::Error>>;
@@ -285,3 +287,105 @@ const BACKUP_OPTIONS: &[BackupOption] = &[
     }),
     (Feature::IncrementalBackup, |options| options.incremental = true),
 ];
+
+/// Commands that a server of 17 or later takes or refuses without doing much.
+const COMMANDS: &[&str] = &[
+    " IDENTIFY_SYSTEM ; ",
+    "IDENTIFY_SYSTEM;;",
+    "IDENTIFY_SYSTEM; SHOW wal_level",
+    "SHOW Wal_Level",
+    "SHOW \"My\" . ext",
+    "SHOW SLOT",
+    "SHOW",
+    "TIMELINE_HISTORY 2",
+    "TIMELINE_HISTORY 0",
+    "TIMELINE_HISTORY -1",
+    "CREATE_REPLICATION_SLOT A TEMPORARY PHYSICAL RESERVE_WAL",
+    "CREATE_REPLICATION_SLOT b TEMPORARY PHYSICAL (reserve_wal 1);",
+    "CREATE_REPLICATION_SLOT \"c\" TEMPORARY PHYSICAL (RESERVE_WAL 'ON')",
+    "CREATE_REPLICATION_SLOT \"wait\" TEMPORARY PHYSICAL (RESERVE_WAL \"off\")",
+    "CREATE_REPLICATION_SLOT WAIT PHYSICAL",
+    "CREATE_REPLICATION_SLOT \"A\" PHYSICAL",
+    "CREATE_REPLICATION_SLOT d",
+    "CREATE_REPLICATION_SLOT d PHYSICAL ()",
+    "CREATE_REPLICATION_SLOT d PHYSICAL (RESERVE_WAL yes)",
+    "CREATE_REPLICATION_SLOT d PHYSICAL (RESERVE_WAL 2)",
+    "CREATE_REPLICATION_SLOT d PHYSICAL (RESERVE_WAL, RESERVE_WAL)",
+    "CREATE_REPLICATION_SLOT d PHYSICAL (RESERVE_WAL,)",
+    "CREATE_REPLICATION_SLOT d PHYSICAL (FAILOVER)",
+    "CREATE_REPLICATION_SLOT d PHYSICAL USE_SNAPSHOT",
+    "CREATE_REPLICATION_SLOT d LOGICAL pgoutput (SNAPSHOT 'nothing', TWO_PHASE, FAILOVER false)",
+    "CREATE_REPLICATION_SLOT d LOGICAL pgoutput TWO_PHASE NOEXPORT_SNAPSHOT",
+    "CREATE_REPLICATION_SLOT d LOGICAL pgoutput EXPORT_SNAPSHOT USE_SNAPSHOT",
+    "CREATE_REPLICATION_SLOT d LOGICAL pgoutput (SNAPSHOT 'USE')",
+    "CREATE_REPLICATION_SLOT d LOGICAL pgoutput RESERVE_WAL",
+    "READ_REPLICATION_SLOT \"b\"",
+    "READ_REPLICATION_SLOT 'b'",
+    "ALTER_REPLICATION_SLOT b (FAILOVER true)",
+    "ALTER_REPLICATION_SLOT b (FAILOVER 2)",
+    "ALTER_REPLICATION_SLOT b",
+    "DROP_REPLICATION_SLOT b WAIT",
+    "DROP_REPLICATION_SLOT b NOW",
+    "START_REPLICATION PHYSICAL FFFFFFFF/FFFFFFFF TIMELINE 9",
+    "START_REPLICATION SLOT none PHYSICAL 0/1",
+    "START_REPLICATION SLOT none LOGICAL 0/1 (a 'b''\\', \"C\")",
+    "START_REPLICATION SLOT none LOGICAL 0/1 ()",
+    "START_REPLICATION SLOT none LOGICAL 0/1 (a b)",
+    "START_REPLICATION LOGICAL 0/1",
+    "START_REPLICATION PHYSICAL 0/ 1",
+    "START_REPLICATION PHYSICAL 0/1 TIMELINE 0",
+    "BASE_BACKUP (LABEL 'it''s \\', \"progress\", Checkpoint FAST, WAIT 0, WAL off, MANIFEST ye, \
+     MANIFEST_CHECKSUMS sha256, COMPRESSION gzip, COMPRESSION_DETAIL 3, MAX_RATE 32, \
+     VERIFY_CHECKSUMS, INCREMENTAL 'False', TABLESPACE_MAP TRUE, TARGET nowhere)",
+    "BASE_BACKUP (COMPRESSION gzip, COMPRESSION_DETAIL 'level=1,level=2', TARGET nowhere)",
+    "BASE_BACKUP (MANIFEST 'FORCE-encode', TARGET nowhere, TARGET_DETAIL x)",
+    "BASE_BACKUP LABEL 'a' FAST",
+    "BASE_BACKUP ()",
+    "BASE_BACKUP (LABEL 'a', LABEL 'b')",
+    "BASE_BACKUP (\"LABEL\" 'a')",
+    "BASE_BACKUP (NOWAIT)",
+    "BASE_BACKUP (MAX_RATE '1024')",
+    "BASE_BACKUP (MAX_RATE 31)",
+    "BASE_BACKUP (PROGRESS yes)",
+    "BASE_BACKUP (MANIFEST)",
+    "BASE_BACKUP (MANIFEST maybe)",
+    "BASE_BACKUP (MANIFEST_CHECKSUMS 'SHA256')",
+    "BASE_BACKUP (MANIFEST yes, MANIFEST_CHECKSUMS 'MD5')",
+    "BASE_BACKUP (CHECKPOINT now)",
+    "BASE_BACKUP (TARGET 'server')",
+    "BASE_BACKUP (TARGET_DETAIL '/b')",
+    "BASE_BACKUP (TARGET 'blackhole', TARGET_DETAIL '/b')",
+    "BASE_BACKUP (COMPRESSION 'bzip2')",
+    "BASE_BACKUP (COMPRESSION 'GZIP')",
+    "BASE_BACKUP (COMPRESSION_DETAIL '3')",
+    "BASE_BACKUP (COMPRESSION gzip, COMPRESSION_DETAIL 'workers=2')",
+    "BASE_BACKUP (COMPRESSION gzip, COMPRESSION_DETAIL 'long')",
+    "BASE_BACKUP (COMPRESSION gzip, COMPRESSION_DETAIL 'level=')",
+    "BASE_BACKUP (COMPRESSION gzip, COMPRESSION_DETAIL '')",
+    "BASE_BACKUP (COMPRESSION gzip, COMPRESSION_DETAIL 'fast')",
+    "UPLOAD_MANIFEST 'x'",
+];
+
+fn reads_commands(installation: &Installation) -> ScenarioResult {
+    let cluster = Cluster::start_new(installation)?;
+    block_on(async {
+        let mut client = physical(&cluster).await?;
+        let mut differences = Vec::new();
+        for text in COMMANDS {
+            let theirs = client.query(text).await;
+            let theirs = theirs.as_ref().err().map(code).unwrap_or_default();
+            // The keywords of servers up to 14 are read, too.
+            let is_old = text.starts_with("BASE_BACKUP LABEL");
+            let (ours, same) = match Command::parse(text) {
+                Err(error) => (error.to_string(), theirs == error.sql_state()),
+                Ok(command) => (command.name().to_owned(), (theirs == "42601") == is_old),
+            };
+            if !same {
+                differences.push(format!("{text}: {ours}, and the server says {theirs}"));
+            }
+        }
+        assert!(differences.is_empty(), "{differences:#?}");
+        AnyResult::Ok(())
+    })?;
+    Ok(())
+}

@@ -28,6 +28,12 @@ pub enum CommandSyntaxError {
         /// What is wrong with it.
         problem: &'static str,
     },
+    /// A logical slot's snapshot can be exported, used or left alone, and nothing else.
+    #[error("unrecognized value for option \"snapshot\": \"{value}\"")]
+    Snapshot {
+        /// The value.
+        value: String,
+    },
     /// No slot can have this name.
     #[error(transparent)]
     SlotName(#[from] SlotNameError),
@@ -48,7 +54,7 @@ impl CommandSyntaxError {
         match self {
             Self::Unexpected { .. } | Self::Option { .. } => "42601",
             Self::SlotName(_) => "42602",
-            Self::LabelTooLong => "22023",
+            Self::Snapshot { .. } | Self::LabelTooLong => "22023",
             Self::RateOutOfRange { .. } => "22003",
         }
     }
@@ -167,7 +173,7 @@ impl<'a> Parser<'a> {
             None | Some("export") => Snapshot::Export,
             Some("use") => Snapshot::Use,
             Some("nothing") => Snapshot::Nothing,
-            Some(_) => return Err(OptionList::error("snapshot", "has an unknown value")),
+            Some(value) => return Err(CommandSyntaxError::Snapshot { value: value.to_owned() }),
         };
         let two_phase = options.flag("two_phase")?.unwrap_or(false);
         let failover = options.flag("failover")?.unwrap_or(false);

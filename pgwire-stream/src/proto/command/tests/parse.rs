@@ -94,7 +94,6 @@ fn slots_are_read_in_every_grammar() {
         "CREATE_REPLICATION_SLOT walrecv PHYSICAL USE_SNAPSHOT",
         "CREATE_REPLICATION_SLOT walrecv LOGICAL p RESERVE_WAL",
         "CREATE_REPLICATION_SLOT walrecv LOGICAL p EXPORT_SNAPSHOT USE_SNAPSHOT",
-        "CREATE_REPLICATION_SLOT walrecv LOGICAL p (SNAPSHOT 'USE')",
         "CREATE_REPLICATION_SLOT SLOT PHYSICAL",
         "ALTER_REPLICATION_SLOT walrecv",
         "ALTER_REPLICATION_SLOT walrecv (FAILOVER true,)",
@@ -109,6 +108,7 @@ fn slots_are_read_in_every_grammar() {
         assert_eq!(refused(wrong), "42601", "{wrong}");
     }
     assert_eq!(refused("READ_REPLICATION_SLOT \"Walrecv\""), "42602");
+    assert_eq!(refused("CREATE_REPLICATION_SLOT s LOGICAL p (SNAPSHOT 'USE')"), "22023");
 }
 
 #[test]
