@@ -3,6 +3,8 @@
 //! Follows "Canceling Requests in Progress" in PostgreSQL's protocol documentation, and
 //! `fe-cancel.c` of libpq 17 and newer.
 
+use std::fmt;
+
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
@@ -36,6 +38,12 @@ pub struct CancelToken {
     route: Route,
     encrypted: bool,
     key: CancelKey,
+}
+
+impl fmt::Debug for CancelToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CancelToken").field("key", &self.key).finish_non_exhaustive()
+    }
 }
 
 impl CancelToken {
@@ -94,5 +102,73 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationClient<S> {
     /// connections themselves.
     pub fn cancel_key(&self) -> Option<&CancelKey> {
         self.connection.session().cancel_key()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::net::{connect_any, test_config::config};
+    use crate::{Config, Error, SslMode};
+
+    /// A token for the server at this listener, whose first connection is taken for the session.
+    async fn token(listener: &TcpListener, connect_timeout: Duration) -> CancelToken {
+        fn is_shared<T: Clone + Send + Sync + 'static>(value: T) -> T {
+            value
+        }
+        let config = Config {
+            connect_timeout: Some(connect_timeout),
+            ..config(SslMode::Disable, &[listener.local_addr().unwrap().port()])
+        };
+        let session = connect_any(&config, None, async |stream, _| Ok(stream)).await.unwrap();
+        listener.accept().await.unwrap();
+        let key = CancelKey::new(7, b"key!".as_slice()).unwrap();
+        is_shared(CancelToken { route: session.route().clone(), encrypted: false, key })
+    }
+
+    /// What the server hears in a request to cancel.
+    async fn heard(tcp: &mut TcpStream) -> [u8; 16] {
+        let mut packet = [0; 16];
+        tcp.read_exact(&mut packet).await.unwrap();
+        packet
+    }
+
+    #[tokio::test]
+    async fn the_request_is_made_and_the_end_waited_for() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let token = token(&listener, Duration::from_secs(5)).await;
+        let asked = tokio::spawn(async move { token.cancel().await });
+        let (mut tcp, _) = listener.accept().await.unwrap();
+        // Length, 80877102, process and secret, as PostgreSQL's documentation has them.
+        assert_eq!(&heard(&mut tcp).await, b"\0\0\0\x10\x04\xd2\x16\x2e\0\0\0\x07key!");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(!asked.is_finished());
+        drop(tcp);
+        asked.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_answer_and_a_silence_are_told() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let token = token(&listener, Duration::from_millis(300)).await;
+        let answer = async {
+            let (mut tcp, _) = listener.accept().await.unwrap();
+            tcp.write_all(b"N").await.unwrap();
+            heard(&mut tcp).await
+        };
+        let (outcome, _) = tokio::join!(token.cancel(), answer);
+        assert!(matches!(outcome, Err(Error::Violation(_))));
+        assert!(matches!(token.cancel().await, Err(Error::Timeout { .. })));
+    }
+
+    #[tokio::test]
+    async fn the_secret_is_not_printed() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let printed = format!("{:?}", token(&listener, Duration::from_secs(5)).await);
+        assert_eq!(printed, "CancelToken { key: CancelKey { process: 7, .. }, .. }");
     }
 }
