@@ -235,5 +235,12 @@ fn unbound(reason: &'static str) -> Error {
 }
 
 fn scram_error(error: std::io::Error) -> Error {
-    AuthError::Scram { reason: error.to_string() }.into()
+    let mut reason = error.to_string();
+    // A server that asks for more makes its clients work; honest ones ask for 4096.
+    if reason.contains("iteration count exceeds") {
+        reason = "the password is stored with more than 100000 iterations (scram_iterations), \
+                  which is the most that is computed here"
+            .to_owned();
+    }
+    AuthError::Scram { reason }.into()
 }

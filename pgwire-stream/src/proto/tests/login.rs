@@ -140,6 +140,18 @@ fn a_server_that_repeats_another_nonce_is_refused() {
 }
 
 #[test]
+fn a_server_that_wants_too_much_work_is_told_so() {
+    let mut peer = Peer::new(credentials());
+    peer.said();
+    peer.hear(&[sasl(PLAIN)]).unwrap();
+    let said = String::from_utf8_lossy(&peer.said()).into_owned();
+    let nonce = said.rsplit("r=").next().unwrap();
+    let challenge = format!("r={nonce}more,s=c2FsdA==,i=100001");
+    let error = peer.hear(&[authentication(11, challenge.as_bytes())]).unwrap_err();
+    assert!(error.to_string().contains("scram_iterations"), "{error}");
+}
+
+#[test]
 fn requests_out_of_order_are_violations() {
     for requests in [
         vec![authentication(11, b"r=x")],
