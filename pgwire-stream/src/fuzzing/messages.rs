@@ -44,25 +44,49 @@ pub fn backend(data: &[u8]) {
 
 /// The messages of a server in pieces of this length, and why it goes no further.
 fn decode_backend(data: &[u8], cut: usize) -> (Vec<BackendMessage>, Option<String>) {
-    let mut input = BytesMut::new();
-    let mut phase = BackendPhase::Login;
+    let mut server = ServerMessages::default();
     let mut messages = Vec::new();
     for piece in data.chunks(cut.max(1)) {
-        input.extend_from_slice(piece);
+        server.extend(piece);
         loop {
-            match BackendMessage::decode(&mut input, phase) {
-                Ok(Some(message)) => {
-                    if let BackendMessage::Authentication(AuthenticationRequest::Ok) = message {
-                        phase = BackendPhase::Session;
-                    }
-                    messages.push(message);
-                }
+            match server.next() {
+                Ok(Some(message)) => messages.push(message),
                 Ok(None) => break,
-                Err(error) => return (messages, Some(error.to_string())),
+                Err(refused) => return (messages, Some(refused)),
             }
         }
     }
     (messages, None)
+}
+
+/// Finds the messages in what a server says, from its first byte on.
+#[derive(Default)]
+pub(super) struct ServerMessages {
+    input: BytesMut,
+    authenticated: bool,
+}
+
+impl ServerMessages {
+    pub(super) fn extend(&mut self, bytes: &[u8]) {
+        self.input.extend_from_slice(bytes);
+    }
+
+    pub(super) fn next(&mut self) -> Result<Option<BackendMessage>, String> {
+        let phase = match self.authenticated {
+            false => BackendPhase::Login,
+            true => BackendPhase::Session,
+        };
+        let message = BackendMessage::decode(&mut self.input, phase);
+        let message = message.map_err(|error| error.to_string())?;
+        self.authenticated |=
+            matches!(message, Some(BackendMessage::Authentication(AuthenticationRequest::Ok)));
+        Ok(message)
+    }
+
+    /// Whether the last message is whole.
+    pub(super) fn is_empty(&self) -> bool {
+        self.input.is_empty()
+    }
 }
 
 /// What a client says, behind a byte that says how it is cut, and one whose lowest bit says that

@@ -18,7 +18,7 @@ pub(super) const GREETING: &[u8] =
     b"R\0\0\0\x08\0\0\0\0S\0\0\0\x19server_version\x0015.20\0K\0\0\0\x0c\0\0\0\0\0\0\0\0Z\0\0\0\x05I";
 
 /// What a buffer may have of room beyond the message that it waits for.
-const SPARE: usize = 1 << 20;
+pub(super) const SPARE: usize = 1 << 20;
 
 /// A transcript, see `Step`. The first byte chooses whether the login is behind us, and which
 /// limits of time hold.

@@ -78,4 +78,14 @@ impl Seeds {
             .and_then(|()| fs::write(&path, bytes))
             .context(|| format!("cannot write {}", path.display()))
     }
+
+    /// Writes a seed of a target unless there is the same of another major.
+    fn write_once(&self, target: &str, name: &str, bytes: &[u8]) -> Result<()> {
+        let folder = paths::fuzz().join("seeds").join(target);
+        let mut others = fs::read_dir(folder).into_iter().flatten().flatten();
+        if others.any(|other| fs::read(other.path()).is_ok_and(|content| content == bytes)) {
+            return Ok(());
+        }
+        self.write(target, name, bytes)
+    }
 }

@@ -16,13 +16,15 @@ pub(super) fn write(name: &str, conversation: &Conversation, seeds: &Seeds) -> R
         let by = messages.iter().filter(|(speaker, _)| *speaker == wanted);
         by.flat_map(|(_, message)| message.clone()).collect()
     };
-    seeds.write("session", name, &steps(&messages))?;
+    for target in ["session", "server_session"] {
+        seeds.write(target, name, &steps(&messages))?;
+    }
     // How they are cut, and whether passwords are steps of SASL.
     let sasl = u8::from(name == "login_scram");
     seeds.write("backend", name, &[vec![100], said(Speaker::Server)].concat())?;
     seeds.write("frontend", name, &[vec![20, sasl], said(Speaker::Client)].concat())?;
     let commands: Vec<Vec<u8>> = messages.iter().filter_map(command).collect();
-    seeds.write("command", name, &commands.join(&0))?;
+    seeds.write_once("command", name, &commands.join(&0))?;
     match name {
         "base_backup" => seeds.write("backup", name, &backup(&messages, &seeds.prefix))?,
         "timelines" => stream(&messages, seeds)?,
