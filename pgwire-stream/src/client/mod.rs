@@ -87,16 +87,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationClient<S> {
 
     /// Limits how long a command waits for the server's next message; without limit by default.
     ///
-    /// It holds for every command and its answer, for
-    /// every wait of a base backup or manifest upload, and for the beginning of a stream, which
-    /// then has its own [`Intervals`](crate::Intervals). It is meant for a server or network that has died: a
-    /// server may be silent for minutes while it works, above all before a base backup begins,
-    /// during a checkpoint that is not `fast_checkpoint`; and a logical slot is created only when
-    /// the transactions are over that were running before.
+    /// It holds for every command and its answer, for every wait of a base backup or manifest
+    /// upload, and for the beginning of a stream, which then has its own
+    /// [`Intervals`](crate::Intervals). It is meant for a server or network that has died. A server
+    /// may be silent for minutes while it works: before a base backup that is not
+    /// [`fast_checkpoint`](crate::BaseBackupOptions::fast_checkpoint) begins, for as long as its
+    /// checkpoint is spread; before a logical slot is created, until the transactions are over
+    /// that were running.
     ///
     /// A command that has timed out ([`Error::Timeout`] names it) may still be executed. The next
     /// command first waits for the rest of its answer, as long again; a
-    /// cancel request ends it sooner, and dropping the client ends both.
+    /// [`CancelToken`](crate::CancelToken) ends it sooner, and dropping the client ends both.
     pub fn set_command_timeout(&mut self, limit: Option<Duration>) {
         self.command_timeout = limit;
     }

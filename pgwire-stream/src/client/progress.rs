@@ -60,10 +60,12 @@ impl Progress {
         self.0.written.fetch_max(lsn.as_u64(), Ordering::AcqRel);
     }
 
-    /// WAL up to here is durable: the server may forget it. The server is told at once.
+    /// WAL up to here is durable: the server may forget it. The server is told at once, if the
+    /// stream is in `next` or `hold`.
     ///
     /// # Errors
-    /// If this much was not even received.
+    /// If this much was neither received nor durable before the stream began;
+    /// [`Positions::received`] says how much a logical stream counts as received.
     pub fn flushed(&self, lsn: Lsn) -> Result<(), Misuse> {
         let received = load(&self.0.received).max(load(&self.0.flushed));
         if lsn > received {

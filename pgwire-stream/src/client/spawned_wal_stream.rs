@@ -39,7 +39,9 @@ where
 
 /// The consumer's end of a [`WalStream`] that lives in a task; made by [`spawn_wal_stream`].
 ///
-/// Dropping it ends the task and closes the connection.
+/// The task answers and reports, but still makes nothing durable: when a server shuts down, it is
+/// the consumer that it waits for, as [`WalStream`] tells. Dropping it ends the task and closes
+/// the connection.
 pub struct SpawnedWalStream<S = crate::net::Stream> {
     events: UnboundedReceiver<Queued>,
     progress: Progress,
