@@ -365,6 +365,7 @@ fn a_stream_is_ended_by_the_client_or_by_a_shutdown() {
     assert_eq!(pair.heard_by_server, [ServerEvent::CopyDone]);
     pair.server.copy_data(b"on its way", &mut pair.from_server.0).unwrap();
     pair.say(BackendMessage::CopyDone);
+    assert!(pair.server.copy_data(b"late", &mut pair.from_server.0).is_err());
     let last = Event::CopyData(Bytes::from_static(b"on its way"));
     pair.end(&[Event::CopyBoth, last, Event::CopyDone]);
 
@@ -433,6 +434,8 @@ fn encryption_is_negotiated_once_and_nothing_unencrypted_is_believed() {
     server.answer_tls(true, &input, &mut out).unwrap();
     assert_eq!(out, b"S"[..]);
     assert!(server.answer_tls(true, &input, &mut out).is_err());
+    let mut within = encoded(&[FrontendMessage::GssEncRequest]);
+    assert!(server.handle(&mut within, &mut out).is_err(), "what is encrypted is encrypted once");
 }
 
 #[test]
@@ -470,15 +473,17 @@ fn clients_that_cannot_be_served_are_told_why() {
 
 #[test]
 fn newer_protocols_and_unknown_options_are_negotiated_down() {
-    let grease = startup(3 << 16 | 9999, &[("user", "me"), ("_pq_.test", "")]);
-    let mut server = ServerSession::new(ProtocolVersion::V3_2);
-    let (events, answers) = hear(&mut server, &encoded(&[grease]));
-    assert!(matches!(&events.unwrap()[..], [ServerEvent::Startup(startup)]
-        if startup.parameters.is_empty() && startup.database == "me"
-            && startup.replication == Replication::No));
-    let (version, unrecognized) = (ProtocolVersion::V3_2, vec!["_pq_.test".to_owned()]);
-    assert_eq!(answers, [BackendMessage::NegotiateProtocolVersion { version, unrecognized }]);
-    assert_eq!(server.protocol_version(), ProtocolVersion::V3_2);
+    for minor in [2, 9999] {
+        let grease = startup(3 << 16 | minor, &[("user", "me"), ("_pq_.test", "")]);
+        let mut server = ServerSession::new(ProtocolVersion::V3_2);
+        let (events, answers) = hear(&mut server, &encoded(&[grease]));
+        assert!(matches!(&events.unwrap()[..], [ServerEvent::Startup(startup)]
+            if startup.parameters.is_empty() && startup.database == "me"
+                && startup.replication == Replication::No));
+        let (version, unrecognized) = (ProtocolVersion::V3_2, vec!["_pq_.test".to_owned()]);
+        assert_eq!(answers, [BackendMessage::NegotiateProtocolVersion { version, unrecognized }]);
+        assert_eq!(server.protocol_version(), ProtocolVersion::V3_2);
+    }
 }
 
 #[test]
@@ -566,6 +571,32 @@ fn nothing_is_said_out_of_turn() {
     assert!(server.is_over());
     let misuse = server.say(&ready, &mut out).unwrap_err();
     assert!(matches!(misuse, Misuse::Argument(_)));
+}
+
+#[test]
+fn our_side_of_a_stream_can_end_first() {
+    let mut server = Pair::logged_in(Method::Trust, vec![1000]).server;
+    hear(&mut server, b"Q\0\0\0\x06x\0").0.unwrap();
+    let mut out = BytesMut::new();
+    server.say(&BackendMessage::CopyBothResponse, &mut out).unwrap();
+    server.say(&BackendMessage::CopyDone, &mut out).unwrap();
+    assert!(server.copy_data(b"late", &mut out).is_err());
+    assert!(server.say(&BackendMessage::CopyDone, &mut out).is_err());
+    let theirs =
+        [FrontendMessage::CopyData(Bytes::from_static(b"on its way")), FrontendMessage::CopyDone];
+    let (events, _) = hear(&mut server, &encoded(&theirs));
+    let data = ServerEvent::CopyData(Bytes::from_static(b"on its way"));
+    assert_eq!(events.unwrap(), [data, ServerEvent::CopyDone]);
+    server.say(&BackendMessage::CommandComplete("DONE".into()), &mut out).unwrap();
+}
+
+#[test]
+fn an_empty_password_is_nobodys() {
+    let method = Method::Password;
+    let mut pair = Pair::new(credentials("", method), method, vec![1000]);
+    pair.authentication = Authentication::Password(Some(Password::new("")));
+    let error = pair.exchange().unwrap_err();
+    assert_eq!(error.sql_state().unwrap().as_str(), "28P01");
 }
 
 #[test]
