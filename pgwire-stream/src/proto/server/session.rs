@@ -15,30 +15,24 @@ use crate::{DecodeError, Error, Misuse, ServerError, Violation};
 /// [`Session`](crate::proto::Session).
 ///
 /// ```text
-///  new() ─▶ Startup ◀─── answer_tls() ─── TlsAsked
-///             │  └───────SSLRequest──────────▲
-///             │ startup packet
-///             ▼
-///           Named ── authenticate() ──▶ Login ──p──▶ Starting ──Z──┐
-///                                       p ⟲          S, K ⟲       ▼
-///             ┌─────────────────────────────────────────────Q── Idle ◀──┐
-///             │                                                   ▲     │
-///             ▼        c (theirs), f                              │     │
-///  T, D, C ⟲ Query ◀───────────────── CopyIn    d (theirs) ⟲      Z     │
-///             │ ▲ └──G──────────────────▲                         │     │
-///             │ │        c                                        │     Z
-///             │ ├──────────────────── CopyOut   d ⟲               │     │
-///             │ │ └──H──────────────────▲                         │     │
-///             │ │ c and c (theirs), C                             │     │
-///             │ └──────────────────── CopyBoth  d, d (theirs) ⟲   │     │
-///             │   └──W──────────────────▲                         │     │
-///             └──────────────────────────────────E──▶ Draining ───┘─────┘
-///                                    (from Query and every Copy state)
+///  new() ──▶ Startup
+///            Startup  ──SSLRequest──▶ TlsAsked ──answer_tls()──▶ Startup
+///            Startup  ──startup packet──▶ Named ──authenticate()──▶ Login
+///            Login    (p, R ⟲) ──R (Ok)──▶ Starting
+///            Starting (S, K ⟲) ──Z──▶ Idle
 ///
-///  Letters are messages, the server's unless marked: S parameter, K cancel key, Z ready, T columns,
-///  D row, C complete, G/H/W copy in/out/both, d copy data, c copy done, f copy fail, E error. Notices
-///  (N), S and notifications (A) can be sent at any time after the login, and an E of severity FATAL
-///  always. X (theirs), a CancelRequest, FATAL and a violation end the session.
+///            Idle     ──Q──▶ Query
+///            Query    (T, D, C ⟲) ──Z──▶ Idle
+///            Query    ──G──▶ CopyIn   (their d ⟲) ──their c, or f──▶ Query
+///            Query    ──H──▶ CopyOut  (d ⟲) ──c──▶ Query
+///            Query    ──W──▶ CopyBoth (d, their d ⟲) ──c and their c, or C──▶ Query
+///            Query, CopyIn, CopyOut, CopyBoth ──E──▶ Draining ──Z──▶ Idle
+///
+///  Letters are messages: p password, Q query and f copy fail are the client's; R authentication,
+///  S parameter, K cancel key, Z ready, T columns, D row, C complete, G/H/W copy in/out/both,
+///  E error are ours; d copy data and c copy done are either's. ⟲ stays in the state. Notices, S
+///  and notifications can be sent at any time after the login, and an E of severity FATAL always,
+///  which ends the session, as do X (Terminate), a CancelRequest and a violation.
 /// ```
 ///
 /// Input: [`handle`](Self::handle), called with whatever has arrived until it gives `None`. Output:
