@@ -9,11 +9,11 @@ use tokio::net::TcpStream;
 #[cfg(unix)]
 use tokio::net::UnixStream;
 
-use crate::Result;
 #[cfg(feature = "tls")]
 use crate::tls::TlsStream;
 #[cfg(feature = "tls")]
-use crate::{Endpoint, SslCertMode, SslNegotiation, TlsError};
+use crate::{Endpoint, SslNegotiation};
+use crate::{Result, SslCertMode, TlsError};
 
 #[cfg(feature = "tls")]
 use super::TlsConfig;
@@ -72,7 +72,6 @@ impl Stream {
             Address::Unix(_) => return Err(io::Error::from(io::ErrorKind::Unsupported).into()),
         };
         let stream = Self { carrier, route };
-        #[cfg(feature = "tls")]
         if !stream.is_tls() && stream.route.config.ssl_cert_mode == SslCertMode::Require {
             let reason = "the connection has no TLS";
             return Err(TlsError::CertificateNotUsed { reason }.into());

@@ -10,7 +10,7 @@ use super::test_config::config;
 use super::{Stream, connect_any};
 use crate::{
     AuthError, Config, ConfigError, ConnectAttempt, Endpoint, Error, Host, LoadBalanceHosts,
-    ServerError, SqlState, SslMode, SslNegotiation,
+    ServerError, SqlState, SslCertMode, SslMode, SslNegotiation,
 };
 
 fn fatal(code: &str) -> Error {
@@ -151,6 +151,14 @@ async fn options_set_one_by_one_are_checked_before_connecting() {
     assert!(matches!(outcome, Err(Error::Config(ConfigError::Conflict(_)))));
 }
 
+#[tokio::test]
+async fn a_client_certificate_that_must_be_used_needs_tls() {
+    let mut config = config(SslMode::Disable, &[silent().await]);
+    config.ssl_cert_mode = SslCertMode::Require;
+    let error = connect_any(&config, None, async |_, _| Ok(())).await.unwrap_err();
+    assert!(error.to_string().contains("the connection has no TLS"), "{error}");
+}
+
 /// The request for TLS and its answers.
 #[cfg(feature = "tls")]
 mod tls {
@@ -164,7 +172,7 @@ mod tls {
     use crate::tls::test_server::{
         Behaviour, Identity, Seen, greet, serve, serve_with, server_config,
     };
-    use crate::{Result, SslCertMode, TlsError};
+    use crate::{Result, TlsError};
 
     /// A server that answers the request for TLS with these bytes.
     async fn answering(answer: &'static [u8]) -> u16 {
@@ -247,14 +255,6 @@ mod tls {
             Behaviour { protocols: vec![b"postgresql".to_vec()], ..Behaviour::default() };
         config.hosts[0].port = serve(&Identity::self_signed(|_| {}), behaviour).await;
         assert!(connect_any(&config, None, login).await.unwrap().protocol);
-    }
-
-    #[tokio::test]
-    async fn a_client_certificate_that_must_be_used_needs_tls() {
-        let mut config = config(SslMode::Disable, &[encrypting().await]);
-        config.ssl_cert_mode = SslCertMode::Require;
-        let error = connect_any(&config, None, async |_, _| Ok(())).await.unwrap_err();
-        assert!(error.to_string().contains("the connection has no TLS"), "{error}");
     }
 
     #[tokio::test]
