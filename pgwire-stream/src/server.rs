@@ -299,12 +299,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerConnection<S> {
 
 #[cfg(test)]
 mod tests {
-    use bytes::BytesMut;
+    use bytes::{Bytes, BytesMut};
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
     use super::*;
-    use crate::proto::FrontendMessage;
-    use crate::{Config, ReplicationClient};
+    use crate::proto::{
+        CopyBothMessage, FrontendMessage, StandbyMessage, StandbyStatus, StartReplication, WalData,
+    };
+    use crate::{Config, Lsn, PgTimestamp, ReplicationClient, StreamEnd, TimelineId, WalEvent};
 
     fn sent(message: &FrontendMessage) -> BytesMut {
         let mut out = BytesMut::new();
@@ -348,6 +350,57 @@ mod tests {
         };
         let (shown, ()) = tokio::join!(client.show("server_version_num"), serve);
         assert_eq!(shown.unwrap(), "180000");
+    }
+
+    /// A timeline with one piece of WAL, and the end of it, as a walsender serves it.
+    async fn serve_wal(server: &mut ServerConnection<DuplexStream>) -> Result<StandbyStatus> {
+        let identity = [Some("7357089276153"), Some("3"), Some("0/3000000"), None];
+        let names = Columns::of_text(&["systemid", "timeline", "xlogpos", "dbname"]);
+        assert!(matches!(server.next_event().await?, ServerEvent::Query(_)));
+        server.answer(names, [Row::of_text(&identity)], "IDENTIFY_SYSTEM")?;
+        let asked = server.next_event().await?;
+        assert!(matches!(&asked, ServerEvent::Query(text) if text.starts_with("START_REPL")));
+        server.say(&BackendMessage::CopyBothResponse)?;
+        let start = Lsn::from_u64(0x300_0000);
+        let sent_at = PgTimestamp::from_micros(0);
+        let data = Bytes::from_static(b"some WAL");
+        let data = WalData { start, server_end: start, sent_at, data };
+        let mut payload = Vec::new();
+        CopyBothMessage::Data(data.clone()).encode(&mut payload);
+        server.copy_data(&payload)?;
+        let status = loop {
+            let ServerEvent::CopyData(payload) = server.next_event().await? else {
+                panic!("no status")
+            };
+            match StandbyMessage::decode(payload)? {
+                StandbyMessage::Status(status) if status.written == data.end() => break status,
+                _ => {}
+            }
+        };
+        server.say(&BackendMessage::CopyDone)?;
+        while server.next_event().await? != ServerEvent::CopyDone {}
+        let next = Columns::of_text(&["next_tli", "next_tli_startpos"]);
+        server.answer(next, [Row::of_text(&[Some("4"), Some("0/3000008")])], "START_STREAMING")?;
+        server.send().await?;
+        Ok(status)
+    }
+
+    #[tokio::test]
+    async fn replication_can_be_served() {
+        let (client, mut server) = session().await;
+        let start = Lsn::from_u64(0x300_0000);
+        let receive = async {
+            let mut stream = client.start_replication(StartReplication::new(start)).await.unwrap();
+            let Ok(Some(WalEvent::Data(data))) = stream.next().await else { panic!("no WAL") };
+            assert_eq!(data.data, b"some WAL"[..]);
+            stream.progress().flushed(data.end()).unwrap();
+            while stream.next().await.unwrap().is_some() {}
+            stream.finish().unwrap().1
+        };
+        let (end, status) = tokio::join!(receive, serve_wal(&mut server));
+        assert_eq!(status.unwrap().flushed, Lsn::from_u64(0x300_0008));
+        let start = Lsn::from_u64(0x300_0008);
+        assert_eq!(end, StreamEnd::NextTimeline { timeline: TimelineId::new(4).unwrap(), start });
     }
 
     #[tokio::test]
