@@ -274,12 +274,14 @@ impl<'a> Parser<'a> {
         if self.accept(b')')? { Ok(()) } else { Err(self.expected("`,` or `)`")) }
     }
 
+    /// A setting's name, whose case means nothing, not even in quotes.
     fn setting(&mut self) -> Result<String, CommandSyntaxError> {
         let mut setting = self.name()?;
         while self.accept(b'.')? {
             setting.push('.');
             setting.push_str(&self.name()?);
         }
+        setting.make_ascii_lowercase();
         Ok(setting)
     }
 

@@ -29,7 +29,7 @@ fn keywords_are_upper_case_and_everything_else_is_sql() {
         assert_eq!(refused(wrong), "42601");
     }
     assert_eq!(parse("SHOW Wal_Level"), Command::Show("wal_level".into()));
-    assert_eq!(parse("SHOW \"My\" . ext"), Command::Show("My.ext".into()));
+    assert_eq!(parse("SHOW \"My\" . ext"), Command::Show("my.ext".into()));
 }
 
 #[test]
