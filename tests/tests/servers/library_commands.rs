@@ -80,9 +80,13 @@ fn physical_slots(installation: &Installation) -> ScenarioResult {
         // Temporary slots end with the connection, and a keyword is a name like any other.
         client.close().await?;
         let count = "SELECT count(*) FROM pg_replication_slots";
-        while value(&cluster, count).await? != "2" {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        let ended = async {
+            while value(&cluster, count).await? != "2" {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            AnyResult::Ok(())
+        };
+        tokio::time::timeout(Duration::from_secs(60), ended).await??;
         let mut client = physical(&cluster).await?;
         client.create_physical_slot(&slot("wait"), PhysicalSlot::default()).await?;
         for name in ["wait", "tfalse_rfalse", "tfalse_rtrue"] {
