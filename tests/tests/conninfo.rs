@@ -7,7 +7,8 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use pgwire_stream::fuzzing::{conninfo_keywords, conninfo_pairs};
@@ -176,6 +177,27 @@ fn the_table_is_read_alike() {
         if let Err(difference) = compare(text) {
             panic!("{difference}");
         }
+    }
+}
+
+/// What the fuzz targets have found worth keeping reaches every branch of our parser.
+#[test]
+fn what_fuzzing_has_found_is_read_alike() {
+    let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz");
+    for (target, scheme) in [("conninfo", ""), ("uri", "postgresql://")] {
+        let folders = ["seeds", "corpus"].map(|kind| fuzz.join(kind).join(target));
+        let mut compared = 0;
+        for file in folders.iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten() {
+            let Ok(text) = fs::read_to_string(file.unwrap().path()) else { continue };
+            if text.contains('\0') {
+                continue;
+            }
+            if let Err(difference) = compare(&format!("{scheme}{text}")) {
+                panic!("{difference}");
+            }
+            compared += 1;
+        }
+        assert!(compared > 0);
     }
 }
 
