@@ -2,26 +2,34 @@
 //!
 //! * `demo`: shows the product on a real PostgreSQL, from nothing to the verdict.
 //! * `test`: all checks, in the order in which they fail soonest.
+//! * `bench`: measures the library, beside what it cannot be faster than.
 //! * `fuzz`: runs the fuzz targets, and says how fast and how far they got.
 //! * `seeds`: makes the fuzz targets' seeds anew, from real servers.
+//! * `features`: the library in each of its features alone.
+//! * `api`: the library's public API against the list of it that is kept here.
+//! * `release-check`: everything that must hold before the library is published.
 //! * `postgres`: the PostgreSQL servers that the demonstration and the tests use.
 
 // It is a program for people at a terminal.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod bench;
 mod demo;
+mod features;
 mod fuzz;
 mod paths;
 mod postgres;
+mod release;
 mod seeds;
 mod table;
 mod test;
+mod tools;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// The work on this repository: demonstration, tests, fuzzing, PostgreSQL servers.
+/// The work on this repository: demonstration, tests, fuzzing, releases, PostgreSQL servers.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 struct Arguments {
@@ -35,10 +43,18 @@ enum Task {
     Demo(demo::Arguments),
     /// Install what is missing, then run every check and every test.
     Test(test::Arguments),
+    /// Measure the library, beside what it cannot be faster than.
+    Bench(bench::Arguments),
     /// Run the fuzz targets for a measured time, and report how fast and how far they got.
     Fuzz(fuzz::Arguments),
     /// Make the seeds of the fuzz targets anew, from real servers of every major.
     Seeds(seeds::Arguments),
+    /// Check the library in each of its features alone.
+    Features(features::Arguments),
+    /// Compare the library's public API with `pgwire-stream/public-api.txt`.
+    Api(release::api::Arguments),
+    /// Check everything that must hold before the library is published.
+    ReleaseCheck(release::Arguments),
     /// List or install the PostgreSQL servers that the tests use.
     Postgres(postgres::Arguments),
 }
@@ -47,8 +63,12 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().task {
         Task::Demo(arguments) => demo::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
+        Task::Bench(arguments) => bench::run(&arguments),
         Task::Fuzz(arguments) => fuzz::run(&arguments),
         Task::Seeds(arguments) => seeds::run(&arguments),
+        Task::Features(arguments) => features::run(&arguments),
+        Task::Api(arguments) => release::api::run(&arguments),
+        Task::ReleaseCheck(arguments) => release::run(&arguments),
         Task::Postgres(arguments) => postgres::run(&arguments),
     };
     match outcome {

@@ -1,32 +1,22 @@
-//! The programs that fuzzing needs: nightly Rust, cargo-fuzz, LLVM's coverage tools.
+//! The programs that fuzzing needs: the targets themselves, built by cargo-fuzz on nightly Rust for
+//! the sake of libFuzzer's and the sanitizers' options, and LLVM's coverage tools.
 
 use std::path::PathBuf;
-use std::process::Command;
 
 use walrecv_tests::{Context, Failure, Result, program};
 
 use super::target::Target;
 use crate::paths;
+use crate::tools::{nightly, plug_in, succeed};
 
 /// Where the targets are built; apart from everything else, because sanitizers change all code.
 const BUILD: &str = "target/fuzz";
-
-/// libFuzzer's and the sanitizers' options need nightly; so does nothing else here.
-fn nightly(program: &str) -> Command {
-    let mut command = Command::new("rustup");
-    // What the stable cargo above us has set would speak of the stable compiler.
-    for variable in ["CARGO", "RUSTC", "RUSTDOC", "RUSTUP_TOOLCHAIN"] {
-        command.env_remove(variable);
-    }
-    command.args(["run", "nightly", program]).current_dir(paths::workspace());
-    command
-}
 
 /// Builds the targets with the address sanitizer, debug assertions and overflow checks, and gives
 /// the directory that they are in.
 pub(super) fn build(targets: &[Target]) -> Result<PathBuf> {
     let host = compiler("host")?;
-    let cargo_fuzz = cargo_fuzz()?;
+    let cargo_fuzz = plug_in("cargo-fuzz")?;
     for target in targets {
         let mut command = nightly(&cargo_fuzz.to_string_lossy());
         command.args(["fuzz", "build", "--fuzz-dir", "fuzz", "--target-dir", BUILD, &target.name]);
@@ -53,21 +43,6 @@ pub(super) fn build_for_coverage(targets: &[Target]) -> Result<PathBuf> {
     Ok(directory.join(host).join("release"))
 }
 
-/// cargo-fuzz: the one on the search path, else our own, which is installed when it is missing.
-fn cargo_fuzz() -> Result<PathBuf> {
-    if let Some(found) = program::find_on_path("cargo-fuzz") {
-        return Ok(found);
-    }
-    let root = paths::workspace().join("target/tools");
-    let own = root.join("bin/cargo-fuzz");
-    if !own.is_file() {
-        eprintln!("installing cargo-fuzz into {}", root.display());
-        let mut install = paths::cargo();
-        succeed(install.args(["install", "--locked", "cargo-fuzz", "--root"]).arg(&root))?;
-    }
-    Ok(own)
-}
-
 /// One of LLVM's programs, of the LLVM that nightly Rust was built with.
 pub(super) fn llvm(name: &str) -> Result<PathBuf> {
     let version = compiler("LLVM version")?;
@@ -89,14 +64,4 @@ fn compiler(what: &str) -> Result<String> {
         .map_err(|failure| Failure::new(format!("fuzzing needs nightly Rust: {failure}")))?;
     let value = |line: &str| Some(line.strip_prefix(what)?.strip_prefix(": ")?.to_owned());
     said.lines().find_map(value).context(|| format!("rustc does not say its {what}"))
-}
-
-/// Runs a program whose output the user is to see.
-fn succeed(command: &mut Command) -> Result<()> {
-    let line = program::command_line(command);
-    let status = command.status().context(|| format!("cannot run `{line}`"))?;
-    if status.success() {
-        return Ok(());
-    }
-    Err(Failure::new(format!("`{line}` ended with {status}")))
 }
