@@ -9,7 +9,7 @@ use super::session::SPARE;
 use super::steps::{Step, steps};
 use crate::proto::{BackendMessage, MAX_COPY_DATA, ProtocolVersion, ServerEvent, ServerSession};
 
-/// A transcript, see [`Step`]. The first byte chooses how the client is authenticated.
+/// A transcript, see `Step`. The first byte chooses how the client is authenticated.
 ///
 /// Asserted: no panic, buffers stay within the limits, what is over stays so, and everything that
 /// is sent parses.

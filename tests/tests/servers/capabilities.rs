@@ -11,41 +11,55 @@ pub(crate) fn register(scenarios: Scenarios) -> Scenarios {
 
 /// Where a test is looked for.
 struct Sources {
-    /// The other files of this program, which have its scenarios.
+    /// The names of all scenarios are somewhere in here.
     scenarios: String,
     library: PathBuf,
+    /// Programs of ordinary tests, the library's and ours.
+    programs: Vec<PathBuf>,
 }
 
 impl Sources {
     fn read() -> std::io::Result<Self> {
         let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let library = here.join("../pgwire-stream");
         let mut scenarios = String::new();
-        for file in here.join("tests/servers").read_dir()? {
-            let path = file?.path();
-            if path.is_file() && !path.ends_with("capabilities.rs") {
-                scenarios.push_str(&fs::read_to_string(path)?);
+        collect(&here.join("tests/servers"), &mut scenarios)?;
+        let mut programs = Vec::new();
+        for folder in [library.join("tests"), here.join("tests")] {
+            for file in folder.read_dir()? {
+                programs.push(file?.path());
             }
         }
-        Ok(Self { scenarios, library: here.join("../pgwire-stream") })
+        Ok(Self { scenarios, library, programs })
     }
 
-    /// `library_…` is a scenario, `module::function` a unit test of the library, and anything
-    /// else a function in one of its `tests/`.
+    /// Whether there is a scenario of this name, a unit test `module::function` of the library, or
+    /// a function in a test program.
     fn has(&self, test: &str) -> bool {
-        match test.rsplit_once("::") {
-            Some((module, function)) => {
-                let module = self.library.join("src").join(module.replace("::", "/"));
-                [module.with_extension("rs"), module.join("mod.rs")]
-                    .iter()
-                    .any(|file| is_test(file, function))
-            }
-            None if self.scenarios.contains(&format!("\"{test}\",")) => true,
-            None => fs::read_dir(self.library.join("tests"))
-                .into_iter()
-                .flatten()
-                .any(|file| file.is_ok_and(|file| is_test(&file.path(), test))),
+        if self.scenarios.contains(&format!("\"{test}\",")) {
+            return true;
+        }
+        let Some((module, function)) = test.rsplit_once("::") else {
+            return self.programs.iter().any(|file| is_test(file, test));
+        };
+        let module = self.library.join("src").join(module.replace("::", "/"));
+        [module.with_extension("rs"), module.join("mod.rs")]
+            .iter()
+            .any(|file| is_test(file, function))
+    }
+}
+
+/// The text of all files, but for this one.
+fn collect(folder: &Path, into: &mut String) -> std::io::Result<()> {
+    for entry in folder.read_dir()? {
+        let path = entry?.path();
+        if path.is_dir() {
+            collect(&path, into)?;
+        } else if !path.ends_with("capabilities.rs") {
+            into.push_str(&fs::read_to_string(path)?);
         }
     }
+    Ok(())
 }
 
 /// Whether a file has a test function of this name.
