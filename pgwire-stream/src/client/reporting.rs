@@ -63,7 +63,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WalStream<S> {
             self.send_questions()?;
         }
         match self.due() {
-            Action::Report { .. } if full => Ok(now().checked_add(Duration::from_secs(1))),
+            // But for a question, so that a server that is silent, too, is given up in the end.
+            Action::Report { ask_for_reply: false } if full => {
+                Ok(now().checked_add(Duration::from_secs(1)))
+            }
             Action::Report { ask_for_reply } => {
                 self.report(ask_for_reply)?;
                 self.report_if_due()

@@ -110,20 +110,11 @@ impl Feedback {
     /// What is due now.
     pub fn poll(&self, now: Instant) -> Action {
         let mut alarm = Alarm { now, next: None };
-        let mut ask_for_reply = false;
-        if let (Some(limit), None) = (self.intervals.receive, self.paused) {
-            match self.asked {
-                None => ask_for_reply = alarm.is_due(self.last_received.checked_add(limit / 2)),
-                Some(asked) => {
-                    let silence = self.last_received.checked_add(limit);
-                    let unanswered = asked.checked_add(limit / 2);
-                    // A moment beyond all clocks never comes.
-                    if alarm.is_due(silence.zip(unanswered).map(|(a, b)| a.max(b))) {
-                        return Action::TimedOut;
-                    }
-                }
-            }
+        let silence = self.judge_silence(&mut alarm);
+        if silence == Silence::TooLong {
+            return Action::TimedOut;
         }
+        let ask_for_reply = silence == Silence::Suspicious;
         let status = self.intervals.status;
         let routine = alarm.is_due(status.and_then(|status| self.last_report.checked_add(status)));
         if self.wanted || routine || ask_for_reply {
@@ -133,16 +124,44 @@ impl Feedback {
         }
     }
 
-    /// What is due when nothing can be sent any more: [`Action::TimedOut`] or [`Action::Wait`].
-    pub fn poll_silence(&self, now: Instant) -> Action {
+    /// What is due when nothing can be sent any more: [`Action::TimedOut`] or [`Action::Wait`]. What
+    /// was sent last counts as a question, so whoever comes back late waits as long as with one.
+    pub fn poll_silence(&mut self, now: Instant) -> Action {
         let mut alarm = Alarm { now, next: None };
-        let limit = self.intervals.receive.filter(|_| self.paused.is_none());
-        if alarm.is_due(limit.and_then(|limit| self.last_received.checked_add(limit))) {
-            Action::TimedOut
-        } else {
-            Action::Wait(alarm.next)
+        match self.judge_silence(&mut alarm) {
+            Silence::Bearable => Action::Wait(alarm.next),
+            Silence::TooLong => Action::TimedOut,
+            Silence::Suspicious => {
+                self.asked = Some(now);
+                self.poll_silence(now)
+            }
         }
     }
+
+    fn judge_silence(&self, alarm: &mut Alarm) -> Silence {
+        let (Some(limit), None) = (self.intervals.receive, self.paused) else {
+            return Silence::Bearable;
+        };
+        let half = self.last_received.checked_add(limit / 2);
+        let Some(asked) = self.asked else {
+            return if alarm.is_due(half) { Silence::Suspicious } else { Silence::Bearable };
+        };
+        let (silence, unanswered) =
+            (self.last_received.checked_add(limit), asked.checked_add(limit / 2));
+        // A moment beyond all clocks never comes.
+        let end = silence.zip(unanswered).map(|(silence, unanswered)| silence.max(unanswered));
+        if alarm.is_due(end) { Silence::TooLong } else { Silence::Bearable }
+    }
+}
+
+/// What the server's silence means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Silence {
+    Bearable,
+    /// The server is to be asked for a sign of life.
+    Suspicious,
+    /// It was asked, and had its time to answer.
+    TooLong,
 }
 
 /// Finds the next of several moments.

@@ -199,6 +199,51 @@ async fn a_slow_caller_reads_first_and_asks_before_giving_up() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_slow_caller_leaves_the_server_time_to_end_the_stream() {
+    for stopped in [true, false] {
+        let (mut stream, mut server) = streaming(start()).await;
+        server.says(&[wal(FROM, b"first")]).await;
+        if !stopped {
+            server.says(&[copy_done()]).await;
+        }
+        next_data(&mut stream).await;
+        sleep(300 * SECOND).await;
+        if stopped {
+            stream.stop().unwrap();
+        }
+        let end = async {
+            while server.hears().await.0 != b'c' {}
+            sleep(20 * SECOND).await;
+            if stopped {
+                server.says(&[copy_done(), complete("COPY 0"), ready()]).await;
+            } else {
+                let next: &[Option<&str>] = &[Some("4"), Some("0/3000005")];
+                server.says(&rows(&["next_tli", "next_tli_startpos"], &[next])).await;
+            }
+        };
+        let (event, ()) = tokio::join!(stream.next(), end);
+        assert_eq!(event.unwrap(), None);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_takes_no_reports_is_given_up_when_it_falls_silent() {
+    let (ours, theirs) = tokio::io::duplex(4096);
+    let mut server = Server { pipe: theirs, input: BytesMut::new() };
+    let greeting = [authentication(0, b""), parameter("server_version", "15.20"), ready()];
+    server.says(&greeting).await;
+    server.says(&identification("3")).await;
+    server.says(&[copy_response(b'W')]).await;
+    let client = Client::from_stream(ours, &"user=walrecv".parse().unwrap()).await.unwrap();
+    let intervals = Intervals { status: Some(SECOND / 10), receive: Some(60 * SECOND) };
+    let mut stream =
+        client.start_replication(StartReplication { intervals, ..start() }).await.unwrap();
+    stream.hold(sleep(10_000 * SECOND)).await.unwrap();
+    let result = timeout(61 * SECOND, stream.next()).await.expect("it waits for ever");
+    assert!(matches!(result, Err(Error::Timeout { .. })), "{result:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_server_that_takes_no_reports_is_not_buried_in_them() {
     let (ours, theirs) = tokio::io::duplex(4096);
     let mut server = Server { pipe: theirs, input: BytesMut::new() };
