@@ -8,13 +8,13 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 
 use super::{Progress, ReplicationClient, StreamEnd, WalEvent, WalStream};
-use crate::{Misuse, Result};
+use crate::{Lsn, Misuse, Result};
 
 /// What an event counts beside its payload, so that keepalives are bounded too.
 const OVERHEAD: usize = size_of::<Queued>();
 
-/// An event that waits for its consumer, and its share of the budget.
-type Queued = (WalEvent, OwnedSemaphorePermit);
+/// An event that waits for its consumer, how far WAL has come with it, and its share of the budget.
+type Queued = (WalEvent, Lsn, OwnedSemaphorePermit);
 
 /// Moves a stream into a task of its own on the current runtime, which keeps the session alive and
 /// receives ahead of the consumer: events of at most `budget_bytes` wait in memory.
@@ -29,12 +29,14 @@ pub fn spawn_wal_stream<S>(stream: WalStream<S>, budget_bytes: usize) -> Spawned
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let budget = u32::try_from(budget_bytes).unwrap_or(u32::MAX).max(1);
+    let budget = budget_bytes.clamp(1, Semaphore::MAX_PERMITS);
+    let budget = u32::try_from(budget).unwrap_or(u32::MAX);
     let (sender, events) = mpsc::unbounded_channel();
     let (progress, stop) = (stream.progress(), Arc::new(Notify::new()));
-    let queue = Queue { sender, room: Arc::new(Semaphore::new(budget as usize)), budget };
+    let room = Arc::new(Semaphore::new(budget as usize));
+    let queue = Queue { sender, room: Arc::clone(&room), budget };
     let task = tokio::spawn(run(stream, queue, Arc::clone(&stop)));
-    SpawnedWalStream { events, progress, stop, task: Task::Running(task) }
+    SpawnedWalStream { events, room, budget, progress, stop, task: Task::Running(task) }
 }
 
 /// The consumer's end of a [`WalStream`] that lives in a task; made by [`spawn_wal_stream`].
@@ -44,6 +46,8 @@ where
 /// the connection.
 pub struct SpawnedWalStream<S = crate::net::Stream> {
     events: UnboundedReceiver<Queued>,
+    room: Arc<Semaphore>,
+    budget: u32,
     progress: Progress,
     stop: Arc<Notify>,
     task: Task<S>,
@@ -67,7 +71,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> SpawnedWalStream<S> {
     /// # Panics
     /// If the task has panicked: with its panic.
     pub async fn next(&mut self) -> Result<Option<WalEvent>> {
-        if let Some((event, _room)) = self.events.recv().await {
+        if let Some((event, received, _room)) = self.events.recv().await {
+            self.progress.received(received);
             return Ok(Some(event));
         }
         match &mut self.task {
@@ -91,9 +96,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> SpawnedWalStream<S> {
     }
 
     /// The handle by which WAL is reported as written and durable, and which tells how far it has
-    /// come.
+    /// come. What waits in the queue is not received yet.
     pub fn progress(&self) -> Progress {
         self.progress.clone()
+    }
+
+    /// How much of the budget waits for [`next`](Self::next), in bytes: a queue that is always full
+    /// has a consumer that is too slow.
+    pub fn queued(&self) -> usize {
+        (self.budget as usize).saturating_sub(self.room.available_permits())
     }
 
     /// Asks the server to end the stream, as [`WalStream::stop`]: what is on its way still comes
@@ -154,7 +165,7 @@ impl Queue {
                     stream.stop()?;
                     continue;
                 }
-                event = stream.next() => event?,
+                event = stream.next_unannounced() => event?,
             };
             let Some(event) = event else { return Ok(()) };
             let size = self.size(&event);
@@ -163,7 +174,7 @@ impl Queue {
                 Err(_) => stream.hold(self.wait_for_room(size)).await?,
             };
             let Some(room) = room else { return Ok(()) };
-            if self.sender.send((event, room)).is_err() {
+            if self.sender.send((event, stream.received, room)).is_err() {
                 return Ok(());
             }
         }

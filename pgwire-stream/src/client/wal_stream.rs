@@ -73,7 +73,7 @@ pub struct WalStream<S = crate::net::Stream> {
     pub(super) state: State,
     kind: Kind,
     /// Invariant of a physical stream: the position that is due next.
-    received: Lsn,
+    pub(super) received: Lsn,
     /// The flush position of the last report.
     pub(super) reported: Lsn,
     /// To be sent.
@@ -157,6 +157,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WalStream<S> {
     /// not follow what came before. The stream cannot be continued: what comes after an error is
     /// [`Misuse::Failed`].
     pub async fn next(&mut self) -> Result<Option<WalEvent>> {
+        let event = self.next_unannounced().await;
+        self.progress.received(self.received);
+        event
+    }
+
+    /// As [`next`](Self::next), for a caller who passes the event on, and only then tells
+    /// [`Progress`] that it was received: nobody may take for durable what they have not seen.
+    pub(super) async fn next_unannounced(&mut self) -> Result<Option<WalEvent>> {
         let result = self.receive().await;
         if result.is_err() {
             self.state = State::Failed;
@@ -373,7 +381,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WalStream<S> {
 
     fn note_received(&mut self, lsn: Lsn) {
         self.received = self.received.max(lsn);
-        self.progress.received(self.received);
     }
 
     fn decide_end(&self, stopped: bool) -> Result<StreamEnd> {

@@ -56,15 +56,30 @@ async fn the_budget_is_in_bytes_and_a_full_queue_reads_nothing() {
         server.says(&[wal(FROM + 1000 * i, &piece)]).await;
     }
     sleep(SECOND).await;
-    let ahead = stream.progress().positions().received.bytes_since(lsn(FROM));
-    // One more is in the hand of the task.
-    assert!((8_000..=11_000).contains(&ahead), "{ahead}");
+    let ahead = stream.queued();
+    assert!((8_000..=10_000).contains(&ahead), "{ahead}");
     // The session is kept alive meanwhile.
     sleep(20 * SECOND).await;
     server.hears_status().await;
     for _ in 0..100 {
         assert_eq!(next_bytes(&mut stream).await, 1000);
     }
+    assert_eq!(stream.queued(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_still_queued_cannot_be_reported_as_flushed() {
+    let (mut stream, mut server) = spawned(10_000).await;
+    server.says(&[wal(FROM, b"first"), wal(FROM + 5, b"second")]).await;
+    sleep(SECOND).await;
+    let progress = stream.progress();
+    assert_eq!(progress.positions().received, lsn(FROM));
+    assert_eq!(next_bytes(&mut stream).await, 5);
+    assert_eq!(progress.positions().received, lsn(FROM + 5));
+    assert!(progress.flushed(lsn(FROM + 11)).is_err());
+    progress.flushed(lsn(FROM + 5)).unwrap();
+    assert_eq!(next_bytes(&mut stream).await, 6);
+    progress.flushed(lsn(FROM + 11)).unwrap();
 }
 
 #[tokio::test(start_paused = true)]
