@@ -39,19 +39,21 @@ pub(super) fn measure(target: &Target, binaries: &Path) -> Result<Vec<Coverage>>
     program::run(merge.args(["merge", "-sparse", "-o"]).args([&profile, &raw]))?;
 
     let mut export = Command::new(tools::llvm("llvm-cov")?);
-    export
-        .args(["export", "-summary-only", "-instr-profile"])
-        .args([&profile, &program])
-        .args(target.decoders.iter().map(|decoder| paths::workspace().join(decoder)));
+    export.args(["export", "-summary-only", "-instr-profile"]).args([&profile, &program]);
     let report: Value = serde_json::from_str(&program::run(&mut export)?)
         .context(|| format!("cannot read the coverage of {}", target.name))?;
     let files = report.pointer("/data/0/files").and_then(Value::as_array);
-    Ok(files.into_iter().flatten().filter_map(read_file).collect())
+    Ok(files.into_iter().flatten().filter_map(|file| read_file(file, &target.decoders)).collect())
 }
 
-fn read_file(file: &Value) -> Option<Coverage> {
-    let path = Path::new(file.get("filename")?.as_str()?);
-    let path = path.strip_prefix(paths::workspace()).unwrap_or(path);
+/// The coverage of a file that is one of these decoders, or lies in one.
+fn read_file(file: &Value, decoders: &[String]) -> Option<Coverage> {
+    // A file that is compiled from elsewhere has a way through `..` in its name.
+    let path = Path::new(file.get("filename")?.as_str()?).canonicalize().ok()?;
+    let path = path.strip_prefix(paths::workspace().canonicalize().ok()?).ok()?;
+    if !decoders.iter().any(|decoder| path.starts_with(decoder)) {
+        return None;
+    }
     let regions = file.pointer("/summary/regions")?;
     Some(Coverage {
         file: path.display().to_string(),
