@@ -3,6 +3,7 @@
 mod base_backup;
 mod cancel;
 mod connect;
+mod events;
 mod progress;
 mod reporting;
 mod session_attrs;

@@ -1,5 +1,7 @@
 //! WAL as it comes.
 
+use std::pin::pin;
+
 use super::*;
 use crate::Misuse;
 
@@ -76,6 +78,26 @@ async fn next_can_be_dropped_anywhere() {
         );
         assert!(!server.hears_status().await.asks);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_are_a_stream_that_can_be_dropped_and_begun_anew() {
+    use futures::TryStreamExt;
+
+    let (mut stream, mut server) = streaming(start()).await;
+    server.says(&[wal(FROM, b"first")]).await;
+    {
+        let mut events = pin!(stream.events());
+        assert!(matches!(events.try_next().await, Ok(Some(WalEvent::Data(_)))));
+        let waiting = tokio::time::timeout(Duration::from_millis(1), events.try_next());
+        assert!(waiting.await.is_err(), "nothing more was sent");
+    }
+    // The second does not follow the first.
+    server.says(&[wal(FROM + 5, b"second"), wal(FROM, b"again")]).await;
+    let mut events = pin!(stream.events());
+    assert!(matches!(events.try_next().await, Ok(Some(WalEvent::Data(_)))));
+    assert!(matches!(events.try_next().await, Err(Error::Violation(_))));
+    assert!(matches!(events.try_next().await, Ok(None)));
 }
 
 #[tokio::test(start_paused = true)]
