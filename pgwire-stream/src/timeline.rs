@@ -105,7 +105,8 @@ impl HistoryFile {
 pub struct TimelineSwitch {
     /// The timeline that was left.
     pub timeline: TimelineId,
-    /// The position at which it was left: its first byte that is not part of the history.
+    /// The position at which it was left, as the file says. What is part of the history may end
+    /// earlier: [`TimelineHistory::fork_from`].
     pub switch_point: Lsn,
     /// What the server wrote as reason; free text.
     pub reason: String,
@@ -113,7 +114,13 @@ pub struct TimelineSwitch {
 
 /// The ancestry of a timeline: the switches that led to it, oldest first.
 ///
-/// Follows `readTimeLineHistory` in `src/backend/access/transam/timeline.c`.
+/// Timelines increase, but where they were left need not: a recovery along timeline 2 that stops
+/// before timeline 2 began makes a timeline 3 whose history leaves 1 at some position and 2 at an
+/// earlier one. Nothing of timeline 2 is part of that history, nor of timeline 1 what lies behind
+/// the earlier position: whatever is newer counts.
+///
+/// Follows `readTimeLineHistory` and `tliOfPointInHistory` in
+/// `src/backend/access/transam/timeline.c`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TimelineHistory {
     timeline: TimelineId,
@@ -131,7 +138,7 @@ pub enum HistoryError {
         /// The line's number, from 1.
         line: usize,
     },
-    /// Timelines and positions must increase, up to the timeline whose history it is.
+    /// Timelines must increase, up to the timeline whose history it is.
     #[error("line {line} of the history of timeline {timeline} is out of order")]
     Order {
         /// The timeline whose history is read.
@@ -163,9 +170,7 @@ impl TimelineHistory {
             let switch =
                 parse_switch(text).ok_or(HistoryError::Line { timeline, line: line_number })?;
             let in_order = switch.timeline < timeline
-                && switches.last().is_none_or(|last| {
-                    last.timeline < switch.timeline && last.switch_point <= switch.switch_point
-                });
+                && switches.last().is_none_or(|last| last.timeline < switch.timeline);
             if !in_order {
                 return Err(HistoryError::Order { timeline, line: line_number });
             }
@@ -205,35 +210,37 @@ impl TimelineHistory {
         timeline == self.timeline || self.fork_from(timeline).is_some()
     }
 
-    /// Where an ancestor was left on the way to this timeline; `None` for a timeline that is not
-    /// an ancestor, and for this timeline itself.
+    /// Where an ancestor was left on the way to this timeline: its first byte that is not part of
+    /// the history. `None` for a timeline that is not an ancestor, and for this timeline itself.
     pub fn fork_from(&self, ancestor: TimelineId) -> Option<Lsn> {
-        self.switches.iter().find(|switch| switch.timeline == ancestor).map(|s| s.switch_point)
+        let left = self.switches.iter().skip_while(|switch| switch.timeline != ancestor);
+        left.map(|switch| switch.switch_point).min()
     }
 
-    /// The timelines that may have a segment from `start` to `end`, oldest first. A timeline's first
-    /// segment begins with what it inherited, so where timelines change there are several.
+    /// The timelines that may have a segment from `start` to `end` of which something belongs to
+    /// the history, oldest first. A timeline's first segment begins with what it inherited, so
+    /// where timelines change there are several.
     pub fn timelines_between(&self, start: Lsn, end: Lsn) -> Vec<TimelineId> {
-        let mut began = Lsn::ZERO;
         let mut timelines = Vec::new();
-        for switch in &self.switches {
-            if began < end && switch.switch_point > start {
-                timelines.push(switch.timeline);
+        let (mut timeline, mut left) = (self.timeline, end);
+        for switch in self.switches.iter().rev() {
+            let began = switch.switch_point;
+            if began < end && start < left {
+                timelines.push(timeline);
             }
-            began = switch.switch_point;
+            (timeline, left) = (switch.timeline, left.min(began));
         }
-        if began < end {
-            timelines.push(self.timeline);
+        if start < left {
+            timelines.push(timeline);
         }
+        timelines.reverse();
         timelines
     }
 
     /// The timeline on which the byte at `lsn` lies in this history.
     pub fn timeline_at(&self, lsn: Lsn) -> TimelineId {
-        self.switches
-            .iter()
-            .find(|switch| lsn < switch.switch_point)
-            .map_or(self.timeline, |switch| switch.timeline)
+        let later = self.switches.iter().rev().take_while(|switch| lsn < switch.switch_point);
+        later.last().map_or(self.timeline, |switch| switch.timeline)
     }
 }
 
@@ -292,10 +299,44 @@ mod tests {
             let error = TimelineHistory::parse(tli(3), content.as_bytes());
             assert_eq!(error, Err(HistoryError::Line { timeline: tli(3), line }), "{content:?}");
         }
-        for content in ["3\t0/1\tr", "2\t0/1\tr\n1\t0/2\tr", "1\t0/2\tr\n2\t0/1\tr"] {
+        for content in ["3\t0/1\tr", "2\t0/1\tr\n1\t0/2\tr", "1\t0/1\tr\n1\t0/2\tr"] {
             let error = TimelineHistory::parse(tli(3), content.as_bytes());
             assert!(matches!(error, Err(HistoryError::Order { .. })), "{content:?}");
         }
+    }
+
+    /// `tliOfPointInHistory`: newest first, the first entry that has the position.
+    fn of_point(history: &TimelineHistory, at: Lsn) -> TimelineId {
+        let mut entries = Vec::new();
+        let mut begin = Lsn::ZERO;
+        for switch in history.switches() {
+            entries.push((switch.timeline, begin, Some(switch.switch_point)));
+            begin = switch.switch_point;
+        }
+        entries.push((history.timeline(), begin, None));
+        let holds = |&&(_, begin, end): &&(_, Lsn, Option<Lsn>)| {
+            begin <= at && end.is_none_or(|end| at < end)
+        };
+        entries.iter().rev().find(holds).unwrap().0
+    }
+
+    #[test]
+    fn a_timeline_may_be_left_before_it_began() {
+        let history = TimelineHistory::parse(tli(3), b"1\t0/900\tr\n\n2\t0/500\tr\n").unwrap();
+        assert_eq!(history.timeline_at(lsn(0x4FF)), tli(1));
+        assert_eq!(history.timeline_at(lsn(0x500)), tli(3));
+        assert_eq!(history.timeline_at(lsn(0x900)), tli(3));
+        assert_eq!(history.fork_from(tli(1)), Some(lsn(0x500)));
+        assert_eq!(history.fork_from(tli(2)), Some(lsn(0x500)));
+        assert!(history.contains(tli(2)));
+        let between = |start, end| history.timelines_between(lsn(start), lsn(end));
+        assert_eq!(between(0x400, 0x500), [tli(1)]);
+        assert_eq!(between(0x400, 0x600), [tli(1), tli(3)]);
+        assert_eq!(between(0x500, 0x600), [tli(3)]);
+        assert_eq!(between(0x800, 0xA00), [tli(3)]);
+        // The first segment of timeline 2 has what it inherited of timeline 1.
+        assert_eq!(between(0x400, 0xA00), [tli(1), tli(2), tli(3)]);
+        assert_eq!(history.switches()[0].switch_point, lsn(0x900));
     }
 
     #[test]
@@ -319,10 +360,10 @@ mod tests {
         fn what_is_written_is_read_back(
             steps in prop::collection::vec((1u32..5, 0u64..1 << 40, "[!-~]([ -~]{0,20}[!-~])?"), 0..5),
         ) {
-            let (mut timeline, mut at) = (0, 0);
+            let mut timeline = 0;
             let mut switches = Vec::new();
-            for (step, bytes, reason) in steps {
-                (timeline, at) = (timeline + step, at + bytes);
+            for (step, at, reason) in steps {
+                timeline += step;
                 let switch_point = lsn(at);
                 switches.push(TimelineSwitch { timeline: tli(timeline), switch_point, reason });
             }
@@ -331,6 +372,33 @@ mod tests {
                 let content = history.write(ServerVersion::from_num(version));
                 let read = TimelineHistory::parse(history.timeline, &content);
                 prop_assert_eq!(read, Ok(history.clone()));
+            }
+        }
+
+        #[test]
+        fn each_byte_has_the_timeline_that_the_server_gives_it(
+            switch_points in prop::collection::vec(0u64..8, 0..6),
+            start in 0u64..9,
+            len in 1u64..5,
+        ) {
+            let mut switches = Vec::new();
+            for (timeline, at) in (1..).zip(switch_points) {
+                let (timeline, switch_point) = (tli(timeline), lsn(at));
+                switches.push(TimelineSwitch { timeline, switch_point, reason: String::new() });
+            }
+            let timeline = tli(switches.len() as u32 + 1);
+            let history = TimelineHistory { timeline, switches };
+            let between = history.timelines_between(lsn(start), lsn(start + len));
+            for at in (start..start + len).map(lsn) {
+                let timeline = of_point(&history, at);
+                prop_assert_eq!(history.timeline_at(at), timeline);
+                prop_assert!(history.fork_from(timeline).is_none_or(|fork| at < fork));
+                prop_assert!(between.contains(&timeline));
+            }
+            prop_assert!(between.is_sorted());
+            for timeline in between {
+                let fork = history.fork_from(timeline);
+                prop_assert!(fork.is_none_or(|fork| lsn(start) < fork));
             }
         }
 

@@ -34,17 +34,14 @@ impl Site {
     /// A backup server for this cluster.
     pub(crate) fn around(cluster: Cluster) -> Result<Self> {
         cluster.create_role(ROLE, PASSWORD, "REPLICATION")?;
-        let conninfo = if cluster.installation().has_tls() && cluster.ca_certificate().exists() {
-            cluster.tls_conninfo(ROLE, PASSWORD)
-        } else {
-            cluster.conninfo(ROLE, PASSWORD)
-        };
-        let walrecv = Walrecv::new(&format!(
-            "wal_readers = [\"{}\"]\n[servers.main]\nconninfo = \"{conninfo}\"\n\
-             immediate_checkpoint = true\n",
-            cluster.account().name
-        ))?;
+        let walrecv = Walrecv::new(&configuration(&cluster))?;
         Ok(Self { cluster, walrecv })
+    }
+
+    /// Goes on with another cluster, such as one that was restored; returns the former.
+    pub(crate) fn replace_cluster(&mut self, cluster: Cluster) -> Result<Cluster> {
+        self.walrecv.configure(&configuration(&cluster))?;
+        Ok(std::mem::replace(&mut self.cluster, cluster))
     }
 
     /// Starts the daemon and waits until WAL flows.
@@ -165,6 +162,19 @@ impl Site {
         }
         Err(walrecv_tests::Failure::new(format!("{segment} is not stored")))
     }
+}
+
+fn configuration(cluster: &Cluster) -> String {
+    let conninfo = if cluster.installation().has_tls() && cluster.ca_certificate().exists() {
+        cluster.tls_conninfo(ROLE, PASSWORD)
+    } else {
+        cluster.conninfo(ROLE, PASSWORD)
+    };
+    format!(
+        "wal_readers = [\"{}\"]\n[servers.main]\nconninfo = \"{conninfo}\"\n\
+         immediate_checkpoint = true\n",
+        cluster.account().name
+    )
 }
 
 /// What the program `zstd` makes of a file.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use pgwire_stream::{Lsn, TimelineHistory, TimelineId};
 use walrecv_tests::run::{ScenarioResult, Scenarios};
 use walrecv_tests::{Cluster, Installation};
 
@@ -17,6 +18,7 @@ pub(crate) fn register(scenarios: Scenarios) -> Scenarios {
             timelines_that_passed_meanwhile,
         )
         .per_major("switch_cut_short", &[10, 14, 18], switch_cut_short)
+        .per_major("recovered_to_before_a_fork", &[10, 14, 18], recovered_to_before_a_fork)
 }
 
 fn insert(cluster: &Cluster, marker: &str) -> walrecv_tests::Result<()> {
@@ -174,6 +176,47 @@ fn timelines_that_passed_meanwhile(installation: &Installation) -> ScenarioResul
     site.cluster.kill9()?;
     let restored = site.restore_and_start("restored", &[&id])?;
     assert_eq!(marks(&restored)?, "first second third");
+    assert_eq!(daemon.stop()?, 0);
+    Ok(())
+}
+
+/// A recovery along timeline 2 that stops before timeline 2 began: timeline 3 leaves 2 before 1.
+fn recovered_to_before_a_fork(installation: &Installation) -> ScenarioResult {
+    let mut site = Site::around(Cluster::start_new(installation)?)?;
+    site.cluster.execute("CREATE TABLE marks (mark text)")?;
+    let daemon = site.run()?;
+    let id = site.backup()?;
+    insert(&site.cluster, "first")?;
+    let fork = site.cluster.value("SELECT pg_current_wal_insert_lsn()")?;
+    insert(&site.cluster, "undone")?;
+    site.cluster.execute("SELECT pg_switch_wal()")?;
+    insert(&site.cluster, "undone")?;
+    site.settle()?;
+    site.cluster.stop()?;
+    site.cluster.recover_onto_a_new_timeline()?;
+    site.cluster.start()?;
+    site.cluster.wait_until_promoted()?;
+    insert(&site.cluster, "undone")?;
+    site.wait_until_streaming()?;
+    site.settle()?;
+    site.cluster.kill9()?;
+
+    let target = ["--target-tli", "2", "--target-lsn", &fork, "--target-action", "promote"];
+    let restored = site.restore_and_start("before", &[&[id.as_str()], &target[..]].concat())?;
+    let third = TimelineId::new(3).unwrap();
+    let history = std::fs::read(restored.data_directory().join("pg_wal/00000003.history"))?;
+    let history = TimelineHistory::parse(third, &history)?;
+    let left: Vec<Lsn> = history.switches().iter().map(|switch| switch.switch_point).collect();
+    assert!(left.len() == 2 && left[1] < left[0], "{left:?}");
+
+    assert_eq!(daemon.stop()?, 0);
+    let _original = site.replace_cluster(restored)?;
+    let daemon = site.run()?;
+    insert(&site.cluster, "second")?;
+    site.settle()?;
+    site.cluster.kill9()?;
+    let again = site.restore_and_start("again", &[&id])?;
+    assert_eq!(marks(&again)?, "first second");
     assert_eq!(daemon.stop()?, 0);
     Ok(())
 }

@@ -58,8 +58,11 @@ pub(super) fn wal_ranges(
             break;
         }
         let (timeline, start, end) = (upper.timeline, switch.switch_point, upper.lsn);
-        ranges.push(WalRange { timeline, start, end });
-        upper = Position { timeline: switch.timeline, lsn: switch.switch_point };
+        // Nothing of a timeline that was left before it began.
+        if start <= end {
+            ranges.push(WalRange { timeline, start, end });
+        }
+        upper = Position { timeline: switch.timeline, lsn: start.min(end) };
     }
     ranges.push(WalRange { timeline: begin.timeline, start: begin.lsn, end: upper.lsn });
     (upper.timeline == begin.timeline).then_some(ranges)
@@ -139,5 +142,12 @@ mod tests {
         );
         assert_eq!(ranges(at(5, 0x31), at(5, 0x40)), Some(vec![range(5, 0x31, 0x40)]));
         assert_eq!(ranges(at(3, 0x18), at(5, 0x40)), None);
+
+        let text = b"1\t0/20\t\n2\t0/10\t\n";
+        let history = TimelineHistory::parse(timeline(3), text).unwrap();
+        assert_eq!(
+            wal_ranges(&history, at(1, 0x8), at(3, 0x30)),
+            Some(vec![range(3, 0x10, 0x30), range(1, 0x8, 0x10)])
+        );
     }
 }

@@ -239,17 +239,34 @@ mod tests {
         assert_eq!((gap.timeline, gap.from, gap.segment), (tli(2), at(10), name(2, 2)));
     }
 
+    #[test]
+    fn nothing_is_held_of_what_was_left_before_it_began() {
+        // Timeline 3 was forked before timeline 2 was: of 1 and 2 nothing counts from there on.
+        let history = TimelineHistory::parse(tli(3), b"1\t0/500000\tr\n2\t0/280000\tr\n");
+        let history = history.unwrap();
+        let mut coverage = Coverage::new(size());
+        for number in 0..6 {
+            coverage.add(name(1, number), MIB);
+        }
+        coverage.add(name(2, 5), MIB);
+        let gap = |coverage: &Coverage| match coverage.reach(&history, at(0), at(24)) {
+            Reach::Missing(gap) => (gap.timeline, gap.from, gap.passed),
+            Reach::Covered => panic!(),
+        };
+        assert_eq!(gap(&coverage), (tli(3), at(10), false));
+        coverage.add(name(3, 2), MIB);
+        assert_eq!(gap(&coverage), (tli(3), at(12), false));
+    }
+
     proptest! {
         /// Against a model that asks, byte for quarter segment, whether any file has it.
         #[test]
         fn reach_is_what_counting_says(
             held in prop::collection::btree_map((1u32..=3, 0u64..6), 0u64..=4, 0..16),
-            first_switch in 0u64..24,
-            between in 0u64..12,
+            (one, two) in (0u64..24, 0u64..24),
             from in 0u64..24,
             length in 0u64..24,
         ) {
-            let (one, two) = (first_switch, first_switch + between);
             let text = format!("1\t{}\tr\n2\t{}\tr\n", at(one), at(two));
             let history = TimelineHistory::parse(tli(3), text.as_bytes()).unwrap();
             let mut coverage = Coverage::new(size());
@@ -258,7 +275,8 @@ mod tests {
             }
             let to = from + length;
             // (timeline, first quarter that can be in its files, quarter behind its last)
-            let lives = [(1, 0, one), (2, one / 4 * 4, two), (3, two / 4 * 4, u64::MAX)];
+            let lives =
+                [(1, 0, one.min(two)), (2, one / 4 * 4, two), (3, two / 4 * 4, u64::MAX)];
             let has = |quarter: u64| {
                 lives.iter().any(|&(timeline, start, end)| {
                     let number = quarter / 4;

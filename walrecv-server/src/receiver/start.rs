@@ -169,12 +169,14 @@ pub(crate) fn decide(
         }
         return Ok(resume(held, source.segment_size, kept));
     };
-    if held.end < fork {
-        // The rest of the old timeline first.
+    let from = segment_start(source.segment_size, fork);
+    // The rest of the old timeline first; but a server that knows its timeline to have been left
+    // later would not end it at the fork, and need not have it up to there.
+    let ends_at_fork = leaves(&source.history, held.timeline, fork);
+    if held.end < fork && (ends_at_fork || held.end < from) {
         return Ok(resume(held, source.segment_size, kept));
     }
     let timeline = source.history.timeline_at(fork);
-    let from = segment_start(source.segment_size, fork);
     let switch = Switch { left: held.timeline, entered: timeline, fork, held_to: held.end };
     Ok(Start { timeline, from, durable: from, switch: Some(switch) })
 }
@@ -230,12 +232,18 @@ fn same_history(held: &Held, source: &Source) -> Result<(), Refusal> {
         });
     }
     for switch in held.history.iter().flat_map(TimelineHistory::switches) {
-        if source.history.fork_from(switch.timeline) != Some(switch.switch_point) {
+        if !leaves(&source.history, switch.timeline, switch.switch_point) {
             let (timeline, stored) = (switch.timeline, switch.switch_point);
             return Err(Refusal::OtherHistory { timeline, stored });
         }
     }
     Ok(())
+}
+
+/// Whether a timeline was left there, whatever became of the one that was entered.
+fn leaves(history: &TimelineHistory, timeline: TimelineId, at: Lsn) -> bool {
+    let mut switches = history.switches().iter();
+    switches.any(|switch| switch.timeline == timeline && switch.switch_point == at)
 }
 
 fn segment_start(size: SegmentSize, lsn: Lsn) -> Lsn {
@@ -365,6 +373,33 @@ mod tests {
         // A server that does not reach as far as our dead tail is no rollback.
         let short = source(2, fork + 8, &[(1, fork)]);
         assert!(decide(Some(&held(1, 7 * SEGMENT, false)), &short, None).is_ok());
+    }
+
+    #[test]
+    fn a_timeline_that_was_left_before_it_began_is_followed() {
+        let fork = 5 * SEGMENT + 1000;
+        let three = source(3, 9 * SEGMENT, &[(1, 7 * SEGMENT + 8), (2, fork)]);
+        let entered = |left, end| Start {
+            switch: Some(Switch {
+                left: tli(left),
+                entered: tli(3),
+                fork: lsn(fork),
+                held_to: lsn(end),
+            }),
+            ..start(3, 5 * SEGMENT, 5 * SEGMENT)
+        };
+        let mut two = held(2, 8 * SEGMENT, false);
+        two.history = Some(history(2, &[(1, 7 * SEGMENT + 8)]));
+        assert_eq!(decide(Some(&two), &three, None), Ok(entered(2, 8 * SEGMENT)));
+        // The server may know timeline 1 to the fork only, and would go on behind it if it did not.
+        for end in [5 * SEGMENT, 5 * SEGMENT + 24, fork, 7 * SEGMENT] {
+            let decided = decide(Some(&held(1, end, true)), &three, None);
+            assert_eq!(decided, Ok(entered(1, end)), "{end}");
+        }
+        let decided = decide(Some(&held(1, 4 * SEGMENT, false)), &three, None);
+        assert_eq!(decided, Ok(start(1, 4 * SEGMENT, 4 * SEGMENT)));
+        let slot = decide(None, &three, kept(fork - 1, None));
+        assert_eq!(slot, Ok(start(1, 5 * SEGMENT, 5 * SEGMENT)));
     }
 
     #[test]

@@ -311,15 +311,16 @@ fn from_ancestor(
         return Ok(None);
     }
     let mut best: Option<(u64, SegmentName, Held)> = None;
-    for switch in history.switches().iter().filter(|switch| switch.switch_point > start) {
-        let name = SegmentName::new(switch.timeline, number, size);
+    for timeline in history.timelines_between(start, end) {
+        let Some(fork) = history.fork_from(timeline) else { continue };
+        let name = SegmentName::new(timeline, number, size);
         let found = store.find(name).map_err(|error| from_wal_error(segment, error))?;
         let Some(found) = found else { continue };
         let length = match found {
             Held::Partial { length, .. } => length,
             Held::Archived { .. } | Held::Streaming { .. } => size.bytes().into(),
         };
-        let usable = length.min(switch.switch_point.bytes_since(start));
+        let usable = length.min(fork.bytes_since(start));
         if usable > best.as_ref().map_or(held, |(most, ..)| *most) {
             best = Some((usable, name, found));
         }
