@@ -455,7 +455,8 @@ impl WalValidator {
         let end = if header.is_switch() {
             self.state = State::Switched { told: false };
             let segment_size = self.pages.segment_size();
-            segment_size.end_of(segment_size.segment_of(start))
+            // Its header may lie on two pages, and so in two segments.
+            segment_size.end_of(segment_size.last_byte_segment_of(self.at))
         } else {
             align(self.at)
         };

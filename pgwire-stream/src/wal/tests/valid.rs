@@ -109,6 +109,29 @@ fn the_rest_of_a_switched_segment_is_empty() {
 }
 
 #[test]
+fn a_switch_may_end_in_the_segment_behind_the_one_it_begins_in() {
+    // The header of a record can lie on two pages, in pieces of 8 bytes, or end with its page.
+    for room in [8, 16, 24] {
+        let start = 0x30_0000;
+        let mut wal = WalBuilder::new(start, MEGABYTE, 8192);
+        while wal.end() + 16_000 < start + 0x10_0000 {
+            wal.record(10, 0, &[1; 8000]);
+        }
+        let fill = start + 0x10_0000 - room - wal.end();
+        // On the last page but one is the rest of the fill, and another header.
+        wal.record(10, 0, &vec![2; fill as usize - 24 - 24 * usize::from(fill > 8192)]);
+        assert_eq!(wal.end(), start + 0x10_0000 - room);
+        wal.switch().record(10, 0, &[3; 100]);
+        let findings = judge(&options(MEGABYTE, 8192), start, [wal.bytes()]);
+        assert!(others(&findings).is_empty(), "{findings:?}");
+        let [.., switch, last] = &records(&findings)[..] else { panic!() };
+        let end = if room < 24 { start + 0x20_0000 } else { start + 0x10_0000 };
+        assert_eq!(switch.content, Some(Content::Switch));
+        assert_eq!((switch.end, last.start), (lsn(end), lsn(end + 40)));
+    }
+}
+
+#[test]
 fn a_record_that_was_given_up_is_no_damage() {
     for pages in 0..3 {
         let start = 0x30_0000;
