@@ -13,8 +13,8 @@ use crate::{paths, table, tools};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// A benchmark of the library, such as `decode`; may be repeated. All without any.
-    #[arg(long = "bench", value_name = "NAME")]
+    /// A benchmark of the library, such as `decode`; may be repeated.
+    #[arg(long = "bench", value_name = "NAME", default_value = "*")]
     benches: Vec<String>,
 }
 
@@ -35,10 +35,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let begin = SystemTime::now();
     let mut bench = paths::cargo();
     bench.args(["bench", "--package", "pgwire-stream", "--features", "manifest"]);
-    if arguments.benches.is_empty() {
-        // Not the unit tests, which know nothing of Criterion's options.
-        bench.arg("--benches");
-    }
     for name in &arguments.benches {
         bench.args(["--bench", name]);
     }
