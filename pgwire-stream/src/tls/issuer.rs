@@ -8,9 +8,7 @@ use std::time::Duration;
 
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls13_signature_with_raw_key};
-use rustls::pki_types::{
-    CertificateDer, SignatureVerificationAlgorithm, SubjectPublicKeyInfoDer, UnixTime,
-};
+use rustls::pki_types::{SignatureVerificationAlgorithm, SubjectPublicKeyInfoDer, UnixTime};
 use rustls::{CertificateError, DigitallySignedStruct, Error, PeerMisbehaved};
 use x509_cert::Certificate;
 use x509_cert::certificate::Version;
@@ -42,9 +40,9 @@ pub(super) fn verify_dates(certificate: &Certificate, now: UnixTime) -> Result<(
 }
 
 /// Is the certificate valid now, and has one of `roots` signed it?
-pub(super) fn verify_version_1(
+pub(super) fn verify_version_1<'a>(
     certificate: &Certificate,
-    roots: &[CertificateDer<'_>],
+    roots: impl Iterator<Item = &'a Certificate>,
     now: UnixTime,
     algorithms: WebPkiSupportedAlgorithms,
 ) -> Result<(), Error> {
@@ -56,8 +54,6 @@ pub(super) fn verify_version_1(
     }
     let signature = certificate.signature().as_bytes().ok_or(CertificateError::BadEncoding)?;
     let issuers = roots
-        .iter()
-        .filter_map(|root| Certificate::from_der(root).ok())
         .filter(|root| root.tbs_certificate().subject() == certificate.tbs_certificate().issuer())
         .filter(|root| !constrains_names(root));
     for issuer in issuers {

@@ -59,12 +59,25 @@ pub(crate) struct Authority {
 
 impl Authority {
     pub(crate) fn new(name: &str) -> Self {
+        Self::made_by(None, name, |_| {})
+    }
+
+    /// One that another has signed, or itself.
+    pub(crate) fn made_by(
+        signer: Option<&Self>,
+        name: &str,
+        tweak: impl FnOnce(&mut CertificateParams),
+    ) -> Self {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        tweak(&mut params);
         let key = KeyPair::generate().unwrap();
-        let certificate = params.self_signed(&key).unwrap();
+        let certificate = match signer {
+            Some(signer) => params.signed_by(&key, &signer.issuer).unwrap(),
+            None => params.self_signed(&key).unwrap(),
+        };
         Self {
             certificate_pem: certificate.pem(),
             certificate: certificate.der().clone(),

@@ -10,6 +10,7 @@ use crate::{Config, Error, Result, RootCert, SslMode, TlsError};
 
 mod options;
 mod revocation;
+mod roots;
 
 const MODES: [SslMode; 5] =
     [SslMode::Allow, SslMode::Prefer, SslMode::Require, SslMode::VerifyCa, SslMode::VerifyFull];

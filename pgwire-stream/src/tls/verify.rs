@@ -71,7 +71,7 @@ impl ServerVerifier {
         now: UnixTime,
     ) -> Result<(), Error> {
         let certificate = parse(leaf)?;
-        let is_root = roots.certificates.iter().any(|root| root.as_ref() == leaf.as_ref());
+        let is_root = roots.include(leaf);
         if self.revoked.is_some() && (is_root || issuer::is_version_1(&certificate)) {
             // webpki can look up neither.
             return Err(CertificateError::UnknownRevocationStatus.into());
@@ -82,17 +82,15 @@ impl ServerVerifier {
             return issuer::verify_dates(&certificate, now);
         }
         if issuer::is_version_1(&certificate) {
-            return issuer::verify_version_1(
-                &certificate,
-                &roots.certificates,
-                now,
-                self.algorithms,
-            );
+            let authorities = roots.authorities(now);
+            return issuer::verify_version_1(&certificate, authorities, now, self.algorithms);
         }
+        let anchors = roots.anchors(now);
+        let links = roots.links(intermediates);
         let verified = verify_server_cert_signed_by_trust_anchor(
             &ParsedCertificate::try_from(leaf)?,
-            &roots.anchors,
-            intermediates,
+            &anchors,
+            &links,
             now,
             self.algorithms.all,
         );
@@ -102,7 +100,7 @@ impl ServerVerifier {
         }
         verified?;
         match &self.revoked {
-            Some(lists) => lists.check(leaf, intermediates, &roots.anchors, now, self.algorithms),
+            Some(lists) => lists.check(leaf, &links, &anchors, now, self.algorithms),
             None => Ok(()),
         }
     }
