@@ -244,6 +244,20 @@ pub(super) fn find(name: &str) -> Option<&'static Keyword> {
     KEYWORDS.iter().find(|keyword| keyword.name == name)
 }
 
+/// The error for a name that no option has.
+pub(super) fn unknown(name: &str) -> ConfigError {
+    // Anything else may be a piece of a password, or of a URI with one.
+    let quotable = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | ' ');
+    if !name.chars().all(quotable) {
+        return ConfigError::Syntax {
+            problem: "what precedes a `=` cannot be the name of a connection option; \
+                      a URI begins with `postgresql://`"
+                .to_owned(),
+        };
+    }
+    ConfigError::UnknownKey { key: name.to_owned(), suggestion: suggestion(name) }
+}
+
 /// What people call options that have other names here.
 const OTHER_NAMES: &[(&str, &str)] = &[
     ("database", "dbname"),
@@ -256,7 +270,7 @@ const OTHER_NAMES: &[(&str, &str)] = &[
 ];
 
 /// The option that was probably meant by an unknown name.
-pub(super) fn suggestion(name: &str) -> Option<&'static str> {
+fn suggestion(name: &str) -> Option<&'static str> {
     /// Longer than any option's name by enough that none can be meant.
     const LONGEST: usize = 40;
     if name.len() > LONGEST {

@@ -122,10 +122,7 @@ fn set(line: &[u8], settings: &mut Settings) -> Result<(), String> {
     if name == "service" {
         return Err("a service cannot refer to another one".to_owned());
     }
-    let Some(known) = keyword::find(name) else {
-        let suggestion = keyword::suggestion(name);
-        return Err(ConfigError::UnknownKey { key: name.to_owned(), suggestion }.to_string());
-    };
+    let known = keyword::find(name).ok_or_else(|| keyword::unknown(name).to_string())?;
     // Whether used or not, so that the file and line can be told.
     known.check(&Value { name: known.name, text }).map_err(|error| error.to_string())?;
     if !settings.contains(known.name) {

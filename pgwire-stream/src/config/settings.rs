@@ -43,8 +43,7 @@ impl Settings {
                             .to_owned(),
                     });
                 }
-                let suggestion = keyword::suggestion(&keyword);
-                return Err(ConfigError::UnknownKey { key: keyword, suggestion });
+                return Err(keyword::unknown(&keyword));
             };
             after_password = matches!(known.name, "password" | "sslpassword");
             settings.set(known, known.name, value);

@@ -210,6 +210,17 @@ fn pieces_of_a_password_are_not_quoted() {
         assert!(!error.to_string().contains("hunter2"), "{error}");
         assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
     }
+    // What is a URI for people only.
+    for text in [
+        " postgresql://u:hunter2@h/d?sslmode=require",
+        "postgresqls://u:hunter2@h/d?sslmode=require",
+        "POSTGRES://u:hunter2@h/d?sslmode=require",
+        "host=a //u:hunter2@h/d?sslmode=require",
+    ] {
+        let error = Config::from_str(text).unwrap_err();
+        assert!(error.to_string().contains("begins with `postgresql://`"), "{error}");
+        assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
+    }
     assert!(!format!("{:?}", config("password=hunter2")).contains("hunter2"));
 }
 
