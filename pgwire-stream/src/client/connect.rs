@@ -94,7 +94,7 @@ async fn connect(
     match config.target_session_attrs {
         TargetSessionAttrs::PreferStandby => {
             match connect_to(config, tls.clone(), purpose, TargetSessionAttrs::Standby).await {
-                Err(Error::Connect(_)) => {
+                Err(Error::Connect(attempts)) if !net::was_refused(&attempts) => {
                     connect_to(config, tls, purpose, TargetSessionAttrs::Any).await
                 }
                 decided => decided,
@@ -158,4 +158,37 @@ async fn login<S: AsyncRead + AsyncWrite + Unpin>(
         .ok_or(Violation::Column { command: "the login", column: "server_version" })?;
     tracing::debug!(%version, "connected");
     Ok(ReplicationClient::new(connection, version))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::SslMode;
+    use crate::net::test_config::config;
+
+    #[tokio::test]
+    async fn a_refused_login_is_not_repeated_in_search_of_any_server() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let logins = Arc::new(AtomicUsize::new(0));
+        let counter = logins.clone();
+        tokio::spawn(async move {
+            while let Ok((mut tcp, _)) = listener.accept().await {
+                counter.fetch_add(1, Ordering::Relaxed);
+                let _ = tcp.read(&mut [0; 1000]).await;
+                let _ = tcp.write_all(b"E\0\0\0\x17SFATAL\0C28P01\0Mno\0\0").await;
+            }
+        });
+        let mut config = config(SslMode::Disable, &[port]);
+        config.target_session_attrs = TargetSessionAttrs::PreferStandby;
+        let error = ReplicationClient::connect(&config).await.err().unwrap();
+        assert!(error.to_string().contains("28P01"), "{error}");
+        assert_eq!(logins.load(Ordering::Relaxed), 1);
+    }
 }

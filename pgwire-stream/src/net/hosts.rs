@@ -62,16 +62,14 @@ where
                 Ok(connected) => return Ok(connected),
                 Err(causes) => causes,
             };
-            let mut refused = false;
             for cause in causes {
                 if matches!(cause, Error::Config(_) | Error::Misuse(_)) {
                     return Err(cause);
                 }
-                refused = is_refusal(&cause);
                 let host = described(host, address);
                 failed.push(ConnectAttempt { host, cause: Box::new(cause) });
             }
-            if refused {
+            if was_refused(&failed) {
                 return Err(Error::Connect(failed));
             }
         }
@@ -130,11 +128,12 @@ pub(super) async fn within<T>(
         .unwrap_or(Err(Error::Timeout { what: "connecting", limit }))
 }
 
-fn is_refusal(cause: &Error) -> bool {
-    match cause {
+/// Whether the last of these attempts was refused, which ends the search.
+pub(crate) fn was_refused(attempts: &[ConnectAttempt]) -> bool {
+    attempts.last().is_some_and(|last| match &*last.cause {
         Error::Auth(_) => true,
         cause => cause.sql_state().is_some_and(|code| code.class() == "28"),
-    }
+    })
 }
 
 #[cfg(feature = "tls")]

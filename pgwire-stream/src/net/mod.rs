@@ -21,7 +21,7 @@ mod tests;
 #[cfg(feature = "tls")]
 use crate::tls::TlsConfig;
 
-pub(crate) use hosts::connect_any;
+pub(crate) use hosts::{connect_any, was_refused};
 pub(crate) use route::Route;
 pub use stream::Stream;
 
