@@ -26,6 +26,7 @@ mod verify;
 
 use std::fmt;
 use std::io;
+use std::net::Ipv6Addr;
 use std::sync::Arc;
 
 use rustls::client::Resumption;
@@ -34,7 +35,9 @@ use rustls::pki_types::ServerName;
 use rustls::{CertificateError, ClientConfig, SupportedProtocolVersion};
 use tokio::net::TcpStream;
 
-use crate::{Config, Error, Result, SslCertMode, SslNegotiation, TlsError, TlsVersion};
+use crate::{
+    Config, ConfigError, Error, Result, SslCertMode, SslMode, SslNegotiation, TlsError, TlsVersion,
+};
 
 use certificate_demand::CertificateDemand;
 use key_log::KeyLogFile;
@@ -52,10 +55,13 @@ const PROTOCOL: &[u8] = b"postgresql";
 #[derive(Clone)]
 pub struct TlsConfig {
     client: Arc<ClientConfig>,
+    /// What servers are verified for; `None` where the application decides.
+    mode: Option<SslMode>,
 }
 
 impl TlsConfig {
     /// Reads the certificate, key and revocation files that `config` names, and blocks meanwhile.
+    /// Connections with a stronger `sslmode` than its own will refuse to use what was read.
     ///
     /// # Errors
     /// [`Error::Tls`] for files that cannot be used, [`Error::Config`] for options that contradict
@@ -83,7 +89,7 @@ impl TlsConfig {
         }
         // PostgreSQL keeps no TLS sessions.
         client.resumption = Resumption::disabled();
-        Ok(Self { client: Arc::new(client) })
+        Ok(Self { client: Arc::new(client), mode: Some(config.ssl_mode) })
     }
 
     /// TLS by this configuration of rustls, which decides about everything that concerns
@@ -93,7 +99,7 @@ impl TlsConfig {
     pub fn custom(client: Arc<ClientConfig>) -> Self {
         let mut client = Arc::unwrap_or_clone(client);
         client.alpn_protocols = vec![PROTOCOL.to_vec()];
-        Self { client: Arc::new(client) }
+        Self { client: Arc::new(client), mode: None }
     }
 
     /// Makes `tcp` a TLS connection to the server called `name`, which is sent to the server unless
@@ -104,8 +110,18 @@ impl TlsConfig {
         name: &str,
         tcp: TcpStream,
     ) -> Result<TlsStream> {
-        let server = ServerName::try_from(name.to_owned()).map_err(|_| TlsError::Handshake {
-            reason: format!("`{name}` cannot be the name of a TLS server"),
+        if let Some(mode) = self.mode
+            && mode < config.ssl_mode
+        {
+            return Err(ConfigError::Conflict(format!(
+                "TLS was configured for `sslmode={}`, which is too weak for `sslmode={}`",
+                mode.as_str(),
+                config.ssl_mode.as_str()
+            ))
+            .into());
+        }
+        let server = ServerName::try_from(without_zone(name).to_owned()).map_err(|_| {
+            TlsError::Handshake { reason: format!("`{name}` cannot be the name of a TLS server") }
         })?;
         let direct = config.ssl_negotiation == SslNegotiation::Direct;
         let demand = match config.ssl_cert_mode {
@@ -140,6 +156,14 @@ impl TlsConfig {
 impl fmt::Debug for TlsConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TlsConfig").finish_non_exhaustive()
+    }
+}
+
+/// The zone of an address (`fe80::1%eth0`) means something to this machine alone.
+fn without_zone(name: &str) -> &str {
+    match name.split_once('%') {
+        Some((address, _)) if address.parse::<Ipv6Addr>().is_ok() => address,
+        _ => name,
     }
 }
 

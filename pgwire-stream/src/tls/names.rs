@@ -87,7 +87,7 @@ fn matches(pattern: &str, host: &str, is_address: bool) -> bool {
     else {
         return false;
     };
-    !is_address && !label.is_empty() && domain.eq_ignore_ascii_case(parent)
+    !is_address && !label.is_empty() && !parent.is_empty() && domain.eq_ignore_ascii_case(parent)
 }
 
 #[cfg(test)]
@@ -113,6 +113,7 @@ mod tests {
             ("*.example.com", ".example.com", false),
             ("d*.example.com", "db.example.com", false),
             ("*", "db", false),
+            ("*.", "db.", false),
             ("*.0.0.1", "10.0.0.1", false),
             ("db.example.com\0.evil.org", "db.example.com", false),
         ] {

@@ -63,6 +63,10 @@ async fn the_name_matters_to_verify_full_alone() {
         params.subject_alt_names.push(SanType::IpAddress("127.0.0.1".parse().unwrap()));
     });
     assert_eq!(accepted_by(&files, root, &by_address, "127.0.0.1").await, "apRCF");
+    let link_local = authority.issue(|params| {
+        params.subject_alt_names.push(SanType::IpAddress("fe80::1".parse().unwrap()));
+    });
+    assert_eq!(accepted_by(&files, root, &link_local, "fe80::1%eth0").await, "apRCF");
     let by_common_name = authority.issue(|params| {
         params.subject_alt_names.clear();
         params.distinguished_name.push(DnType::CommonName, HOST);
@@ -143,7 +147,9 @@ async fn names_are_sent_to_the_server_and_addresses_are_not() {
     for name in [HOST, "a_service", "db.example.com"] {
         assert!(connect(&config, name, port).await.unwrap().sni, "{name}");
     }
-    assert!(!connect(&config, "127.0.0.1", port).await.unwrap().sni);
+    for address in ["127.0.0.1", "::1", "fe80::1%eth0"] {
+        assert!(!connect(&config, address, port).await.unwrap().sni, "{address}");
+    }
 }
 
 #[tokio::test]

@@ -155,3 +155,27 @@ async fn a_configuration_of_ones_own_decides_about_trust() {
         }
     }
 }
+
+#[tokio::test]
+async fn what_was_made_for_a_weak_mode_is_not_used_for_a_strong_one() {
+    let files = Files::new();
+    let server = Identity::self_signed(|_| {});
+    let root = Some(RootCert::File(files.write("root.crt", &server.certificate_pem)));
+    let config = |mode| Config { ssl_root_cert: root.clone(), ..config(mode, &[]) };
+    let port = serve(&server, Behaviour::default()).await;
+    for (made_for, used_for, accepted) in [
+        (SslMode::Prefer, SslMode::VerifyFull, false),
+        (SslMode::Require, SslMode::VerifyCa, false),
+        (SslMode::VerifyCa, SslMode::VerifyFull, false),
+        (SslMode::VerifyFull, SslMode::VerifyFull, true),
+        (SslMode::VerifyFull, SslMode::Require, true),
+    ] {
+        let tls = TlsConfig::from_config(&config(made_for)).unwrap();
+        let tcp = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        match tls.handshake(&config(used_for), HOST, tcp).await {
+            Ok(_) => assert!(accepted, "{made_for:?} {used_for:?}"),
+            Err(Error::Config(_)) => assert!(!accepted, "{made_for:?} {used_for:?}"),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
