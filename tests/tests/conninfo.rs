@@ -225,9 +225,9 @@ fn keyword() -> impl Strategy<Value = String> {
 fn value() -> impl Strategy<Value = String> {
     prop_oneof![
         "[a-z0-9,./:@-]{0,8}",
-        r"'([a-zä =\t\n]|\\\\.){0,8}'",
-        r"([a-z']|\\\\[ a-z'\\\\]){0,8}",
-        r"[ a-z'\\\\=\u{a0}]{0,6}",
+        r"'([a-zä =\t\n]|\\.){0,8}'",
+        r"([a-z']|\\[ a-z'\\]){0,8}",
+        r"[ a-z'\\=\u{a0}]{0,6}",
         Just("true".to_owned()),
     ]
 }
