@@ -61,6 +61,8 @@ pub struct Session {
     parameters: HashMap<String, String>,
     negotiation: Negotiation,
     cancel_key: Option<CancelKey>,
+    /// How many values a row of the command's answer has.
+    columns: usize,
 }
 
 enum State {
@@ -137,7 +139,7 @@ impl Session {
         let parameters = parameters.into_iter().inspect(|(name, _)| negotiation.asked_for(name));
         frontend::encode_startup(protocols.max, parameters, out)?;
         let state = State::Login(Box::new(Login::new(credentials)));
-        Ok(Self { state, parameters: HashMap::new(), negotiation, cancel_key: None })
+        Ok(Self { state, parameters: HashMap::new(), negotiation, cancel_key: None, columns: 0 })
     }
 
     /// The version of the protocol that is spoken; final once the login is complete.
@@ -176,6 +178,7 @@ impl Session {
         }
         frontend::encode_query(sql, out)?;
         self.state = State::Query;
+        self.columns = 0;
         Ok(())
     }
 
@@ -298,9 +301,13 @@ impl Session {
             // Sent before the connection is closed: an administrator's or a shutdown's last word.
             (State::Idle, M::ErrorResponse(error)) => (State::Draining, Event::Error(error)),
             (State::Query | State::CopyOver, M::RowDescription(columns)) => {
+                self.columns = columns.names().len();
                 (State::Query, Event::Columns(columns))
             }
-            (State::Query, M::DataRow(row)) => (State::Query, Event::Row(row)),
+            // A value that is missing would read as NULL.
+            (State::Query, M::DataRow(row)) if row.len() == self.columns => {
+                (State::Query, Event::Row(row))
+            }
             (State::Query, M::EmptyQueryResponse) => (State::Query, Event::Complete),
             // A server that shuts down ends the stream with a bare CommandComplete.
             (

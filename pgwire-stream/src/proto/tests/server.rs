@@ -193,7 +193,7 @@ proptest! {
         method in prop::sample::select(METHODS.to_vec()),
         cuts in cuts(),
         rows in prop::collection::vec(
-            prop::collection::vec(prop::option::of("[a-z]{0,9}"), 0..4), 0..6),
+            prop::collection::vec(prop::option::of("[a-z]{0,9}"), 2), 0..6),
         ours in pieces(),
         theirs in pieces(),
     ) {

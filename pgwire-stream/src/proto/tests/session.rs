@@ -185,6 +185,20 @@ fn messages_out_of_place_are_violations() {
 }
 
 #[test]
+fn rows_have_a_value_for_each_column() {
+    let row_of = |count| row(&vec![Some("x"); count]);
+    for (before, count) in [(vec![columns(&["a", "b"])], 2), (vec![], 0)] {
+        for other in (0..4).filter(|other| *other != count) {
+            let mut peer = Peer::executing("x");
+            peer.hear(&before).unwrap();
+            peer.hear(&[row_of(count)]).unwrap();
+            let error = peer.hear(&[row_of(other)]).unwrap_err();
+            assert!(matches!(error, Error::Violation(Violation::Unexpected { .. })), "{error}");
+        }
+    }
+}
+
+#[test]
 fn commands_wait_for_their_turn() {
     let mut peer = Peer::executing("x");
     assert!(peer.session.query("y", &mut peer.output).is_err());
