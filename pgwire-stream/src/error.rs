@@ -331,6 +331,11 @@ pub struct ServerError {
 }
 
 impl ServerError {
+    /// Whether the server closes the connection behind it.
+    pub fn is_fatal(&self) -> bool {
+        matches!(&*self.severity, "FATAL" | "PANIC")
+    }
+
     /// A report of this severity (`ERROR`, `FATAL`, …), SQLSTATE code and message.
     pub fn new(severity: &str, code: &str, message: impl Into<String>) -> Self {
         Self {

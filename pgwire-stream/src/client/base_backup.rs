@@ -2,12 +2,12 @@
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::ReplicationClient;
+use super::{ReplicationClient, explained};
 use crate::proto::{
     BackupDecoder, BackupEnd, BackupEvent, BackupStart, BackupTablespace, BaseBackupOptions,
     Command,
 };
-use crate::{Error, Feature, Misuse, Result, ServerError, Violation};
+use crate::{Feature, Misuse, Result, ServerError, Violation};
 
 /// A base backup that is being received.
 ///
@@ -121,12 +121,9 @@ async fn receive<S: AsyncRead + AsyncWrite + Unpin>(
     client: &mut ReplicationClient<S>,
     decoder: &mut BackupDecoder,
 ) -> Result<()> {
-    match client.next_event().await {
-        Ok(event) => decoder.handle(event),
-        // A fatal error, such as the server's shutdown, is followed by the end of the connection.
-        Err(error @ (Error::Closed { .. } | Error::Io(_))) => {
-            Err(decoder.failure().map_or(error, |failure| failure.clone().into()))
-        }
-        Err(error) => Err(error),
+    match (client.next_event().await, decoder.failure()) {
+        (Ok(event), _) => decoder.handle(event),
+        (Err(error), Some(failure)) => Err(explained(error, failure.clone().into())),
+        (Err(error), None) => Err(error),
     }
 }

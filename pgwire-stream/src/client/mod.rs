@@ -117,9 +117,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationClient<S> {
     /// Says goodbye and closes the connection.
     ///
     /// # Errors
-    /// If the connection fails before the goodbye is sent.
+    /// If the connection fails before the goodbye is sent, or takes longer than the command timeout
+    /// to take it.
     pub async fn close(self) -> Result<()> {
-        self.connection.close().await
+        within(self.command_timeout, "closing the connection", self.connection.close()).await?
     }
 
     /// Sends a command and collects its rows. The session is idle afterwards, unless the
@@ -140,8 +141,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationClient<S> {
         let mut size = 0;
         loop {
             let event = match (self.next_event().await, failure.take()) {
-                // An administrator's or a shutdown's last word explains the end.
-                (Err(Error::Closed { .. } | Error::Io(_)), Some(failure)) => return Err(failure),
+                (Err(error), Some(failure)) => return Err(explained(error, failure)),
                 (event, before) => {
                     failure = before;
                     event?
@@ -195,11 +195,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationClient<S> {
             match self.next_event().await? {
                 Event::CopyIn => self.connection.copy_fail(ABANDONED)?,
                 Event::CopyBoth => self.connection.copy_done()?,
+                Event::Error(error) if error.is_fatal() => return Err(error.into()),
                 _ => {}
             }
         }
         self.command = command.name();
-        tracing::debug!(command = text, "sending");
+        // SQL may hold passwords.
+        let shown = if let Command::Sql(_) = command { self.command } else { &text };
+        tracing::debug!(command = shown, "sending");
         self.connection.query(&text)?;
         Ok(())
     }
@@ -216,6 +219,15 @@ async fn within<T>(
         Some(limit) => {
             tokio::time::timeout(limit, wait).await.map_err(|_| Error::Timeout { what, limit })
         }
+    }
+}
+
+/// Why an answer came to no end: what the server has reported explains the end of the connection,
+/// as an administrator's or a shutdown's last word does, and its silence.
+fn explained(end: Error, reported: Error) -> Error {
+    match end {
+        Error::Closed { .. } | Error::Io(_) | Error::Timeout { .. } => reported,
+        end => end,
     }
 }
 

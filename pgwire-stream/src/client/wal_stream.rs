@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::reporting::{StatusRequest, now};
-use super::{Positions, Progress, ReplicationClient};
+use super::{Positions, Progress, ReplicationClient, explained};
 use crate::proto::{
     Action, CopyBothMessage, Event, Feedback, HotStandbyFeedback, Intervals, Keepalive,
     PrimaryStatus, ResultSet, WalData,
@@ -140,7 +140,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WalStream<S> {
             }
             match event {
                 Ok(event) => drop(self.handle(event)?),
-                Err(error) => self.handle_closed(Err(error))?,
+                Err(error) => self.handle_end(Err(error))?,
             }
             if let State::Ended(_) = self.state {
                 return Ok(());
@@ -217,15 +217,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WalStream<S> {
     /// Asks the server to end the stream. A last report is sent before; WAL that is on its way
     /// still comes from [`next`](Self::next), until that gives `None`.
     ///
+    /// Changes nothing about a stream that is being stopped or over already.
+    ///
     /// # Errors
-    /// If the stream is over already on the server's side: then `next` tells.
+    /// [`Misuse::Failed`] if the stream has failed before.
     pub fn stop(&mut self) -> Result<(), Misuse> {
-        if self.state == State::Streaming {
-            self.report(false)?;
-            self.client.connection.copy_done()?;
-            self.state = State::Stopping;
+        match self.state {
+            State::Streaming => {
+                self.report(false)?;
+                self.client.connection.copy_done()?;
+                self.state = State::Stopping;
+                Ok(())
+            }
+            State::Failed => Err(Misuse::Failed),
+            State::Stopping | State::Closing { .. } | State::Ended(_) => Ok(()),
         }
-        Ok(())
     }
 
     /// Gives the client back at the end of the stream, and why it ended.
@@ -278,7 +284,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WalStream<S> {
             tokio::select! {
                 biased;
                 received = self.client.connection.receive() => {
-                    self.handle_closed(received)?;
+                    self.handle_end(received)?;
                     self.feedback.received(now());
                 }
                 () = progress.news() => {}
@@ -287,22 +293,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WalStream<S> {
                     if self.due() == Action::TimedOut {
                         let limit = self.receive_limit().unwrap_or_default();
                         let what = "waiting for a sign of life from the server";
-                        return Err(Error::Timeout { what, limit });
+                        self.handle_end(Err(Error::Timeout { what, limit }))?;
                     }
                 }
             }
         }
     }
 
-    /// The server may have said why before the connection ended.
-    fn handle_closed(&mut self, received: Result<()>) -> Result<()> {
-        match (received, self.failure.take()) {
-            (Err(Error::Closed { .. } | Error::Io(_)), Some(failure)) => Err(failure.into()),
-            (received, failure) => {
-                self.failure = failure;
-                received
-            }
-        }
+    /// The server may have said why before the connection ended or fell silent.
+    fn handle_end(&mut self, received: Result<()>) -> Result<()> {
+        received.map_err(|error| match self.failure.take() {
+            Some(failure) => explained(error, failure.into()),
+            None => error,
+        })
     }
 
     fn handle(&mut self, event: Event) -> Result<Option<WalEvent>> {
@@ -329,8 +332,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WalStream<S> {
             }
             (_, Event::Error(error)) => {
                 // Fatal errors are followed by the end of the connection instead of "ready".
-                let fatal = error.severity == "FATAL" || error.severity == "PANIC";
-                if fatal {
+                if error.is_fatal() {
                     return Err(error.into());
                 }
                 self.failure = Some(error);

@@ -179,6 +179,14 @@ async fn nothing_is_recovered_from_a_broken_connection_or_a_living_stream() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stream_that_has_failed_cannot_be_stopped() {
+    let (mut stream, mut server) = streaming(start()).await;
+    server.says(&[wal(FROM + 1, b"gap")]).await;
+    stream.next().await.unwrap_err();
+    assert!(matches!(stream.stop(), Err(Misuse::Failed)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stream_is_not_finished_before_its_end() {
     let (stream, _server) = streaming(start()).await;
     assert!(matches!(stream.finish(), Err(Error::Misuse(Misuse::NotFinished))));

@@ -85,3 +85,41 @@ async fn a_base_backup_times_out_at_its_beginning_and_in_the_middle() {
     };
     assert!(names(&error, "BASE_BACKUP"), "{error}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_the_server_said_before_it_fell_silent_is_told() {
+    let (mut stream, mut server) = streaming(start()).await;
+    server.says(&[error("ERROR", "58P01")]).await;
+    assert_eq!(code(&stream.next().await.unwrap_err()), "58P01");
+    drop(server);
+
+    let (mut client, mut server) = logged_in("15.20").await;
+    client.set_command_timeout(Some(LIMIT));
+    server.says(&[error("ERROR", "42704")]).await;
+    assert_eq!(code(&client.show("x").await.unwrap_err()), "42704");
+    server.says(&[ready()]).await;
+    server.says(&identification("3")).await;
+    client.identify_system().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_last_word_while_an_abandoned_command_is_waited_for_is_told() {
+    let (mut client, mut server) = logged_in("15.20").await;
+    client.set_command_timeout(Some(LIMIT));
+    client.identify_system().await.unwrap_err();
+    server.says(&[error("FATAL", "57P01")]).await;
+    drop(server);
+    assert_eq!(code(&client.identify_system().await.unwrap_err()), "57P01");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_goodbye_that_nobody_takes_times_out() {
+    let (mut client, mut server) = logged_in("17.1").await;
+    client.set_command_timeout(Some(LIMIT));
+    server.says(&[copy_response(b'G')]).await;
+    let endless = futures::stream::repeat_with(|| Ok(Bytes::from_static(&[b'x'; 1 << 16])));
+    client.upload_manifest(endless).await.unwrap_err();
+    let closed = tokio::time::timeout(2 * LIMIT, client.close()).await.expect("it hangs");
+    let error = closed.unwrap_err();
+    assert!(names(&error, "closing the connection"), "{error}");
+}

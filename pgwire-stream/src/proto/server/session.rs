@@ -355,9 +355,7 @@ impl ServerSession {
         use BackendMessage as M;
         let next = match (&self.state, message) {
             (State::Over, _) => None,
-            (_, M::ErrorResponse(error)) if matches!(&*error.severity, "FATAL" | "PANIC") => {
-                Some(State::Over)
-            }
+            (_, M::ErrorResponse(error)) if error.is_fatal() => Some(State::Over),
             (State::Starting, M::BackendKeyData(key)) => {
                 let length = key.as_ref().map_or(4, |key| key.secret().len());
                 if self.protocol < ProtocolVersion::V3_2 && length != 4 {
