@@ -502,8 +502,26 @@ impl WalValidator {
     /// Something follows zeros, if there were any: WAL had not ended.
     fn end_of_zeros(&mut self, resumes: Lsn, found: &mut impl FnMut(Finding)) {
         if let State::Zeros { from } = self.state {
-            self.lose(from, WalDamage::Hole { resumes }, found);
+            if self.may_follow_switch(from, resumes) {
+                self.pass_over(from);
+                self.state = State::Lost;
+            } else {
+                self.lose(from, WalDamage::Hole { resumes }, found);
+            }
         }
+    }
+
+    /// Whether zeros may be what a switch left empty, of which nothing is known because it lies
+    /// before the WAL that was fed: all the rest of a segment, or up to 10 of a page.
+    fn may_follow_switch(&self, from: Lsn, resumes: Lsn) -> bool {
+        if self.previous.is_some() || self.pages.is_segment_start(from) {
+            return false;
+        }
+        let (segments, pages) = (self.pages.segment_size(), self.pages.page_size());
+        let has_headers = self.pages.format().is_some_and(|format| format.major <= 10);
+        let ends_page =
+            pages.offset_in_page(resumes) == 0 && resumes.bytes_since(from) < pages.bytes().into();
+        resumes == segments.end_of(segments.segment_of(from)) || (has_headers && ends_page)
     }
 
     fn warn_not_empty(&mut self, lsn: Lsn, found: &mut impl FnMut(Finding)) {

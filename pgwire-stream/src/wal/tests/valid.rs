@@ -109,6 +109,43 @@ fn the_rest_of_a_switched_segment_is_empty() {
 }
 
 #[test]
+fn it_starts_behind_a_switch_it_did_not_see() {
+    for headers in [false, true] {
+        let start = 0x30_0000;
+        let mut wal = WalBuilder::new(start, MEGABYTE, 8192);
+        (wal.magic, wal.headers_behind_switch) = (if headers { 0xD097 } else { 0xD118 }, headers);
+        wal.record(10, 0, &[1; 100]).switch().record(10, 0, &[2; 100]);
+        let mut options = options(MEGABYTE, 8192);
+        options.version = None;
+        let next = start + 0x10_0000;
+        for from in [8192, 8192 * 9, 8192 * 127, 8192 + 8, 300] {
+            let rest = &wal.bytes()[from as usize..];
+            let findings = judge(&options, start + from, [rest]);
+            let record = lsn(next + 40);
+            let [Finding::Unchecked { to, .. }] = others(&findings)[..] else {
+                panic!("{headers} {from}: {findings:?}")
+            };
+            assert_eq!((*to, records(&findings)[0].start), (record, record));
+        }
+
+        // A switch leaves neither the beginning of a segment empty, nor a part of one.
+        for from in [start, start - 8192] {
+            let mut empty = vec![0; (next - from) as usize];
+            empty.extend_from_slice(&wal.bytes()[0x10_0000..]);
+            let what = WalDamage::Hole { resumes: lsn(next) };
+            assert_eq!(damage(&judge(&options, from, [&empty[..]])), [(lsn(from), &what)]);
+        }
+        let mut wal = WalBuilder::new(start + 8192, MEGABYTE, 8192);
+        wal.record(10, 0, &[1; 20_000]);
+        let mut part = wal.bytes().to_vec();
+        part[..8192].fill(0);
+        let what = WalDamage::Hole { resumes: lsn(start + 16_384) };
+        let findings = judge(&options, start + 8192, [&part[..]]);
+        assert_eq!(damage(&findings), [(lsn(start + 8192), &what)]);
+    }
+}
+
+#[test]
 fn a_switch_may_end_in_the_segment_behind_the_one_it_begins_in() {
     // The header of a record can lie on two pages, in pieces of 8 bytes, or end with its page.
     for room in [8, 16, 24] {
