@@ -89,16 +89,11 @@ impl<'a> Files<'a> {
         let ends = parent.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
         for end in ends.chain([parent.len()]) {
             let directory = parent.get(..end).unwrap_or_default();
-            let Some(on_disk) = located(self.root, directory) else { return Ok(false) };
-            let metadata = match fs::symlink_metadata(&on_disk) {
-                Ok(metadata) => metadata,
+            match leads_on(self.root, directory) {
+                Ok(true) => {}
+                Ok(false) => return Ok(false),
                 Err(error) if is_absence(&error) => return Ok(false),
                 Err(error) => return Err(error),
-            };
-            let leads_on = metadata.is_dir()
-                || (metadata.is_symlink() && is_tablespace_link(directory, &on_disk)?);
-            if !leads_on {
-                return Ok(false);
             }
         }
         parent.clone_into(&mut self.directory);
@@ -131,6 +126,13 @@ impl<'a> Files<'a> {
             None
         })
     }
+}
+
+/// Whether this is a directory of the backup, or its link to that of a tablespace.
+fn leads_on(root: &Path, directory: &[u8]) -> io::Result<bool> {
+    let Some(on_disk) = located(root, directory) else { return Ok(false) };
+    let metadata = fs::symlink_metadata(&on_disk)?;
+    Ok(metadata.is_dir() || (metadata.is_symlink() && is_tablespace_link(directory, &on_disk)?))
 }
 
 /// How the control file is not one of this cluster.

@@ -158,6 +158,14 @@ fn only_links_to_tablespaces_are_followed() {
     let backup = Backup::new();
     symlink("nowhere", backup.data(b"pg_tblspc/16390")).unwrap();
     assert!(matches!(backup.problem().1, Discrepancy::Unreadable { .. }));
+
+    let backup = Backup::new();
+    fs::remove_dir_all(backup.path("elsewhere")).unwrap();
+    let (_, problems) = backup.verify().unwrap();
+    let [link, file] = &problems[..] else { panic!("{problems:?}") };
+    assert!(matches!(link.discrepancy, Discrepancy::Unreadable { .. }), "{link:?}");
+    let path = b"pg_tblspc/16386/PG_17_202406281/5/16387";
+    assert_eq!(*file, Discrepancy::Missing.of(path));
 }
 
 #[test]
