@@ -43,8 +43,8 @@ impl Expected {
     /// # Errors
     /// If the manifest cannot be read or understood.
     pub(super) fn next(&mut self) -> Result<Option<ManifestFile>, ExtractError> {
-        let mut buffer = vec![0; READ_SIZE];
         while self.ahead.is_empty() && !self.at_end {
+            let mut buffer = vec![0; READ_SIZE];
             let length =
                 self.file.read(&mut buffer).map_err(StorageError::of("read", &self.path))?;
             self.at_end = length == 0;
