@@ -12,8 +12,8 @@ pub enum Finding {
     /// told.
     Record(Record),
     /// WAL that was passed over without a verdict: the rest of a record whose beginning was not
-    /// seen, a record that the server itself gave up, or what follows damage until WAL makes sense
-    /// again.
+    /// seen, what may follow a switch that was not seen, a record that the server itself gave up,
+    /// or what follows damage until WAL makes sense again.
     Unchecked {
         /// Its first byte.
         from: Lsn,
@@ -38,7 +38,7 @@ pub enum Finding {
     },
 }
 
-/// What is unusual about WAL that may be all right. Each kind is told once, not for every page.
+/// What is unusual about WAL that may be all right. Told once, not for every page.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum WalWarning {
@@ -62,7 +62,8 @@ pub enum WalWarning {
         /// `xl_rmid`.
         number: u8,
     },
-    /// What follows a WAL switch in its segment is not empty. Nobody reads it.
+    /// What follows a WAL switch in its segment is not empty. Nobody reads it. Told once for each
+    /// such segment.
     #[error("the rest of a WAL segment behind a switch is not empty")]
     NotEmpty,
     /// The server counts bytes from the other end. Nothing can be checked.
