@@ -129,6 +129,7 @@ pub struct TimelineHistory {
 
 /// Why a timeline history file cannot be believed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum HistoryError {
     /// A line is not `timeline <tab> position <tab> reason`.
     #[error("line {line} of the history of timeline {timeline} is not understood")]

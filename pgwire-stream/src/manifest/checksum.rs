@@ -7,6 +7,7 @@ use sha2::{Digest, Sha224, Sha256, Sha384, Sha512};
 
 /// How the checksum of a file in a manifest is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum ChecksumAlgorithm {
     /// CRC-32C: finds accidents, not malice.
     Crc32c,

@@ -59,6 +59,7 @@ use crate::{Lsn, SystemId, TimelineId};
 
 /// One statement of a manifest, in the order in which the file makes them.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ManifestItem {
     /// The version of the format: 1 (PostgreSQL 13 to 16) or 2 (17 and later). Always the first.
     Version(u32),
