@@ -23,7 +23,8 @@ pub(super) enum StatusRequest {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> WalStream<S> {
     /// Tells the server which row versions queries on our side still need. The next
-    /// [`next`](Self::next) or [`hold`](Self::hold) sends it; of several, the last.
+    /// [`next`](Self::next), [`hold`](Self::hold) or [`stop`](Self::stop) sends it; of several, the
+    /// last. After `stop` none is sent any more.
     ///
     /// The server forgets it with the connection, but for what a slot keeps: whoever has sent any
     /// takes it back by `HotStandbyFeedback::default()` before the stream ends.
@@ -92,7 +93,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WalStream<S> {
     }
 
     /// Queues what the caller wants to be said.
-    fn send_questions(&mut self) -> Result<(), Misuse> {
+    pub(super) fn send_questions(&mut self) -> Result<(), Misuse> {
         let sent_at = SystemTime::now().into();
         if let Some(feedback) = self.standby_feedback.take() {
             self.say(StandbyMessage::HotStandbyFeedback { sent_at, feedback })?;

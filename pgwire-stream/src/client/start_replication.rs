@@ -20,9 +20,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationClient<S> {
     /// [`Error::is_slot_in_use`], [`Error::is_wal_removed`], a position that is not in the
     /// server's history (XX000). Some of these come only from the first [`WalStream::next`]. The
     /// client is lost with the error.
-    pub async fn start_replication(mut self, options: StartReplication) -> Result<WalStream<S>> {
-        let current = self.identified_timeline().await?;
-        let kind = Kind::Physical { timeline: options.timeline.unwrap_or(current) };
+    pub async fn start_replication(
+        mut self,
+        mut options: StartReplication,
+    ) -> Result<WalStream<S>> {
+        let identified = self.identified_timeline().await?;
+        // Left to the server it could be a newer one, and nothing in the stream would tell.
+        let timeline = *options.timeline.get_or_insert(identified);
+        let kind = Kind::Physical { timeline };
         self.send(&options.command()).await?;
         let (from, flushed) = (options.from, options.already_flushed);
         begin(WalStream::new(self, kind, from, flushed, options.intervals)).await

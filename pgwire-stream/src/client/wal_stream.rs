@@ -87,7 +87,7 @@ pub struct WalStream<S = crate::net::Stream> {
 /// How positions run.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Kind {
-    /// Without gaps, on the timeline that was asked for, or the server's own at that time.
+    /// Without gaps, on the timeline that was asked for.
     Physical { timeline: TimelineId },
     /// From change to change.
     Logical,
@@ -224,6 +224,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WalStream<S> {
     pub fn stop(&mut self) -> Result<(), Misuse> {
         match self.state {
             State::Streaming => {
+                self.send_questions()?;
                 self.report(false)?;
                 self.client.connection.copy_done()?;
                 self.state = State::Stopping;

@@ -85,10 +85,13 @@ async fn the_last_hot_standby_feedback_is_sent() {
     assert_eq!(payload[9..], [0, 0, 0, 3, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 0]);
     assert!(server.hears_nothing().await);
 
-    // After our CopyDone it would be a protocol error.
+    // It is taken back before our CopyDone; after it that would be a protocol error.
+    stream.send_hot_standby_feedback(HotStandbyFeedback::default());
     stream.stop().unwrap();
     stream.send_hot_standby_feedback(feedback);
     assert!(idle(&mut stream).await);
+    let (tag, payload) = server.hears().await;
+    assert_eq!((tag, payload[0], &payload[9..]), (b'd', b'h', &[0; 16][..]));
     server.hears_status().await;
     assert_eq!(server.hears().await.0, b'c');
     assert!(server.hears_nothing().await);

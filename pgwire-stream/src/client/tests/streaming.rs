@@ -37,6 +37,20 @@ async fn the_system_is_identified_before_streaming_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_timeline_is_the_one_that_the_caller_knows_of() {
+    let (mut client, mut server) = logged_in("15.20").await;
+    server.says(&identification("3")).await;
+    assert_eq!(client.identify_system().await.unwrap().timeline.get(), 3);
+    assert_eq!(server.hears_query().await, "IDENTIFY_SYSTEM");
+    // Meanwhile the server may be promoted; its WAL must not be taken for timeline 3's.
+    let command = "START_REPLICATION PHYSICAL 0/3000000 TIMELINE 3";
+    let answer = server.answers(command, vec![copy_response(b'W')]);
+    let options = StartReplication::new(lsn(FROM));
+    let (stream, ()) = tokio::join!(client.start_replication(options), answer);
+    stream.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_gap_or_a_repetition_is_a_violation() {
     for wrong in [FROM + 6, FROM + 4, FROM, 0] {
         let (mut stream, mut server) = streaming(start()).await;

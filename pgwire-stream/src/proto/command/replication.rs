@@ -12,7 +12,8 @@ pub struct StartReplication {
     pub slot: Option<SlotName>,
     /// The first byte wanted. Any position; a whole segment needs its start.
     pub from: Lsn,
-    /// The timeline wanted; the server's current one by default.
+    /// The timeline wanted. By default the one that the server was on when the client last asked
+    /// (`IDENTIFY_SYSTEM`), even if it is on another by now.
     pub timeline: Option<TimelineId>,
     /// What was durable before: reported as flushed from the start, and the least that
     /// [`Progress::flushed`](crate::Progress::flushed) accepts whatever has been received.
