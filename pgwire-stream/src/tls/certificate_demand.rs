@@ -61,11 +61,42 @@ impl ResolvesClientCert for Watched {
     ) -> Option<Arc<CertifiedKey>> {
         self.asked.store(true, Ordering::Relaxed);
         let found = self.certificate.resolve(root_hint_subjects, schemes);
-        self.shown.store(found.is_some(), Ordering::Relaxed);
+        let is_usable = |found: &Arc<CertifiedKey>| found.key.choose_scheme(schemes).is_some();
+        self.shown.store(found.as_ref().is_some_and(is_usable), Ordering::Relaxed);
         found
     }
 
     fn has_certs(&self) -> bool {
         self.certificate.has_certs()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::sign::SingleCertAndKey;
+
+    use super::*;
+    use crate::tls::{provider, test_server::Identity};
+
+    #[test]
+    fn a_certificate_that_the_server_cannot_use_is_not_shown() {
+        let provider = provider().unwrap();
+        let identity = Identity::self_signed(|_| {});
+        let key = provider.key_provider.load_private_key(identity.key).unwrap();
+        let certificate = CertifiedKey::new(vec![identity.certificate], key);
+        let client = ClientConfig::builder_with_provider(Arc::new(provider))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(rustls::RootCertStore::empty())
+            .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certificate)));
+        for (scheme, shown) in [
+            (SignatureScheme::ECDSA_NISTP256_SHA256, true),
+            (SignatureScheme::RSA_PSS_SHA256, false),
+        ] {
+            let demand = CertificateDemand::of(&client);
+            assert!(demand.check().is_err());
+            demand.client().client_auth_cert_resolver.resolve(&[], &[scheme]);
+            assert_eq!(demand.check().is_ok(), shown, "{scheme:?}");
+        }
     }
 }
