@@ -50,33 +50,41 @@ fn split_where(text: &str, end: impl Fn(char) -> bool) -> (&str, &str) {
 }
 
 fn quoted_value(text: &str) -> Result<(Zeroizing<String>, &str), ConfigError> {
-    let mut value = Zeroizing::new(String::with_capacity(text.len()));
-    let mut rest = text.chars();
-    loop {
-        match rest.next() {
-            Some('\'') => return Ok((value, rest.as_str())),
-            Some('\\') => value.extend(rest.next()),
-            Some(c) => value.push(c),
-            None => {
-                return Err(ConfigError::Syntax {
-                    problem: "a quoted value has no closing quote".to_owned(),
-                });
-            }
-        }
-    }
+    let end = end_of_value(text, |c| c == '\'').and_then(|end| text.split_at_checked(end));
+    let Some((raw, tail)) = end else {
+        return Err(ConfigError::Syntax {
+            problem: "a quoted value has no closing quote".to_owned(),
+        });
+    };
+    Ok((unescape(raw), tail.strip_prefix('\'').unwrap_or(tail)))
 }
 
 fn bare_value(text: &str) -> (Zeroizing<String>, &str) {
-    let mut value = Zeroizing::new(String::with_capacity(text.len()));
-    let mut rest = text.chars();
-    loop {
-        match rest.next() {
-            // A backslash at the very end is dropped, as libpq does.
-            Some('\\') => value.extend(rest.next()),
-            Some(c) if !is_blank(c) => value.push(c),
-            _ => return (value, rest.as_str()),
-        }
+    let end = end_of_value(text, is_blank).unwrap_or(text.len());
+    let (raw, tail) = text.split_at_checked(end).unwrap_or((text, ""));
+    (unescape(raw), tail)
+}
+
+/// Where the first character is that ends a value and has no backslash in front of it.
+fn end_of_value(text: &str, ends: impl Fn(char) -> bool) -> Option<usize> {
+    let mut escaped = false;
+    text.find(|c| {
+        let found = !escaped && ends(c);
+        escaped = !escaped && c == '\\';
+        found
+    })
+}
+
+/// The value without its escapes. With room for all of it, no copy of a password is left behind in
+/// memory that was outgrown.
+fn unescape(raw: &str) -> Zeroizing<String> {
+    let mut value = Zeroizing::new(String::with_capacity(raw.len()));
+    let mut rest = raw.chars();
+    while let Some(c) = rest.next() {
+        // A backslash at the very end is dropped, as libpq does.
+        value.extend(if c == '\\' { rest.next() } else { Some(c) });
     }
+    value
 }
 
 #[cfg(test)]
@@ -139,6 +147,16 @@ mod tests {
         let error = parse("password=my secret host=a").err().unwrap().to_string();
         assert!(!error.contains("secret"), "{error}");
         assert!(error.contains("position 13"), "{error}");
+    }
+
+    #[test]
+    fn values_take_no_more_memory_than_they_are_long() {
+        for value in ["1 ", "'1' ", r"\1 ", r"'\'1' "] {
+            let text = format!("a={value}").repeat(1000);
+            let pairs = parse(&text).unwrap();
+            let taken: usize = pairs.iter().map(|pair| pair.value.capacity()).sum();
+            assert!(taken <= text.len(), "{value}: {taken}");
+        }
     }
 
     fn quote(value: &str) -> String {
