@@ -113,7 +113,12 @@ async fn encrypt(route: &mut Route, mut tcp: TcpStream, encryption: Encryption) 
     // Before the server is asked for what we could not do.
     let tls = match &route.tls {
         Some(tls) => tls.clone(),
-        None => TlsConfig::from_config(&route.config)?,
+        // Files may take long to be read, and keys to be decrypted.
+        None => {
+            let config = route.config.clone();
+            let read = tokio::task::spawn_blocking(move || TlsConfig::from_config(&config));
+            read.await.map_err(io::Error::from)??
+        }
     };
     let config = &route.config;
     if config.ssl_negotiation == SslNegotiation::Postgres {

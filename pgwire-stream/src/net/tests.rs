@@ -172,7 +172,7 @@ mod tls {
     use crate::tls::test_server::{
         Behaviour, Identity, Seen, greet, serve, serve_with, server_config,
     };
-    use crate::{Result, TlsError};
+    use crate::{Result, RootCert, TlsError};
 
     /// A server that answers the request for TLS with these bytes.
     async fn answering(answer: &'static [u8]) -> u16 {
@@ -328,6 +328,23 @@ mod tls {
         assert!(!error.to_string().contains("evil"), "{error}");
         let (logins, _) = connect(SslMode::Prefer, port, &[]).await;
         assert_eq!(logins, [false]);
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn files_that_cannot_be_read_yet_are_waited_for_no_longer_than_the_limit() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("root.crt");
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        let config = Config {
+            ssl_root_cert: Some(RootCert::File(path.clone())),
+            connect_timeout: Some(Duration::from_millis(100)),
+            ..config(SslMode::Require, &[silent().await])
+        };
+        let error = connect_any(&config, None, async |_, _| Ok(())).await.unwrap_err();
+        // Lets the reader go.
+        std::fs::write(&path, "").unwrap();
+        assert!(matches!(*causes(error)[0].cause, Error::Timeout { .. }));
     }
 
     #[tokio::test]
