@@ -29,6 +29,9 @@ impl ReplicationClient {
     ///
     /// Cancel-safe: dropping the future closes what was opened.
     ///
+    /// Proving a password by SCRAM is computed where the future is polled: a few milliseconds, and
+    /// some tens where the server wants as many iterations as are allowed, 100000.
+    ///
     /// # Errors
     /// [`Error::Connect`] with one cause per address that was tried; [`Error::Config`] where the
     /// configuration cannot be used at all.
@@ -49,6 +52,9 @@ impl ReplicationClient {
     /// [`connect`](Self::connect) with TLS that was configured before: from the same files for
     /// many connections, or in a way of one's own.
     ///
+    /// `sslmode` still decides whether it is insisted on: with the default, `prefer`, a server that
+    /// has no TLS, or fails in its handshake, is talked to without it.
+    ///
     /// # Errors
     /// As [`connect`](Self::connect).
     #[cfg(feature = "tls")]
@@ -67,14 +73,14 @@ impl ReplicationClient {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationClient<S> {
-    /// Logs in for physical replication over a stream that is connected already: a tunnel, a
-    /// simulation, a test. Hosts and TLS options of the configuration play no part, so
+    /// Logs in for physical replication over a stream that is connected already: a tunnel, TLS of
+    /// one's own, a simulation, a test. Hosts and TLS options of the configuration play no part, so
     /// `channel_binding=require` cannot be met.
     ///
     /// # Errors
     /// If the server refuses, or does not speak PostgreSQL's protocol.
     pub async fn from_stream(stream: S, config: &Config) -> Result<Self> {
-        login(stream, config, config.password.clone(), TlsBinding::NoTls, Purpose::Physical).await
+        login(stream, config, config.password.clone(), TlsBinding::Unknown, Purpose::Physical).await
     }
 
     /// The same for replication commands and SQL in a database.
@@ -82,7 +88,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationClient<S> {
     /// # Errors
     /// As [`from_stream`](Self::from_stream).
     pub async fn from_stream_database(stream: S, config: &Config) -> Result<Self> {
-        login(stream, config, config.password.clone(), TlsBinding::NoTls, Purpose::Database).await
+        login(stream, config, config.password.clone(), TlsBinding::Unknown, Purpose::Database).await
     }
 }
 
@@ -190,5 +196,24 @@ mod tests {
         let error = ReplicationClient::connect(&config).await.err().unwrap();
         assert!(error.to_string().contains("28P01"), "{error}");
         assert_eq!(logins.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_somebody_else_has_encrypted_is_good_for_scram() {
+        let (ours, mut theirs) = tokio::io::duplex(4096);
+        let mut config = config(SslMode::Disable, &[]);
+        config.password = Some(Password::new("secret"));
+        let login = async { ReplicationClient::from_stream(ours, &config).await.map(drop) };
+        let server = async {
+            assert_ne!(theirs.read(&mut [0; 1000]).await.unwrap(), 0);
+            let offer = b"R\0\0\0\x2a\0\0\0\x0aSCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0";
+            theirs.write_all(offer).await.unwrap();
+            let mut answer = [0; 19];
+            theirs.read_exact(&mut answer).await.unwrap();
+            drop(theirs);
+            answer
+        };
+        let (_, answer) = tokio::join!(login, server);
+        assert_eq!(&answer[5..], b"SCRAM-SHA-256\0");
     }
 }

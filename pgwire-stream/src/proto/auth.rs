@@ -43,11 +43,14 @@ impl Credentials {
 
 /// What a connection offers for channel binding.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum TlsBinding {
     /// The connection is not encrypted.
     NoTls,
     /// It is, but its certificate's signature algorithm defines no hash (Ed25519, Ed448).
     Undefined,
+    /// Whoever made the connection has not told whether it is encrypted.
+    Unknown,
     /// `tls-server-end-point`: the hash of the server's certificate.
     ServerEndPoint(Bytes),
 }
@@ -198,6 +201,9 @@ impl Login {
                 return Err(unbound(
                     "the server's certificate has a signature that defines no hash",
                 ));
+            }
+            (ChannelBinding::Require, TlsBinding::Unknown) => {
+                return Err(unbound("it is not known what the connection could be bound to"));
             }
             (ChannelBinding::Require, TlsBinding::ServerEndPoint(_)) => {
                 return Err(unbound("the server does not offer it"));

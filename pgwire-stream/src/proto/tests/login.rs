@@ -82,6 +82,9 @@ fn scram_is_bound_whenever_it_can_be() {
         // We could, the server did not offer.
         (Prefer, end_point(), PLAIN, "SCRAM-SHA-256\0", "y,,n="),
         (Prefer, TlsBinding::Undefined, BOTH, "SCRAM-SHA-256\0", "n,,n="),
+        // Encrypted by somebody else.
+        (Prefer, TlsBinding::Unknown, BOTH, "SCRAM-SHA-256\0", "n,,n="),
+        (Prefer, TlsBinding::Unknown, PLAIN, "SCRAM-SHA-256\0", "n,,n="),
         (Disable, end_point(), BOTH, "SCRAM-SHA-256\0", "n,,n="),
     ] {
         let said = answer(binding, tls, offer).unwrap();
@@ -95,9 +98,12 @@ fn scram_is_bound_whenever_it_can_be() {
 #[test]
 fn required_binding_is_had_or_the_login_fails_before_the_password_leaves() {
     use ChannelBinding::Require;
-    for (tls, offer) in
-        [(TlsBinding::NoTls, PLAIN), (TlsBinding::Undefined, BOTH), (end_point(), PLAIN)]
-    {
+    for (tls, offer) in [
+        (TlsBinding::NoTls, PLAIN),
+        (TlsBinding::Undefined, BOTH),
+        (TlsBinding::Unknown, BOTH),
+        (end_point(), PLAIN),
+    ] {
         let error = answer(Require, tls, offer).unwrap_err();
         let unavailable = AuthError::ChannelBindingUnavailable { reason: "" };
         assert!(
