@@ -11,6 +11,7 @@ pub(super) const DEFAULT_PORT: u16 = 5432;
 
 /// A server's address.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Host {
     /// Where the server listens.
     pub endpoint: Endpoint,
@@ -22,6 +23,7 @@ pub struct Host {
 
 /// What a server's address is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Endpoint {
     /// A name or address, and the address to use in its place (`hostaddr`) if given. The name is
     /// what certificates are verified against.

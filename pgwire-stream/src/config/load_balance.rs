@@ -2,6 +2,7 @@
 
 /// In which order the hosts are tried, and the addresses of each: libpq's `load_balance_hosts`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum LoadBalanceHosts {
     /// As they are listed, and as the system's resolver gives them.
     #[default]

@@ -75,7 +75,11 @@ pub use trust::{ChannelBinding, RootCert, SslMode};
 /// * Text must be UTF-8, also after percent-decoding.
 /// * Values are checked where libpq would not look at them: every number, `replication`, `sslsni`
 ///   (`0` or `1`), and values in the service file that something else overrides.
-/// * A named file that cannot be read is an error, never passed over: password file, CRLs, key log.
+/// * A named file that cannot be read is an error, never passed over: password file, certificates,
+///   CRLs, key log.
+/// * `sslmode=prefer` and `allow` verify no server, whatever root certificates are at hand; libpq
+///   then goes on without TLS.
+/// * An address in `hostaddr` has no zone; one in `host` may have (`fe80::1%eth0`).
 /// * An empty `service` or `PGSERVICE` is no service.
 /// * The system's service file is searched where Debian's and Red Hat's packages have it, and under
 ///   `/usr/local/pgsql/etc`.
@@ -152,6 +156,7 @@ pub struct Config {
 
 /// TCP keepalive settings; `None` leaves the system's.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Keepalive {
     /// Whether keepalives are sent at all.
     pub enabled: bool,

@@ -7,6 +7,7 @@ use super::value::Value;
 
 /// A way in which a server has its clients prove who they are, as `require_auth` names them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum AuthMethod {
     /// The password itself.
     Password,
@@ -55,6 +56,7 @@ impl AuthMethod {
 /// It keeps a server that is not what it pretends to be from asking for the password itself, or
 /// for nothing at all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum RequireAuth {
     /// As the server wants.
     #[default]

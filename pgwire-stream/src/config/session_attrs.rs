@@ -2,6 +2,7 @@
 
 /// What a server must be to be connected to: libpq's `target_session_attrs`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum TargetSessionAttrs {
     /// Anything.
     #[default]

@@ -4,6 +4,7 @@ use super::{ConfigError, SslMode};
 
 /// How TLS is begun: libpq's `sslnegotiation`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum SslNegotiation {
     /// The server is asked for it first, as all servers understand.
     #[default]
@@ -40,6 +41,7 @@ impl SslNegotiation {
 
 /// Whether the client's certificate is sent: libpq's `sslcertmode`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum SslCertMode {
     /// Never, even if there is one.
     Disable,

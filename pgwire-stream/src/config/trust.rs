@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 /// Whether TLS is used, and how the server is verified: libpq's `sslmode`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum SslMode {
     /// Never TLS.
     Disable,
@@ -40,6 +41,7 @@ impl SslMode {
 
 /// Whether the login is bound to the TLS connection: libpq's `channel_binding`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ChannelBinding {
     /// Never.
     Disable,
@@ -66,6 +68,7 @@ impl ChannelBinding {
 
 /// Which certificates a server's must lead to: libpq's `sslrootcert`.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum RootCert {
     /// Those in this PEM file.
     File(PathBuf),
