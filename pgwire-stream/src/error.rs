@@ -315,6 +315,7 @@ impl fmt::Debug for SqlState {
 ///
 /// Follows "Error and Notice Message Fields" in PostgreSQL's protocol documentation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ServerError {
     /// `ERROR`, `FATAL`, `WARNING`, …; not translated where the server is 9.6 or newer.
     pub severity: String,

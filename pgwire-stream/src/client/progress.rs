@@ -27,6 +27,7 @@ struct Shared {
 
 /// How far WAL has come, at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Positions {
     /// Received from the server. In a logical stream, how far the server has decoded, by its last
     /// message: everything wanted before it has come.

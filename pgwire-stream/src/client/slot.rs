@@ -34,6 +34,7 @@ impl CreatedSlot {
 
 /// What a physical slot keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SlotPosition {
     /// The oldest position whose WAL is kept, and the timeline it lies on. `None` if the slot keeps
     /// nothing: it never reserved anything, or was invalidated.

@@ -11,6 +11,7 @@ use crate::{
 
 /// The answer to `IDENTIFY_SYSTEM`.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SystemIdentification {
     /// Which cluster it is.
     pub system_id: SystemId,

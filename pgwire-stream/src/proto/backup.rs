@@ -38,6 +38,7 @@ pub struct BackupEnd {
 
 /// A tablespace of the backed-up cluster, or its data directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct BackupTablespace {
     /// Its identifier; `None` is the data directory itself.
     pub oid: Option<u32>,

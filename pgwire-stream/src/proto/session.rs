@@ -99,6 +99,7 @@ impl State {
 
 /// What the server said.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Event {
     /// The session is idle: the login or the command is over.
     Ready,

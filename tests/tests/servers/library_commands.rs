@@ -73,7 +73,7 @@ fn physical_slots(installation: &Installation) -> ScenarioResult {
             assert_eq!(value(&cluster, &sql).await?, expected);
             if reads {
                 let position = client.read_slot(&name).await?;
-                let restart = position.and_then(|SlotPosition { restart }| restart);
+                let restart = position.and_then(|SlotPosition { restart, .. }| restart);
                 assert_eq!((position.is_some(), restart.is_some()), (true, reserve_wal));
             }
         }

@@ -202,18 +202,12 @@ fn hba_entry(message: &str, role: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use pgwire_stream::{ConnectAttempt, SqlState};
+    use pgwire_stream::ConnectAttempt;
 
     use super::*;
 
     fn says(severity: &str, code: &str, message: &str) -> Error {
-        ServerError {
-            severity: severity.into(),
-            code: SqlState::new(code),
-            message: message.into(),
-            ..ServerError::default()
-        }
-        .into()
+        ServerError::new(severity, code, message).into()
     }
 
     #[test]
