@@ -10,7 +10,7 @@ use postgres_protocol::message::backend::Message;
 use super::authentication_request::AuthenticationRequest;
 use super::cancel::{CANCEL_SECRET, CancelKey};
 use super::frame::{
-    self, Frame, MAX_COPY_DATA, MAX_LOGIN_ERROR, MAX_LOGIN_MESSAGE, MAX_MESSAGE, MAX_REPORT,
+    self, COPY_DATA_LENGTHS, Frame, MAX_LOGIN_ERROR, MAX_LOGIN_MESSAGE, MAX_MESSAGE, MAX_REPORT,
     MAX_ROW, encode_copy_data, put_text, take_text,
 };
 use super::protocol_version::ProtocolVersion;
@@ -231,7 +231,7 @@ fn lengths(tag: u8, phase: BackendPhase) -> Result<RangeInclusive<usize>, Error>
         (BackendPhase::Login, b'R' | b'v') => 8..=MAX_LOGIN_MESSAGE,
         (BackendPhase::Login, b'E') => 8..=MAX_LOGIN_ERROR,
         (BackendPhase::Login, _) => return refuse("logging in"),
-        (BackendPhase::Session, b'd') => 4..=MAX_COPY_DATA,
+        (BackendPhase::Session, b'd') => COPY_DATA_LENGTHS,
         (BackendPhase::Session, b'T' | b'D') => 4..=MAX_ROW,
         (BackendPhase::Session, b'E' | b'N' | b'A') => 4..=MAX_REPORT,
         (

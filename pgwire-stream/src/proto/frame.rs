@@ -11,6 +11,9 @@ use crate::{DecodeError, Error, Misuse, Violation};
 /// 50 kB in one message.
 pub const MAX_COPY_DATA: usize = 16 << 20;
 
+/// Which lengths a `CopyData` message may have.
+pub(super) const COPY_DATA_LENGTHS: RangeInclusive<usize> = 4..=MAX_COPY_DATA;
+
 /// The longest description of rows, and the longest row, such as the one that holds a timeline
 /// history file.
 pub const MAX_ROW: usize = 4 << 20;
@@ -57,6 +60,17 @@ pub(super) fn take(
         return Ok(None);
     }
     Ok(Some(Frame { tag, bytes: input.split_to(total) }))
+}
+
+/// The payload of a `CopyData` message, if that comes next, is there as a whole, and is not too long.
+pub(super) fn take_copy_data(input: &mut BytesMut) -> Option<Bytes> {
+    let [b'd', length @ ..] = *input.first_chunk::<HEADER>()? else { return None };
+    let payload = check_length(u32::from_be_bytes(length), &COPY_DATA_LENGTHS).ok()? - 4;
+    if input.len() - HEADER < payload {
+        return None;
+    }
+    input.advance(HEADER);
+    Some(input.split_to(payload).freeze())
 }
 
 /// # Errors
