@@ -259,8 +259,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerConnection<S> {
                 Ok(Some(event)) => return Ok(event),
                 Ok(None) => {}
                 Err(error) => {
-                    // The reason counts for more than whether the client gets to know it.
-                    self.wire.send().await;
+                    // Without waiting for a client that may not listen.
+                    self.wire.try_send().await;
                     return Err(error);
                 }
             }
@@ -432,6 +432,23 @@ mod tests {
         );
         assert_eq!(client.err().unwrap().sql_state().unwrap().as_str(), "28P01");
         assert!(matches!(server, Err(Error::Server(_))));
+    }
+
+    #[tokio::test]
+    async fn a_client_that_breaks_the_rules_and_does_not_listen_is_left_at_once() {
+        let (mut ours, theirs) = tokio::io::duplex(1 << 10);
+        let parameters = vec![("user".to_owned(), "me".to_owned())];
+        let startup = FrontendMessage::Startup { protocol: ProtocolVersion::V3_0, parameters };
+        ours.write_all(&sent(&startup)).await.unwrap();
+        let accepted = ServerConnection::accept(theirs, ServerOptions::default()).await.unwrap();
+        let Accepted::Session(mut server) = accepted else { panic!("no session") };
+        ours.write_all(&sent(&FrontendMessage::Query("x".into()))).await.unwrap();
+        server.next_event().await.unwrap();
+        server.say(&BackendMessage::CopyBothResponse).unwrap();
+        server.copy_data(&[0; 1 << 16]).unwrap();
+        ours.write_all(&sent(&FrontendMessage::CopyFail("no".into()))).await.unwrap();
+        let left = tokio::time::timeout(std::time::Duration::from_secs(5), server.next_event());
+        assert!(matches!(left.await.expect("it hangs"), Err(Error::Violation(_))));
     }
 
     #[tokio::test]

@@ -86,7 +86,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationClient<S> {
         self.connection.session().parameter(name)
     }
 
-    /// Limits how long a command waits for the server's next message; without limit by default.
+    /// Limits how long a command waits for the server's next message; `None`, the default, and zero
+    /// wait for ever.
     ///
     /// It holds for every command and its answer, for every wait of a base backup or manifest
     /// upload, and for the beginning of a stream, which then has its own
@@ -100,7 +101,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationClient<S> {
     /// command first waits for the rest of its answer, as long again; a
     /// [`CancelToken`](crate::CancelToken) ends it sooner, and dropping the client ends both.
     pub fn set_command_timeout(&mut self, limit: Option<Duration>) {
-        self.command_timeout = limit;
+        self.command_timeout = limit.filter(|limit| !limit.is_zero());
     }
 
     /// Sends plain SQL, on connections made by

@@ -10,8 +10,8 @@ use postgres_protocol::message::backend::Message;
 use super::authentication_request::AuthenticationRequest;
 use super::cancel::{CANCEL_SECRET, CancelKey};
 use super::frame::{
-    self, COPY_DATA_LENGTHS, Frame, MAX_LOGIN_ERROR, MAX_LOGIN_MESSAGE, MAX_MESSAGE, MAX_REPORT,
-    MAX_ROW, encode_copy_data, put_text, take_text,
+    self, COPY_DATA_LENGTHS, DOES_NOT_FIT, Frame, MAX_LOGIN_ERROR, MAX_LOGIN_MESSAGE, MAX_MESSAGE,
+    MAX_REPORT, MAX_ROW, encode_copy_data, put_text, take_text,
 };
 use super::protocol_version::ProtocolVersion;
 use super::report;
@@ -121,8 +121,9 @@ impl BackendMessage {
             b'v' => decode_negotiation(frame.body()),
             _ => decode_by_library(frame),
         };
-        let problem = "its fields do not fit its length";
-        message.map(Some).ok_or_else(|| DecodeError { message: name_of(tag), problem }.into())
+        message
+            .map(Some)
+            .ok_or_else(|| DecodeError { message: name_of(tag), problem: DOES_NOT_FIT }.into())
     }
 
     /// Writes the message. Columns and copies are in text format.

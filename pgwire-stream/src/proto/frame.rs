@@ -32,6 +32,9 @@ pub const MAX_LOGIN_MESSAGE: usize = 2000;
 
 pub(super) const HEADER: usize = 5;
 
+/// What is wrong with a message that cannot be decoded.
+pub(super) const DOES_NOT_FIT: &str = "its fields do not fit its length";
+
 /// Below this much room the buffer is renewed, unless there is more than that to copy: a shorter
 /// read costs a system call too many.
 const LEAST_ROOM: usize = 4 << 10;

@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::cancel::CancelKey;
-use super::frame::{self, MAX_COPY_DATA, encode_copy_data, put_text, take_text};
+use super::frame::{self, DOES_NOT_FIT, MAX_COPY_DATA, encode_copy_data, put_text, take_text};
 use super::protocol_version::ProtocolVersion;
 use crate::{DecodeError, Error, Misuse, Violation};
 
@@ -273,8 +273,6 @@ fn write_slice(tag: u8, body: &[u8], out: &mut BytesMut) -> Result<(), Misuse> {
         Ok(())
     })
 }
-
-const DOES_NOT_FIT: &str = "its fields do not fit its length";
 
 /// The lengths that a message of this type may have, counted as the wire does.
 fn lengths(tag: u8, phase: FrontendPhase) -> Result<RangeInclusive<usize>, Error> {

@@ -44,13 +44,16 @@ async fn only_silence_counts() {
 
 #[tokio::test(start_paused = true)]
 async fn without_a_limit_a_command_waits() {
-    let (mut client, mut server) = logged_in("15.20").await;
-    let late = async {
-        tokio::time::sleep(Duration::from_secs(100_000)).await;
-        server.says(&identification("3")).await;
-    };
-    let (identified, ()) = tokio::join!(client.identify_system(), late);
-    identified.unwrap();
+    for limit in [None, Some(Duration::ZERO), Some(Duration::MAX)] {
+        let (mut client, mut server) = logged_in("15.20").await;
+        client.set_command_timeout(limit);
+        let late = async {
+            tokio::time::sleep(Duration::from_secs(100_000)).await;
+            server.says(&identification("3")).await;
+        };
+        let (identified, ()) = tokio::join!(client.identify_system(), late);
+        identified.unwrap();
+    }
 }
 
 #[tokio::test(start_paused = true)]
