@@ -120,9 +120,17 @@ impl TlsConfig {
             ))
             .into());
         }
-        let server = ServerName::try_from(without_zone(name).to_owned()).map_err(|_| {
-            TlsError::Handshake { reason: format!("`{name}` cannot be the name of a TLS server") }
-        })?;
+        let server = match ServerName::try_from(without_zone(name).to_owned()) {
+            Ok(server) => server,
+            // It is sent to nobody and compared with nothing.
+            Err(_) if self.mode.is_some_and(|mode| mode < SslMode::VerifyFull) => {
+                tcp.peer_addr()?.ip().into()
+            }
+            Err(_) => {
+                let reason = format!("none can be for `{name}`, by TLS' rules for names");
+                return Err(TlsError::Certificate { reason }.into());
+            }
+        };
         let direct = config.ssl_negotiation == SslNegotiation::Direct;
         let demand = match config.ssl_cert_mode {
             SslCertMode::Require => Some(CertificateDemand::of(&self.client)),

@@ -67,6 +67,8 @@ async fn the_name_matters_to_verify_full_alone() {
         params.subject_alt_names.push(SanType::IpAddress("fe80::1".parse().unwrap()));
     });
     assert_eq!(accepted_by(&files, root, &link_local, "fe80::1%eth0").await, "apRCF");
+    // No name by TLS' rules, but by those of the system's resolver.
+    assert_eq!(accepted_by(&files, root, &by_address, "127.1").await, "apRC");
     let by_common_name = authority.issue(|params| {
         params.subject_alt_names.clear();
         params.distinguished_name.push(DnType::CommonName, HOST);
