@@ -32,7 +32,7 @@ pub(super) struct Environment<'a> {
     pub(super) user_name: &'a dyn Fn() -> Option<String>,
     /// The user's home directory.
     pub(super) home: Option<PathBuf>,
-    /// Where servers may listen, most likely first.
+    /// Where servers may listen, safest first.
     pub(super) socket_directories: Vec<PathBuf>,
 }
 
@@ -92,13 +92,13 @@ impl Environment<'_> {
         }
     }
 
-    /// The directory with the socket of a server on this port, or else the first that exists.
-    pub(super) fn socket_directory(&self, port: u16) -> PathBuf {
-        let directories = &self.socket_directories;
+    /// Where servers listen on this machine: the first directory that exists, whether the server's
+    /// socket is there or not. Anybody can make another one in the last of them, `/tmp`, and pose
+    /// as a server that is down.
+    pub(super) fn socket_directory(&self) -> PathBuf {
+        let mut directories = self.socket_directories.iter();
         directories
-            .iter()
-            .find(|directory| directory.join(format!(".s.PGSQL.{port}")).exists())
-            .or_else(|| directories.iter().find(|directory| directory.is_dir()))
+            .find(|directory| directory.is_dir())
             .cloned()
             .unwrap_or_else(default_socket_directory)
     }
@@ -144,16 +144,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_socket_of_the_port_decides_where_to_connect() {
+    fn the_first_directory_decides_where_to_connect_whatever_is_in_the_next() {
         let [a, b] = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
-        std::fs::write(b.path().join(".s.PGSQL.5433"), "").unwrap();
+        std::fs::write(b.path().join(".s.PGSQL.5432"), "").unwrap();
         let environment = Environment {
             variable: &|_| None,
             user_name: &|| None,
             home: None,
             socket_directories: vec!["/nonexistent".into(), a.path().into(), b.path().into()],
         };
-        assert_eq!(environment.socket_directory(5433), b.path());
-        assert_eq!(environment.socket_directory(5432), a.path());
+        assert_eq!(environment.socket_directory(), a.path());
     }
 }

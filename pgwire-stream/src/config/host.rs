@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::value::Value;
 use super::{ConfigError, Password};
@@ -69,7 +69,7 @@ pub(super) fn assemble(
     host: &Value<'_>,
     address: &Value<'_>,
     port: &Value<'_>,
-    socket_directory: &dyn Fn(u16) -> PathBuf,
+    socket_directory: &Path,
 ) -> Result<Vec<Host>, ConfigError> {
     let names = list(host);
     let addresses = list(address);
@@ -108,7 +108,7 @@ pub(super) fn assemble(
             let name = if name.is_empty() { numeric } else { name };
             host.endpoint = Endpoint::Tcp { name, address: Some(parsed) };
         } else if name.is_empty() {
-            host.endpoint = Endpoint::Unix(socket_directory(number));
+            host.endpoint = Endpoint::Unix(socket_directory.to_owned());
         }
         hosts.push(host);
     }
@@ -139,7 +139,7 @@ mod tests {
             &value("host", host),
             &value("hostaddr", address),
             &value("port", port),
-            &|_| PathBuf::from("/sockets"),
+            Path::new("/sockets"),
         )?;
         Ok(assembled
             .iter()

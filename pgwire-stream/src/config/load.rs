@@ -27,7 +27,7 @@ impl Config {
         environment.fill_in_service(&mut settings)?;
         service::fill_in(&mut settings, environment)?;
         environment.fill_in(&mut settings)?;
-        let mut config = settings.to_config(&|port| environment.socket_directory(port))?;
+        let mut config = settings.to_config(&environment.socket_directory())?;
         config.use_default_certificates(environment);
         let user = match config.user.take().or_else(environment.user_name) {
             Some(user) => user,

@@ -81,6 +81,8 @@ pub use trust::{ChannelBinding, RootCert, SslMode};
 ///   then goes on without TLS.
 /// * An address in `hostaddr` has no zone; one in `host` may have (`fe80::1%eth0`).
 /// * An empty `service` or `PGSERVICE` is no service.
+/// * Without a host, the server is looked for in the first of `/var/run/postgresql`,
+///   `/run/postgresql` and `/tmp` that exists; libpq's packagers have each chosen one.
 /// * The system's service file is searched where Debian's and Red Hat's packages have it, and under
 ///   `/usr/local/pgsql/etc`.
 /// * A line of the password file for the database `replication` is good for physical and database

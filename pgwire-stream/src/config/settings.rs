@@ -1,7 +1,7 @@
 //! What was set, by which name: the step between text and [`Config`].
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::Path;
 
 use zeroize::Zeroizing;
 
@@ -91,15 +91,12 @@ impl Settings {
         if !service.text.is_empty() {
             return Err(service.invalid("services are defined in a file, which only `load` reads"));
         }
-        self.to_config(&|_| environment::default_socket_directory())
+        self.to_config(&environment::default_socket_directory())
     }
 
-    /// Understands every option. `socket_directory` says where a server on a port is looked for
-    /// when no host is given.
-    pub(super) fn to_config(
-        &self,
-        socket_directory: &dyn Fn(u16) -> PathBuf,
-    ) -> Result<Config, ConfigError> {
+    /// Understands every option. A server is looked for in `socket_directory` when no host is
+    /// given.
+    pub(super) fn to_config(&self, socket_directory: &Path) -> Result<Config, ConfigError> {
         let hosts = host::assemble(
             &self.value("host"),
             &self.value("hostaddr"),
