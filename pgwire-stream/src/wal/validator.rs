@@ -92,6 +92,8 @@ pub struct WalValidator {
     state: State,
     page_header: PartialPageHeader,
     record: PartialRecord,
+    /// Where a record begins, as the caller says.
+    promised: Option<Lsn>,
     /// The beginning of the last record, if the next has to name it.
     previous: Option<Lsn>,
     /// A page said that a record was given up before it: which one, if that is known.
@@ -168,6 +170,7 @@ impl WalValidator {
             state,
             page_header: PartialPageHeader::EMPTY,
             record: PartialRecord::EMPTY,
+            promised: is_record.then(|| align(at)),
             previous: None,
             overwritten: None,
             doubt: in_page.then_some(Doubt { from: at, damaged: false }),
@@ -514,7 +517,8 @@ impl WalValidator {
     /// Whether zeros may be what a switch left empty, of which nothing is known because it lies
     /// before the WAL that was fed: all the rest of a segment, or up to 10 of a page.
     fn may_follow_switch(&self, from: Lsn, resumes: Lsn) -> bool {
-        if self.previous.is_some() || self.pages.is_segment_start(from) {
+        let is_known = self.previous.is_some() || self.promised == Some(from);
+        if is_known || self.pages.is_segment_start(from) {
             return false;
         }
         let (segments, pages) = (self.pages.segment_size(), self.pages.page_size());

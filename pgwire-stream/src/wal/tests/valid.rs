@@ -128,6 +128,15 @@ fn it_starts_behind_a_switch_it_did_not_see() {
             assert_eq!((*to, records(&findings)[0].start), (record, record));
         }
 
+        // Where a record is said to begin, there has been no switch.
+        let at = wal.records()[1].0 + 32;
+        let mut validator = WalValidator::new(options.clone(), Start::Record(lsn(at)));
+        let mut findings = Vec::new();
+        validator.feed(&wal.bytes()[(at - start) as usize..], |finding| findings.push(finding));
+        assert!(
+            matches!(damage(&findings)[..], [(from, WalDamage::Hole { .. })] if from == lsn(at))
+        );
+
         // A switch leaves neither the beginning of a segment empty, nor a part of one.
         for from in [start, start - 8192] {
             let mut empty = vec![0; (next - from) as usize];
