@@ -213,6 +213,10 @@ impl TimelineHistory {
 
     /// Where an ancestor was left on the way to this timeline: its first byte that is not part of
     /// the history. `None` for a timeline that is not an ancestor, and for this timeline itself.
+    ///
+    /// A server that streams the ancestor ends it at its [`switch_point`], which may lie behind.
+    ///
+    /// [`switch_point`]: TimelineSwitch::switch_point
     pub fn fork_from(&self, ancestor: TimelineId) -> Option<Lsn> {
         let left = self.switches.iter().skip_while(|switch| switch.timeline != ancestor);
         left.map(|switch| switch.switch_point).min()
