@@ -242,6 +242,8 @@ async fn an_unacceptable_certificate_is_told_with_the_reason() {
     let files = Files::new();
     let server = Identity::self_signed(|_| {});
     let other = Authority::new("root");
+    let expired =
+        Authority::made_by(None, "root", |params| params.not_after = date_time_ymd(2020, 1, 1));
     let port = serve(&server, Behaviour::default()).await;
     for (name, root, reason) in [
         (
@@ -250,6 +252,11 @@ async fn an_unacceptable_certificate_is_told_with_the_reason() {
             "it is not for `elsewhere`; its names are: localhost",
         ),
         (HOST, &other.certificate_pem, "it leads to none of the trusted root certificates"),
+        (
+            HOST,
+            &expired.certificate_pem,
+            "no trusted root certificate is valid now and may sign others",
+        ),
     ] {
         let ssl_root_cert = Some(RootCert::File(files.write("root.crt", root)));
         let config = Config { ssl_root_cert, ..config(SslMode::VerifyFull, &[]) };

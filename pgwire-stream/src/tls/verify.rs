@@ -8,7 +8,7 @@ use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
+use rustls::{CertificateError, DigitallySignedStruct, Error, OtherError, SignatureScheme};
 use x509_cert::Certificate;
 use x509_cert::der::Decode;
 
@@ -81,11 +81,16 @@ impl ServerVerifier {
         if is_root {
             return issuer::verify_dates(&certificate, now);
         }
+        let anchors = roots.anchors(now);
+        if anchors.is_empty() {
+            let cause = "no trusted root certificate is valid now and may sign others";
+            let cause = Box::<dyn std::error::Error + Send + Sync>::from(cause);
+            return Err(CertificateError::Other(OtherError(cause.into())).into());
+        }
         if issuer::is_version_1(&certificate) {
             let authorities = roots.authorities(now);
             return issuer::verify_version_1(&certificate, authorities, now, self.algorithms);
         }
-        let anchors = roots.anchors(now);
         let links = roots.links(intermediates);
         let verified = verify_server_cert_signed_by_trust_anchor(
             &ParsedCertificate::try_from(leaf)?,
