@@ -48,7 +48,7 @@ use crate::proto::{
     ServerSession, TransactionStatus,
 };
 use crate::wire::Wire;
-use crate::{Error, Misuse, Result};
+use crate::{Error, Misuse, Result, ServerError};
 
 /// How [`ServerConnection::accept`] lets clients in.
 #[derive(Clone, Debug)]
@@ -223,6 +223,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerConnection<S> {
         self.say(&BackendMessage::ReadyForQuery(TransactionStatus::Idle))
     }
 
+    /// Queues a refusal of the command, up to ReadyForQuery, such as
+    /// `ServerError::new("ERROR", "42704", "there is no such slot")`.
+    ///
+    /// # Errors
+    /// If no command is being executed, or the error cannot be encoded.
+    pub fn refuse(&mut self, error: ServerError) -> Result<(), Misuse> {
+        self.say(&BackendMessage::ErrorResponse(error))?;
+        self.say(&BackendMessage::ReadyForQuery(TransactionStatus::Idle))
+    }
+
     /// Queues copy data. To be interleaved with [`send`](Self::send), which waits for a client that
     /// is slower.
     ///
@@ -350,6 +360,26 @@ mod tests {
         };
         let (shown, ()) = tokio::join!(client.show("server_version_num"), serve);
         assert_eq!(shown.unwrap(), "180000");
+    }
+
+    #[tokio::test]
+    async fn a_refused_command_leaves_the_session() {
+        let (mut client, mut server) = session().await;
+        let serve = async {
+            for _ in 0..2 {
+                let event = server.next_event().await.unwrap();
+                assert!(matches!(event, ServerEvent::Query(_)), "{event:?}");
+                server.refuse(ServerError::new("ERROR", "42704", "no such setting")).unwrap();
+            }
+            assert_eq!(server.next_event().await.unwrap(), ServerEvent::Terminate);
+        };
+        let ask = async move {
+            for _ in 0..2 {
+                let error = client.show("colour").await.unwrap_err();
+                assert_eq!(error.sql_state().unwrap().to_string(), "42704");
+            }
+        };
+        tokio::join!(ask, serve);
     }
 
     /// A timeline with one piece of WAL, and the end of it, as a walsender serves it.
