@@ -38,8 +38,8 @@ impl Settings {
                 if after_password {
                     // It may be a piece of the password.
                     return Err(ConfigError::Syntax {
-                        problem: "what follows the password is not a connection option; \
-                                  a password with spaces needs single quotes"
+                        problem: "what follows the password is not a connection option: one is \
+                                  misspelt, or the password has spaces and needs single quotes"
                             .to_owned(),
                     });
                 }

@@ -50,7 +50,8 @@ impl ServerVerifier {
             (SslMode::VerifyFull, Some(source)) => Trust::ChainAndName(Roots::load(source)?),
             (SslMode::VerifyCa | SslMode::VerifyFull, None) => {
                 return Err(ConfigError::Conflict(
-                    "sslmode=verify-ca and verify-full need root certificates: set sslrootcert"
+                    "sslmode=verify-ca and verify-full need root certificates: set sslrootcert to \
+                     their file, or to `system` with verify-full"
                         .into(),
                 )
                 .into());
