@@ -63,10 +63,10 @@
 //! What cannot be stored at once is waited for inside [`WalStream::hold`], which reads nothing more
 //! and keeps the session alive.
 //!
-//! The [recipes](manual::recipes) go on from here: a whole archiver in forty lines, being a
-//! synchronous standby, incremental backups, cancelling, TLS of one's own, a scripted server for
-//! tests. [What proves it](manual::capabilities) lists what the library can do, and the test that
-//! shows each of it.
+//! The [recipes](manual::recipes) go on from here: being let in, a whole archiver in under fifty
+//! lines, being a synchronous standby, backups and how they are verified, cancelling, TLS of one's
+//! own, a scripted server for tests. [What proves it](manual::capabilities) lists what the library
+//! can do, and the test that shows each of it.
 //!
 //! # A base backup
 //!
@@ -108,6 +108,9 @@
 //! [misuse](Error::Misuse) ours. What a server is too old for is
 //! [unsupported](Error::Unsupported), and said before anything is sent. [`Error::advice`] is what a
 //! supervisor needs: try again, after an operator has done something, or never.
+//!
+//! What an error prints does not repeat its [`source`](std::error::Error::source): "the connection
+//! failed" has the operating system's reason there. Logs want the whole chain.
 //!
 //! # Cancel safety
 //!

@@ -25,7 +25,8 @@ enum Purpose {
 
 impl ReplicationClient {
     /// Connects for physical replication, to the first host of the configuration that lets us in
-    /// and is what `target_session_attrs` asks for.
+    /// and is what `target_session_attrs` asks for. As with libpq, a host that refuses the login
+    /// ends the search: only those that cannot be reached, or are not suitable, are passed over.
     ///
     /// Cancel-safe: dropping the future closes what was opened.
     ///

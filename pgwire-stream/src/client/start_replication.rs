@@ -12,6 +12,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationClient<S> {
     /// gives an empty stream that ends with
     /// [`StreamEnd::NextTimeline`](crate::StreamEnd::NextTimeline).
     ///
+    /// The server is asked `IDENTIFY_SYSTEM` first, unless that was done on this connection.
+    ///
     /// Not cancel-safe: the client is consumed.
     ///
     /// # Errors

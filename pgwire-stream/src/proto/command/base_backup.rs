@@ -203,6 +203,9 @@ pub struct BaseBackupOptions {
 }
 
 impl Default for BaseBackupOptions {
+    /// A full backup of every tablespace, sent to the client as it is: with a manifest (which
+    /// servers up to 12 do not have), a `tablespace_map`, an estimate of its size and page checksums
+    /// verified; without WAL, and after a checkpoint that is spread over time.
     fn default() -> Self {
         Self {
             label: "base backup".to_owned(),
