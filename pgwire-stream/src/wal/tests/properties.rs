@@ -35,6 +35,8 @@ fn wal(
     let start = u64::from(segment) * 9 - before_end * u64::from(page);
     let mut wal = WalBuilder::new(start, segment, page);
     wal.headers_behind_switch = headers_behind_switch;
+    // Of switches alone, in large segments, nothing would be written.
+    wal.record(10, 0, &[]);
     let mut byte = 0_u8;
     for part in parts {
         byte = byte.wrapping_add(37);
