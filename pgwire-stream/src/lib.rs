@@ -147,8 +147,8 @@
 //! | `tokio-rt` | no | [`spawn_wal_stream`]: a stream in a task of its own, with a queue bounded in bytes |
 //! | `serde` | no | `Serialize` and `Deserialize` for the values |
 //!
-//! Without any there are the values, the formats, [`Config`] and [`proto`], and no tokio among the
-//! dependencies.
+//! Without any there are the values, the formats but for the manifest, [`Config`] and [`proto`], and
+//! no tokio among the dependencies.
 //!
 //! Rust 1.89 or newer is needed. A newer one will only be asked for with a new minor version.
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -217,6 +217,7 @@ pub use error::{
 pub use lsn::{Lsn, LsnParseError};
 #[cfg(feature = "tokio")]
 pub use net::Stream;
+#[doc(inline)] // Most programs name them from here.
 pub use proto::{
     AlterSlot, Archive, BackupEnd, BackupEvent, BackupStart, BackupTablespace, BackupTarget,
     BaseBackupOptions, CompressionMethod, DropSlot, HotStandbyFeedback, Intervals,
