@@ -204,8 +204,8 @@ pub use client::{
 #[cfg(feature = "tokio-rt")]
 pub use client::{SpawnedWalStream, spawn_wal_stream};
 pub use config::{
-    AuthMethod, ChannelBinding, Config, ConfigError, Endpoint, Host, Keepalive, LoadBalanceHosts,
-    Password, RequireAuth, RootCert, SslCertMode, SslMode, SslNegotiation, TargetSessionAttrs,
+    AuthMethod, ChannelBinding, Config, ConfigError, Endpoint, Host, LoadBalanceHosts, Password,
+    RequireAuth, RootCert, SslCertMode, SslMode, SslNegotiation, TargetSessionAttrs, TcpKeepalive,
     TlsVersion,
 };
 #[cfg(feature = "tokio")]
@@ -220,9 +220,9 @@ pub use net::Stream;
 #[doc(inline)] // Most programs name them from here.
 pub use proto::{
     AlterSlot, Archive, BackupEnd, BackupEvent, BackupStart, BackupTablespace, BackupTarget,
-    BaseBackupOptions, CompressionMethod, DropSlot, HotStandbyFeedback, Intervals,
-    Keepalive as ServerKeepalive, LogicalSlot, ManifestChecksums, PhysicalSlot, PrimaryStatus,
-    ResultSet, ServerCompression, Snapshot, StartLogical, StartReplication, WalData,
+    BaseBackupOptions, CompressionMethod, DropSlot, HotStandbyFeedback, Intervals, Keepalive,
+    LogicalSlot, ManifestChecksums, PhysicalSlot, PrimaryStatus, ResultSet, ServerCompression,
+    Snapshot, StartLogical, StartReplication, WalData,
 };
 pub use relation::{RelationFiles, RelationFilesError};
 pub use segment::{

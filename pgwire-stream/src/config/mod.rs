@@ -116,7 +116,7 @@ pub struct Config {
     /// How long one attempt per address may take; `None` waits as long as the system does.
     pub connect_timeout: Option<Duration>,
     /// TCP keepalives and how long sent data may stay unacknowledged.
-    pub keepalive: Keepalive,
+    pub keepalive: TcpKeepalive,
     /// Whether TLS is used, and how the server is verified.
     pub ssl_mode: SslMode,
     /// How TLS is begun.
@@ -159,7 +159,7 @@ pub struct Config {
 /// TCP keepalive settings; `None` leaves the system's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Keepalive {
+pub struct TcpKeepalive {
     /// Whether keepalives are sent at all.
     pub enabled: bool,
     /// Silence before the first one.
@@ -172,7 +172,7 @@ pub struct Keepalive {
     pub user_timeout: Option<Duration>,
 }
 
-impl Default for Keepalive {
+impl Default for TcpKeepalive {
     fn default() -> Self {
         Self { enabled: true, idle: None, interval: None, count: None, user_timeout: None }
     }
@@ -194,7 +194,7 @@ impl Default for Config {
             fallback_application_name: None,
             options: None,
             connect_timeout: None,
-            keepalive: Keepalive::default(),
+            keepalive: TcpKeepalive::default(),
             ssl_mode: SslMode::default(),
             ssl_negotiation: SslNegotiation::default(),
             ssl_root_cert: None,

@@ -54,7 +54,7 @@ fn an_empty_string_has_libpqs_defaults() {
     assert_eq!(config.ssl_mode, SslMode::Prefer);
     assert_eq!(config.channel_binding, ChannelBinding::Prefer);
     assert_eq!(config.target_session_attrs, TargetSessionAttrs::Any);
-    assert_eq!(config.keepalive, Keepalive::default());
+    assert_eq!(config.keepalive, TcpKeepalive::default());
     assert_eq!(config.connect_timeout, None);
     assert_eq!(config.application_name(), None);
 }
@@ -83,7 +83,7 @@ fn every_supported_option_arrives() {
     assert_eq!(config.application_name(), Some("app"));
     assert_eq!(
         config.keepalive,
-        Keepalive {
+        TcpKeepalive {
             enabled: false,
             idle: Some(Duration::from_secs(1)),
             interval: Some(Duration::from_secs(2)),

@@ -1,14 +1,12 @@
 //! Which host, which of its addresses, and which encryption is tried after which.
 
 use std::future::Future;
-use std::io;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use crate::{Config, ConfigError, ConnectAttempt, Endpoint, Error, Host, LoadBalanceHosts, Result};
 
 use super::encryption::{self, Encryption};
-use super::route::Route;
+use super::route::{Route, explain, within};
 use super::shuffle::shuffle;
 use super::socket::{self, Address};
 use super::{Stream, TlsConfig};
@@ -118,32 +116,12 @@ fn ladder(config: &Config, host: &Host) -> Result<&'static [Encryption]> {
     }
 }
 
-pub(super) async fn within<T>(
-    limit: Option<Duration>,
-    attempt: impl Future<Output = Result<T>>,
-) -> Result<T> {
-    let Some(limit) = limit else { return attempt.await };
-    tokio::time::timeout(limit, attempt)
-        .await
-        .unwrap_or(Err(Error::Timeout { what: "connecting", limit }))
-}
-
 /// Whether the last of these attempts was refused, which ends the search.
 pub(crate) fn was_refused(attempts: &[ConnectAttempt]) -> bool {
     attempts.last().is_some_and(|last| match &*last.cause {
         Error::Auth(_) => true,
         cause => cause.sql_state().is_some_and(|code| code.class() == "28"),
     })
-}
-
-#[cfg(feature = "tls")]
-pub(super) fn explain(cause: io::Error) -> Error {
-    crate::tls::explain(cause)
-}
-
-#[cfg(not(feature = "tls"))]
-pub(super) fn explain(cause: io::Error) -> Error {
-    cause.into()
 }
 
 /// The host as configured, and the address it was found at if that says more.

@@ -1,12 +1,14 @@
 //! How a connection was made, so that another can be made to the same place in the same way.
 
+use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::{Config, Error, Host, Result};
 
 use super::encryption::Encryption;
 use super::socket::Address;
-use super::{Stream, TlsConfig, hosts};
+use super::{Stream, TlsConfig};
 
 /// Where a connection leads, and what it took to make it. Holds no role's password.
 #[derive(Clone)]
@@ -32,9 +34,31 @@ impl Route {
     {
         let encryption = if encrypted { Encryption::encrypted()? } else { Encryption::Plain };
         let journey = async { then(Stream::open(self.clone(), encryption).await?).await };
-        match hosts::within(self.config.connect_timeout, journey).await {
-            Err(Error::Io(cause)) => Err(hosts::explain(cause)),
+        match within(self.config.connect_timeout, journey).await {
+            Err(Error::Io(cause)) => Err(explain(cause)),
             outcome => outcome,
         }
     }
+}
+
+/// An attempt to connect, and the time that it may take.
+pub(super) async fn within<T>(
+    limit: Option<Duration>,
+    attempt: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    let Some(limit) = limit else { return attempt.await };
+    tokio::time::timeout(limit, attempt)
+        .await
+        .unwrap_or(Err(Error::Timeout { what: "connecting", limit }))
+}
+
+/// What a failed socket has to tell.
+#[cfg(feature = "tls")]
+pub(super) fn explain(cause: io::Error) -> Error {
+    crate::tls::explain(cause)
+}
+
+#[cfg(not(feature = "tls"))]
+pub(super) fn explain(cause: io::Error) -> Error {
+    cause.into()
 }

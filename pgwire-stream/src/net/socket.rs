@@ -6,10 +6,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use socket2::{SockRef, TcpKeepalive};
+use socket2::SockRef;
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::{Endpoint, Host, Keepalive};
+use crate::{Endpoint, Host, TcpKeepalive};
 
 /// Where exactly to connect.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,7 +51,7 @@ pub(crate) async fn resolve(host: &Host) -> io::Result<Vec<Address>> {
 /// Connects to an address over TCP.
 pub(crate) async fn connect_tcp(
     address: SocketAddr,
-    keepalive: &Keepalive,
+    keepalive: &TcpKeepalive,
 ) -> io::Result<TcpStream> {
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
@@ -63,7 +63,7 @@ pub(crate) async fn connect_tcp(
     socket.connect(address).await
 }
 
-fn set_keepalive(socket: SockRef<'_>, keepalive: &Keepalive) -> io::Result<()> {
+fn set_keepalive(socket: SockRef<'_>, keepalive: &TcpKeepalive) -> io::Result<()> {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     if let Some(timeout) = keepalive.user_timeout {
         socket.set_tcp_user_timeout(Some(timeout))?;
@@ -73,7 +73,7 @@ fn set_keepalive(socket: SockRef<'_>, keepalive: &Keepalive) -> io::Result<()> {
     }
     // The system counts in seconds and refuses none at all.
     let at_least_1s = |time: Duration| time.max(Duration::from_secs(1));
-    let mut settings = TcpKeepalive::new();
+    let mut settings = socket2::TcpKeepalive::new();
     if let Some(idle) = keepalive.idle {
         settings = settings.with_time(at_least_1s(idle));
     }
@@ -126,7 +126,7 @@ mod tests {
     #[tokio::test]
     async fn keepalive_settings_reach_the_socket() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let keepalive = Keepalive {
+        let keepalive = TcpKeepalive {
             enabled: true,
             idle: Some(Duration::from_secs(61)),
             interval: Some(Duration::ZERO),
@@ -146,7 +146,7 @@ mod tests {
     #[tokio::test]
     async fn keepalives_can_be_turned_off() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let keepalive = Keepalive { enabled: false, ..Keepalive::default() };
+        let keepalive = TcpKeepalive { enabled: false, ..TcpKeepalive::default() };
         let stream = connect_tcp(listener.local_addr().unwrap(), &keepalive).await.unwrap();
         assert!(!SockRef::from(&stream).keepalive().unwrap());
     }

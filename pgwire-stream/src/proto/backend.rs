@@ -13,7 +13,7 @@ use super::frame::{
     self, COPY_DATA_LENGTHS, DOES_NOT_FIT, Frame, MAX_LOGIN_ERROR, MAX_LOGIN_MESSAGE, MAX_MESSAGE,
     MAX_REPORT, MAX_ROW, encode_copy_data, put_text, take_text,
 };
-use super::protocol_version::ProtocolVersion;
+use super::protocol_version::{NEGOTIATION, ProtocolVersion};
 use super::report;
 use super::rows::{Columns, Row};
 use crate::{DecodeError, Error, Misuse, ServerError, Violation};
@@ -97,9 +97,6 @@ pub enum TransactionStatus {
     /// `E`: one has failed, and waits for its end.
     Failed,
 }
-
-/// NegotiateProtocolVersion, as errors call it.
-pub(super) const NEGOTIATION: &str = "NegotiateProtocolVersion";
 
 impl BackendMessage {
     /// Takes the next message from the input; `None` means that more bytes are needed. Copy data

@@ -2,8 +2,10 @@
 
 use std::fmt;
 
-use super::backend::NEGOTIATION;
 use crate::{DecodeError, Error, Misuse};
+
+/// The message with which a server names the version, as errors call it.
+pub(super) const NEGOTIATION: &str = "NegotiateProtocolVersion";
 
 /// A version of the frontend/backend protocol.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -2,7 +2,8 @@
 
 use crate::{Lsn, SystemId};
 
-use super::record::Record;
+use super::content::Content;
+use super::record::RecordHeader;
 
 /// Something that a [`WalValidator`](super::WalValidator) found, in the order of positions.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +37,21 @@ pub enum Finding {
         /// What.
         what: WalDamage,
     },
+}
+
+/// A record whose checksum is right.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Record {
+    /// Where it begins.
+    pub start: Lsn,
+    /// Where the next one may begin: behind this one and its alignment. Behind a WAL switch, the
+    /// next segment.
+    pub end: Lsn,
+    /// Its header.
+    pub header: RecordHeader,
+    /// What it says, if it is of the few kinds that matter to whoever keeps WAL.
+    pub content: Option<Content>,
 }
 
 /// What is unusual about WAL that may be all right. Told once, not for every page.

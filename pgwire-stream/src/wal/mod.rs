@@ -53,7 +53,7 @@ mod tests;
 mod validator;
 
 pub use content::Content;
-pub use finding::{Finding, WalDamage, WalWarning};
+pub use finding::{Finding, Record, WalDamage, WalWarning};
 pub use page::{LongPageHeader, PageHeader, PageSize};
-pub use record::{Record, RecordHeader, ResourceManager};
+pub use record::{RecordHeader, ResourceManager};
 pub use validator::{Start, WalOptions, WalPosition, WalValidator};

@@ -4,29 +4,12 @@ use std::fmt;
 
 use crate::Lsn;
 
-use super::content::Content;
-
 /// The longest record that any PostgreSQL can read back: its memory allocation limit. From 16 on
 /// servers refuse to write more than 1020 MB.
 pub(super) const MAX_RECORD_LEN: u32 = 0x3FFF_FFFF;
 
 /// Records begin at multiples of this many bytes (`MAXALIGN`).
 pub(super) const ALIGNMENT: u64 = 8;
-
-/// A record whose checksum is right.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Record {
-    /// Where it begins.
-    pub start: Lsn,
-    /// Where the next one may begin: behind this one and its alignment. Behind a WAL switch, the
-    /// next segment.
-    pub end: Lsn,
-    /// Its header.
-    pub header: RecordHeader,
-    /// What it says, if it is of the few kinds that matter to whoever keeps WAL.
-    pub content: Option<Content>,
-}
 
 /// The header of a record.
 ///

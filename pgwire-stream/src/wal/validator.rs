@@ -3,13 +3,11 @@
 use crate::{Lsn, SegmentSize, ServerVersion, SystemId, TimelineId};
 
 use super::content::{CAPTURE, Content};
-use super::finding::{Finding, WalDamage, WalWarning};
+use super::finding::{Finding, Record, WalDamage, WalWarning};
 use super::page::{PageHeader, PageSize};
 use super::page_rules::{GoodPage, PageRules};
 use super::partial::{PartialPageHeader, PartialRecord, append};
-use super::record::{
-    ALIGNMENT, MAX_RECORD_LEN, Record, RecordHeader, crc_of_body, crc_with_header,
-};
+use super::record::{ALIGNMENT, MAX_RECORD_LEN, RecordHeader, crc_of_body, crc_with_header};
 
 /// What is known about the WAL before it is seen. What is left open is learned from it.
 #[derive(Clone, Debug)]

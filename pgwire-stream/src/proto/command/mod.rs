@@ -19,14 +19,16 @@ mod replication;
 #[cfg(feature = "server")]
 mod scan;
 mod slot;
+#[cfg(feature = "server")]
+mod syntax_error;
 
 pub use base_backup::{
     BackupTarget, BaseBackupOptions, CompressionMethod, ManifestChecksums, ServerCompression,
 };
-#[cfg(feature = "server")]
-pub use parse::CommandSyntaxError;
 pub use replication::{StartLogical, StartReplication};
 pub use slot::{AlterSlot, DropSlot, LogicalSlot, PhysicalSlot, Snapshot};
+#[cfg(feature = "server")]
+pub use syntax_error::CommandSyntaxError;
 
 use crate::{Error, Feature, Lsn, ServerVersion, SlotName, TimelineId};
 

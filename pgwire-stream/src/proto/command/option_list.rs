@@ -2,7 +2,7 @@
 //!
 //! Follows `src/backend/commands/define.c` and `parse_bool` in `src/backend/utils/adt/bool.c`.
 
-use super::parse::CommandSyntaxError;
+use super::syntax_error::CommandSyntaxError;
 
 /// What stands behind an option's name.
 #[derive(Clone, Debug, PartialEq, Eq)]

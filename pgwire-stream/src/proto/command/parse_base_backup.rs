@@ -5,7 +5,8 @@
 
 use super::base_backup::{MAX_LABEL, RATES};
 use super::option_list::{OptionList, Value, boolean};
-use super::parse::{CommandSyntaxError, Parser};
+use super::parse::Parser;
+use super::syntax_error::CommandSyntaxError;
 use super::{
     BackupTarget, BaseBackupOptions, CompressionMethod, ManifestChecksums, ServerCompression,
 };

@@ -4,7 +4,7 @@
 //! the older ones do not.
 
 use super::grammar::MAX_NAME;
-use super::parse::CommandSyntaxError;
+use super::syntax_error::CommandSyntaxError;
 use crate::Lsn;
 
 /// A token.
