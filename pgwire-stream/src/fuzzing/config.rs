@@ -1,20 +1,17 @@
 //! How a connection is configured.
 
-use crate::Config;
 use crate::config::fuzzing;
+use crate::{Config, Password};
 
 /// A connection string in either form: never empty of hosts, and its password never shown.
 pub fn conninfo(data: &[u8]) {
     let Ok(text) = str::from_utf8(data) else { return };
-    let Ok(config) = text.parse::<Config>() else { return };
+    let Ok(mut config) = text.parse::<Config>() else { return };
     assert!(!config.hosts.is_empty());
-    let shown = format!("{config:?}");
-    if let Some(password) = &config.password
-        && let Ok(password) = str::from_utf8(password.as_bytes())
-        && password.len() > 8
-        && text.matches(password).count() == 1
-    {
-        assert!(!shown.contains(password), "the password is shown");
+    if config.password.is_some() {
+        let shown = format!("{config:?}");
+        config.password = Some(Password::new("another"));
+        assert_eq!(shown, format!("{config:?}"), "the password is shown");
     }
 }
 
