@@ -157,7 +157,9 @@ impl BackupDecoder {
         Self {
             generation,
             compression: options.compression.map(ServerCompression::method),
-            to_client: options.target == BackupTarget::Client,
+            // Only the second generation knows of other targets.
+            to_client: generation == Generation::CopyPerArchive
+                || options.target == BackupTarget::Client,
             awaits_manifest: options.manifest.is_some(),
             state: State::Start,
             rows: ResultSet { command: "BASE_BACKUP", ..ResultSet::default() },
