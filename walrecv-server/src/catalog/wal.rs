@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use pgwire_stream::{Lsn, SegmentName, SegmentNumber, SegmentSize, TimelineHistory, WalFileName};
 
 use super::coverage::{Coverage, Gap, Reach};
+use super::partial::received_length;
 use super::wal_index::{WalIndex, WalIndexError};
 use crate::failure::Failure;
 use crate::storage::{ArchivedWal, Codec, ServerDir, StorageError, compression, durable};
@@ -280,11 +281,18 @@ impl WalStore {
         // First where segments come from, then where they go to.
         for name in durable::list_dir(&self.server.streaming())? {
             match name.to_str().map(str::parse) {
-                Some(Ok(WalFileName::Partial(segment) | WalFileName::Segment(segment)))
+                Some(Ok(WalFileName::Segment(segment)))
                     if wanted.has(segment, self.segment_size) =>
                 {
                     let path = self.server.streaming().join(&name);
                     coverage.add(segment, durable::file_size(&path)?.unwrap_or(0));
+                }
+                Some(Ok(WalFileName::Partial(segment)))
+                    if wanted.has(segment, self.segment_size) =>
+                {
+                    let path = self.server.streaming().join(&name);
+                    let length = received_length(&path, self.segment_size.bytes().into())?;
+                    coverage.add(segment, length.unwrap_or(0));
                 }
                 _ => {}
             }
@@ -321,7 +329,7 @@ impl WalStore {
 
     fn streaming_partial(&self, segment: SegmentName) -> Result<Option<Held>, WalError> {
         let path = self.server.streaming_partial(segment);
-        let length = durable::file_size(&path)?;
+        let length = received_length(&path, self.segment_size.bytes().into())?;
         Ok(length.map(|length| Held::Partial { path, codec: Codec::None, length }))
     }
 

@@ -1,24 +1,20 @@
-//! Complete segments, and the cut tails of timelines that were left, move from `streaming/` into
-//! the archive.
+//! The archive: how a segment gets into it, from a raw file in `streaming/` or as it comes.
 //!
 //! Each step is durable before the next begins: the compressed file under its final name, its
 //! record in the index, and only then the raw file goes. A crash between any two of them leaves a
 //! raw file beside an archived one; then the two are compared, and what is missing is done.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
 
-use pgwire_stream::{SegmentName, SegmentNumber, SegmentSize, TimelineId, WalFileName};
-use tokio::sync::{Notify, watch};
-use tokio::task::JoinHandle;
+use pgwire_stream::{SegmentName, SegmentSize};
 
-use super::status::Status;
-use super::{ReceiverError, blocking};
+use super::open_segment::SegmentError;
 use crate::catalog::{WalIndex, WalIndexError, WalIndexRecord};
+use crate::failure::Failure;
 use crate::storage::compression::{self, CompressedWriter, Method};
 use crate::storage::durable::{self, AtomicFile};
 use crate::storage::{
@@ -29,33 +25,79 @@ use crate::storage::{
 /// How much is read at a time.
 const CHUNK: usize = 256 << 10;
 
-/// When archiving is tried again after it failed.
-const RETRY: Duration = Duration::from_secs(5);
+/// How much WAL is compressed together. Larger frames are hardly smaller when they are stored, and
+/// take their memory twice for each thread that compresses.
+const FRAME: usize = 512 << 10;
+
+/// The most effort with which WAL is compressed as it comes. More takes longer than writing it raw,
+/// which makes it durable sooner.
+const QUICK_LEVEL: i32 = 6;
 
 /// Why a segment could not be archived. It stays where it is.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ArchiveError {
+pub enum ArchiveError {
+    /// The raw file is no whole segment.
     #[error("`{}` has {found} bytes instead of {expected}", path.display())]
-    WrongSize { path: PathBuf, found: u64, expected: u64 },
+    WrongSize {
+        /// The raw file.
+        path: PathBuf,
+        /// Its size.
+        found: u64,
+        /// The size of a segment.
+        expected: u64,
+    },
+    /// Another file of this segment is archived.
     #[error("`{}` differs from `{}`, which is archived already", raw.display(), archived.display())]
-    Differs { raw: PathBuf, archived: PathBuf },
+    Differs {
+        /// The raw file.
+        raw: PathBuf,
+        /// The archived one.
+        archived: PathBuf,
+    },
+    /// The index cannot be used.
     #[error(transparent)]
     Index(#[from] WalIndexError),
-    #[error(transparent)]
-    Lock(#[from] LockError),
+    /// A file cannot be read or written.
     #[error(transparent)]
     Storage(#[from] StorageError),
 }
 
-/// Partial segments before this one are not received any more: their timeline was left, or WAL
-/// after them was given up on.
-type Frontier = (TimelineId, SegmentNumber);
+impl Failure for ArchiveError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::WrongSize { .. } => None,
+            Self::Differs { raw, .. } => Some(format!(
+                "`{}` stays where it is; one of the two is not what the server sent",
+                raw.display()
+            )),
+            Self::Index(error) => error.hint(),
+            Self::Storage(error) => error.hint(),
+        }
+    }
+}
 
-/// Moves the segments of one server into its archive.
+/// The archive of one server, held for as long as this lives.
 pub(crate) struct Archive {
     dir: ServerDir,
     segment_size: SegmentSize,
     method: Method,
+    /// Held to change the index.
+    lock: Mutex<ServerLock>,
+}
+
+/// A segment that is being compressed into a file without a name.
+pub(crate) struct Storing<F: Write> {
+    file: ArchivedWal,
+    target: PathBuf,
+    writer: HashingWriter<CompressedWriter<HashingWriter<F>>>,
+}
+
+/// A segment that is compressed, in a file without a name.
+pub(crate) struct Compressed {
+    file: ArchivedWal,
+    temporary: AtomicFile,
+    plain: Stored,
+    stored: Stored,
 }
 
 /// How two files with WAL of the same segment compare.
@@ -69,77 +111,26 @@ enum Comparison {
 }
 
 impl Archive {
-    pub(crate) fn new(dir: ServerDir, segment_size: SegmentSize, method: Method) -> Self {
-        Self { dir, segment_size, method }
+    /// Takes the archive's lock.
+    pub(crate) fn open(
+        dir: ServerDir,
+        segment_size: SegmentSize,
+        method: Method,
+    ) -> Result<Self, LockError> {
+        let lock = Mutex::new(ServerLock::try_acquire(&dir, LockKind::Archive)?);
+        Ok(Self { dir, segment_size, method: method.with_frame_size(FRAME), lock })
     }
 
-    /// Archives all that waits; `left` is told before each file how many there are.
-    ///
-    /// The frontier does not move while a partial segment is archived: the receiver may be led
-    /// back to its timeline, as by the old primary after a failover, and must not go on with a
-    /// file that is about to be removed.
-    pub(crate) fn pass(
-        &self,
-        frontier: &Mutex<Option<Frontier>>,
-        mut go_on: impl FnMut(u64) -> bool,
-    ) -> Result<(), ArchiveError> {
-        let known = *lock_of(frontier);
-        let waiting = self.waiting(known)?;
-        if waiting.is_empty() {
-            go_on(0);
-            return Ok(());
-        }
-        let lock = ServerLock::try_acquire(&self.dir, LockKind::Archive)?;
-        for (done, &(segment, partial)) in waiting.iter().enumerate() {
-            if !go_on((waiting.len() - done) as u64) {
-                return Ok(());
-            }
-            if partial {
-                let frontier = lock_of(frontier);
-                if self.is_over(segment, *frontier) {
-                    self.archive(segment, partial, &lock)?;
-                }
-            } else {
-                self.archive(segment, partial, &lock)?;
-            }
-        }
-        go_on(0);
-        Ok(())
+    pub(super) fn dir(&self) -> &ServerDir {
+        &self.dir
     }
 
-    /// What waits, oldest first.
-    fn waiting(
-        &self,
-        frontier: Option<Frontier>,
-    ) -> Result<Vec<(SegmentName, bool)>, StorageError> {
-        let mut waiting = Vec::new();
-        for name in durable::list_dir(&self.dir.streaming())? {
-            match name.to_str().and_then(|name| name.parse().ok()) {
-                Some(WalFileName::Segment(segment)) => waiting.push((segment, false)),
-                Some(WalFileName::Partial(segment)) if self.is_over(segment, frontier) => {
-                    waiting.push((segment, true));
-                }
-                Some(WalFileName::Partial(_) | WalFileName::History(_)) | None => {}
-            }
-        }
-        waiting.sort();
-        Ok(waiting)
-    }
-
-    /// Whether nothing more comes for this partial segment.
-    fn is_over(&self, segment: SegmentName, frontier: Option<Frontier>) -> bool {
-        let position = segment.number(self.segment_size).ok();
-        let position = position.map(|number| (segment.timeline(), number));
-        position.is_some() && position < frontier
+    pub(super) fn segment_size(&self) -> SegmentSize {
+        self.segment_size
     }
 
     /// Archives one file, whatever an earlier attempt has left undone.
-    fn archive(
-        &self,
-        segment: SegmentName,
-        partial: bool,
-        lock: &ServerLock,
-    ) -> Result<(), ArchiveError> {
+    pub(super) fn archive(&self, segment: SegmentName, partial: bool) -> Result<(), ArchiveError> {
         let raw = if partial {
             self.dir.streaming_partial(segment)
         } else {
@@ -153,8 +144,8 @@ impl Archive {
         // A timeline that was left before anything was written: nothing to keep.
         if found > 0 {
             match self.archived_before(segment, partial)? {
-                Some(file) => self.complete(&raw, file, lock)?,
-                None => self.store(&raw, segment, partial, lock)?,
+                Some(file) => self.complete(&raw, file)?,
+                None => self.store(&raw, segment, partial)?,
             }
         }
         Ok(durable::remove_file(&raw)?)
@@ -174,71 +165,93 @@ impl Archive {
         Ok(None)
     }
 
-    /// Compresses into a temporary file, which gets its name when it is complete, then records it.
-    fn store(
-        &self,
-        raw: &Path,
-        segment: SegmentName,
-        partial: bool,
-        lock: &ServerLock,
-    ) -> Result<(), ArchiveError> {
-        let file = ArchivedWal { segment, partial, codec: self.method.codec };
-        let target = self.dir.archived_file(file);
-        durable::create_dir(&self.dir.wal_dir(segment), self.dir.access())?;
-        let temporary = AtomicFile::create(&target, self.dir.access())?;
-        let compress = || -> io::Result<(AtomicFile, Stored, Stored)> {
-            let sink = HashingWriter::new(temporary);
-            let mut plain = HashingWriter::new(CompressedWriter::new(sink, self.method)?);
-            let mut source = File::open(raw)?;
-            let mut chunk = vec![0; CHUNK];
-            loop {
-                let read = source.read(&mut chunk)?;
-                if read == 0 {
-                    break;
-                }
-                plain.write_all(chunk.get(..read).unwrap_or_default())?;
+    /// Compresses a raw file, and keeps the result.
+    fn store(&self, raw: &Path, segment: SegmentName, partial: bool) -> Result<(), ArchiveError> {
+        let mut storing = self.begin(segment, partial, self.method, |file| file)?;
+        let mut source = File::open(raw).map_err(StorageError::of("open", raw))?;
+        let mut chunk = vec![0; CHUNK];
+        loop {
+            match fill(&mut source, &mut chunk).map_err(StorageError::of("read", raw))? {
+                [] => break,
+                bytes => storing.write(bytes)?,
             }
-            let (compressor, plain) = plain.finish();
-            let (sink, stored) = compressor.finish()?.0.finish();
-            Ok((sink, plain, stored))
-        };
-        let (temporary, plain, stored) = compress().map_err(StorageError::of("compress", raw))?;
-        temporary.commit()?;
-        self.record(file, plain, stored, lock)
+        }
+        self.keep(storing.finish(|file| file)?)
     }
 
-    fn record(
+    fn begin<F: Write>(
         &self,
-        file: ArchivedWal,
-        plain: Stored,
-        stored: Stored,
-        lock: &ServerLock,
-    ) -> Result<(), ArchiveError> {
+        segment: SegmentName,
+        partial: bool,
+        method: Method,
+        sink: impl FnOnce(AtomicFile) -> F,
+    ) -> Result<Storing<F>, StorageError> {
+        let file = ArchivedWal { segment, partial, codec: method.codec };
+        let target = self.dir.archived_file(file);
+        durable::create_dir(&self.dir.wal_dir(segment), self.dir.access())?;
+        let sink = HashingWriter::new(sink(AtomicFile::create(&target, self.dir.access())?));
+        let compressor = CompressedWriter::new(sink, method);
+        let compressor = compressor.map_err(StorageError::of("compress into", &target))?;
+        Ok(Storing { file, target, writer: HashingWriter::new(compressor) })
+    }
+
+    /// Begins to compress a segment that is about to come, with all processors; `None` if that
+    /// would not be quicker than to write it raw first, or some of it is archived already.
+    pub(super) fn begin_direct<F: Write>(
+        &self,
+        segment: SegmentName,
+        sink: impl FnOnce(AtomicFile) -> F,
+    ) -> Result<Option<Storing<F>>, StorageError> {
+        let Method { codec, level, .. } = self.method;
+        let quick = match codec {
+            Codec::Zstd => level <= QUICK_LEVEL,
+            Codec::Lz4 => true,
+            // One thread alone, or nothing to do.
+            Codec::Gzip | Codec::None => false,
+        };
+        let is_archived = || {
+            let whole = self.archived_before(segment, false)?;
+            Ok::<_, StorageError>(whole.or(self.archived_before(segment, true)?).is_some())
+        };
+        if !quick
+            || is_archived()?
+            || durable::file_size(&self.dir.streaming_segment(segment))?.is_some()
+        {
+            return Ok(None);
+        }
+        let workers = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        self.begin(segment, false, self.method.with_workers(workers), sink).map(Some)
+    }
+
+    /// Gives a compressed segment its name, and records it. Durable on return.
+    pub(super) fn keep(&self, compressed: Compressed) -> Result<(), ArchiveError> {
+        let Compressed { file, temporary, plain, stored } = compressed;
+        temporary.commit()?;
+        self.record(file, plain, stored)
+    }
+
+    fn record(&self, file: ArchivedWal, plain: Stored, stored: Stored) -> Result<(), ArchiveError> {
         let record = WalIndexRecord::new(file, plain, stored);
         let index = WalIndex::of(&self.dir, file.segment);
-        match index.append(&record, lock) {
+        let lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        match index.append(&record, &lock) {
             // Nothing may wait for a file that can be made again.
             Err(error @ (WalIndexError::Damaged { .. } | WalIndexError::TooLarge { .. })) => {
                 tracing::error!(error = %error, "making the index again from the segments");
-                Ok(index.rebuild(lock).map(drop)?)
+                Ok(index.rebuild(&lock).map(drop)?)
             }
             appended => Ok(appended?),
         }
     }
 
     /// The file is archived already. Its record may be missing, and a cut tail may have grown.
-    fn complete(
-        &self,
-        raw: &Path,
-        file: ArchivedWal,
-        lock: &ServerLock,
-    ) -> Result<(), ArchiveError> {
+    fn complete(&self, raw: &Path, file: ArchivedWal) -> Result<(), ArchiveError> {
         let archived = self.dir.archived_file(file);
         match compare(raw, &archived, file.codec)? {
             Comparison::Same => {}
             Comparison::ArchivedIsLonger if file.partial => {}
             Comparison::RawIsLonger if file.partial => {
-                return self.store(raw, file.segment, true, lock);
+                return self.store(raw, file.segment, true);
             }
             _ => return Err(ArchiveError::Differs { raw: raw.to_owned(), archived }),
         }
@@ -254,12 +267,48 @@ impl Archive {
         };
         let plain = sum(compression::open(&archived, file.codec)?)?;
         let stored = sum(compression::open(&archived, Codec::None)?)?;
-        self.record(file, plain, stored, lock)
+        self.record(file, plain, stored)
     }
 }
 
-fn lock_of(frontier: &Mutex<Option<Frontier>>) -> MutexGuard<'_, Option<Frontier>> {
-    frontier.lock().unwrap_or_else(PoisonError::into_inner)
+impl<F: Write> Storing<F> {
+    pub(super) fn write(&mut self, plain: &[u8]) -> Result<(), StorageError> {
+        self.writer.write_all(plain).map_err(StorageError::of("compress into", &self.target))
+    }
+
+    /// Compresses what is left.
+    pub(super) fn finish(
+        self,
+        file: impl FnOnce(F) -> AtomicFile,
+    ) -> Result<Compressed, StorageError> {
+        let (compressor, plain) = self.writer.finish();
+        let finished = compressor.finish().map_err(StorageError::of("compress into", &self.target));
+        let (sink, stored) = finished?.0.finish();
+        Ok(Compressed { file: self.file, temporary: file(sink), plain, stored })
+    }
+}
+
+impl Compressed {
+    /// Gives back what was compressed, in pieces.
+    pub(super) fn read_back(
+        &self,
+        mut take: impl FnMut(&[u8]) -> Result<(), SegmentError>,
+    ) -> Result<(), SegmentError> {
+        let path = self.temporary.target();
+        let open = || -> io::Result<_> {
+            let mut file = self.temporary.file().try_clone()?;
+            file.rewind()?;
+            compression::reader(file, self.file.codec)
+        };
+        let mut source = open().map_err(StorageError::of("read", path))?;
+        let mut chunk = vec![0; CHUNK];
+        loop {
+            match fill(&mut source, &mut chunk).map_err(StorageError::of("read", path))? {
+                [] => return Ok(()),
+                bytes => take(bytes)?,
+            }
+        }
+    }
 }
 
 fn compare(raw: &Path, archived: &Path, codec: Codec) -> Result<Comparison, StorageError> {
@@ -295,289 +344,4 @@ fn fill<'a>(source: &mut impl Read, buffer: &'a mut [u8]) -> io::Result<&'a [u8]
         }
     }
     Ok(buffer.get(..filled).unwrap_or_default())
-}
-
-/// The background task that archives one server's segments, one at a time.
-pub(super) struct Archiver {
-    shared: Arc<Shared>,
-    task: Option<JoinHandle<()>>,
-}
-
-/// Wakes the task, from any thread.
-#[derive(Clone)]
-pub(super) struct ArchiverHandle(Arc<Shared>);
-
-struct Shared {
-    news: Notify,
-    stop: AtomicBool,
-    frontier: Mutex<Option<Frontier>>,
-    status: Arc<watch::Sender<Status>>,
-}
-
-impl Archiver {
-    pub(super) fn new(status: Arc<watch::Sender<Status>>) -> Self {
-        let shared = Shared {
-            news: Notify::new(),
-            stop: AtomicBool::new(false),
-            frontier: Mutex::new(None),
-            status,
-        };
-        Self { shared: Arc::new(shared), task: None }
-    }
-
-    /// Begins to work, with what is there already; does nothing if it works already.
-    pub(super) fn start(&mut self, archive: Archive) {
-        if self.task.is_none() {
-            let shared = Arc::clone(&self.shared);
-            self.task = Some(tokio::spawn(work(Arc::new(archive), shared)));
-            self.shared.news.notify_one();
-        }
-    }
-
-    /// Reception begins at this segment: partial segments before it are over.
-    pub(super) async fn frontier(
-        &self,
-        timeline: TimelineId,
-        segment: SegmentNumber,
-    ) -> Result<(), ReceiverError> {
-        let shared = Arc::clone(&self.shared);
-        blocking(move || *lock_of(&shared.frontier) = Some((timeline, segment))).await?;
-        self.shared.news.notify_one();
-        Ok(())
-    }
-
-    pub(super) fn handle(&self) -> ArchiverHandle {
-        ArchiverHandle(Arc::clone(&self.shared))
-    }
-
-    /// Ends after the file in work.
-    pub(super) async fn stop(&mut self) {
-        self.shared.stop.store(true, Ordering::Relaxed);
-        self.shared.news.notify_one();
-        if let Some(task) = self.task.take()
-            && let Err(error) = task.await
-        {
-            tracing::error!(error = %error, "the archiving task was lost");
-        }
-    }
-}
-
-impl ArchiverHandle {
-    pub(super) fn wake(&self) {
-        self.0.news.notify_one();
-    }
-}
-
-async fn work(archive: Arc<Archive>, shared: Arc<Shared>) {
-    let mut failed = false;
-    while !shared.stop.load(Ordering::Relaxed) {
-        tokio::select! {
-            () = shared.news.notified() => {}
-            () = tokio::time::sleep(RETRY), if failed => {}
-        }
-        let (archive, watched) = (Arc::clone(&archive), Arc::clone(&shared));
-        let pass = blocking(move || {
-            archive.pass(&watched.frontier, |left| {
-                watched.status.send_modify(|status| status.waiting_for_archive = left);
-                !watched.stop.load(Ordering::Relaxed)
-            })
-        });
-        let error: Option<Box<dyn std::error::Error + Send + Sync>> = match pass.await {
-            Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(error.into()),
-            Err(error) => Some(ReceiverError::into(error)),
-        };
-        if let Some(error) = &error {
-            let cause = error.source().map(tracing::field::display);
-            tracing::error!(error = %error, cause, "WAL was not archived; trying again");
-        }
-        failed = error.is_some();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::fs;
-
-    use super::*;
-    use crate::storage::{Access, Home};
-
-    const SEGMENT: usize = 1 << 20;
-
-    struct Store {
-        _home: tempfile::TempDir,
-        dir: ServerDir,
-        archive: Archive,
-    }
-
-    fn store() -> Store {
-        let home = tempfile::tempdir().unwrap();
-        let dir = Home::new(home.path(), Access::Private).server(&"main".parse().unwrap());
-        dir.create().unwrap();
-        let size = SegmentSize::new(SEGMENT as u64).unwrap();
-        let archive = Archive::new(dir.clone(), size, Method::new(Codec::Zstd, 1));
-        Store { _home: home, dir, archive }
-    }
-
-    fn wal(length: usize) -> Vec<u8> {
-        (0..length).map(|at| (at / 100 + at) as u8).collect()
-    }
-
-    fn one() -> SegmentName {
-        "000000010000000000000001".parse().unwrap()
-    }
-
-    fn content(dir: &ServerDir, file: ArchivedWal) -> Vec<u8> {
-        let mut plain = Vec::new();
-        let mut reader = compression::open(&dir.archived_file(file), file.codec).unwrap();
-        reader.read_to_end(&mut plain).unwrap();
-        plain
-    }
-
-    fn whole() -> ArchivedWal {
-        ArchivedWal { segment: one(), partial: false, codec: Codec::Zstd }
-    }
-
-    fn cut() -> ArchivedWal {
-        ArchivedWal { partial: true, ..whole() }
-    }
-
-    fn frontier(timeline: u32, number: u64) -> Mutex<Option<Frontier>> {
-        let timeline = TimelineId::new(timeline).unwrap();
-        Mutex::new(Some((timeline, SegmentNumber::from_u64(number))))
-    }
-
-    fn nowhere() -> Mutex<Option<Frontier>> {
-        Mutex::new(None)
-    }
-
-    fn records(dir: &ServerDir) -> Vec<WalIndexRecord> {
-        WalIndex::of(dir, one()).records().unwrap()
-    }
-
-    #[test]
-    fn every_point_of_a_crash_ends_in_the_same_archive() {
-        // What was done before the crash: nothing, half a temporary file, the archived file, the
-        // record as well, and all but nothing left to do.
-        for crashed_after in 0..5 {
-            let Store { dir, archive, _home } = store();
-            let raw = dir.streaming_segment(one());
-            fs::write(&raw, wal(SEGMENT)).unwrap();
-            if crashed_after == 1 {
-                fs::create_dir_all(dir.wal_dir(one())).unwrap();
-                let name = format!(".{}.tmp", whole());
-                fs::write(dir.wal_dir(one()).join(name), b"half").unwrap();
-            }
-            if crashed_after >= 2 {
-                archive.pass(&nowhere(), |_| true).unwrap();
-                if crashed_after == 2 {
-                    fs::remove_file(dir.wal_index(one())).unwrap();
-                }
-                if crashed_after <= 3 {
-                    fs::write(&raw, wal(SEGMENT)).unwrap();
-                }
-            }
-            archive.pass(&nowhere(), |_| true).unwrap();
-            assert!(!raw.exists());
-            assert_eq!(content(&dir, whole()), wal(SEGMENT), "{crashed_after}");
-            let [record] = &records(&dir)[..] else { panic!("{crashed_after}") };
-            assert_eq!(record.plain_sha256, Sha256Sum::of(&wal(SEGMENT)));
-            let stored = fs::read(dir.archived_file(whole())).unwrap();
-            assert_eq!(record.stored_sha256, Sha256Sum::of(&stored));
-            assert_eq!(fs::read_dir(dir.wal_dir(one())).unwrap().count(), 2);
-        }
-    }
-
-    #[test]
-    fn a_segment_of_another_size_or_content_stays_where_it_is() {
-        let Store { dir, archive, _home } = store();
-        let raw = dir.streaming_segment(one());
-        fs::write(&raw, wal(SEGMENT - 1)).unwrap();
-        let error = archive.pass(&nowhere(), |_| true).unwrap_err();
-        assert!(matches!(error, ArchiveError::WrongSize { .. }), "{error}");
-        assert!(raw.exists() && !dir.archived_file(whole()).exists());
-
-        fs::write(&raw, wal(SEGMENT)).unwrap();
-        archive.pass(&nowhere(), |_| true).unwrap();
-        let mut other = wal(SEGMENT);
-        other[700_000] ^= 1;
-        fs::write(&raw, &other).unwrap();
-        let error = archive.pass(&nowhere(), |_| true).unwrap_err();
-        assert!(matches!(error, ArchiveError::Differs { .. }), "{error}");
-        assert_eq!(fs::read(&raw).unwrap(), other);
-        assert_eq!(content(&dir, whole()), wal(SEGMENT));
-    }
-
-    #[test]
-    fn only_tails_that_are_over_are_archived() {
-        let Store { dir, archive, _home } = store();
-        let raw = dir.streaming_partial(one());
-        fs::write(&raw, wal(5000)).unwrap();
-        for open in [nowhere(), frontier(1, 0), frontier(1, 1)] {
-            archive.pass(&open, |_| true).unwrap();
-            assert!(raw.exists(), "{open:?}");
-        }
-        archive.pass(&frontier(2, 1), |_| true).unwrap();
-        assert!(!raw.exists());
-        assert_eq!(content(&dir, cut()), wal(5000));
-        assert_eq!(records(&dir)[0].plain_size, 5000);
-
-        // Meanwhile the receiver was led back to it.
-        fs::write(&raw, wal(6000)).unwrap();
-        let moving = frontier(2, 1);
-        archive
-            .pass(&moving, |_| {
-                *moving.lock().unwrap() = *frontier(1, 1).lock().unwrap();
-                true
-            })
-            .unwrap();
-        assert!(raw.exists());
-
-        // Received again: shorter, then longer.
-        for (length, kept) in [(4000, 5000), (0, 5000), (6000, 6000)] {
-            fs::write(&raw, wal(length)).unwrap();
-            archive.pass(&frontier(1, 2), |_| true).unwrap();
-            assert!(!raw.exists());
-            assert_eq!(content(&dir, cut()), wal(kept));
-        }
-        assert_eq!(records(&dir).last().unwrap().plain_size, 6000);
-    }
-
-    #[test]
-    fn a_damaged_index_is_made_again() {
-        let Store { dir, archive, _home } = store();
-        for number in 1..=3 {
-            let segment = format!("00000001000000000000000{number}").parse().unwrap();
-            fs::write(dir.streaming_segment(segment), wal(SEGMENT)).unwrap();
-            archive.pass(&nowhere(), |_| true).unwrap();
-        }
-        let mut index = fs::read(dir.wal_index(one())).unwrap();
-        index[20] ^= 1;
-        fs::write(dir.wal_index(one()), index).unwrap();
-        let four = "000000010000000000000004".parse().unwrap();
-        fs::write(dir.streaming_segment(four), wal(SEGMENT)).unwrap();
-        archive.pass(&nowhere(), |_| true).unwrap();
-        assert_eq!(records(&dir).len(), 4);
-        assert_eq!(fs::read_dir(dir.streaming()).unwrap().count(), 0);
-    }
-
-    #[test]
-    fn a_backlog_is_worked_off_in_order_and_can_be_interrupted() {
-        let Store { dir, archive, _home } = store();
-        for number in 1..=3 {
-            let segment = format!("00000001000000000000000{number}").parse().unwrap();
-            fs::write(dir.streaming_segment(segment), wal(SEGMENT)).unwrap();
-        }
-        let mut seen = Vec::new();
-        archive
-            .pass(&nowhere(), |left| {
-                seen.push(left);
-                left > 1
-            })
-            .unwrap();
-        assert_eq!(seen, [3, 2, 1]);
-        assert!(!dir.streaming_segment(one()).exists());
-        archive.pass(&nowhere(), |_| true).unwrap();
-        assert_eq!(fs::read_dir(dir.streaming()).unwrap().count(), 0);
-    }
 }

@@ -162,6 +162,7 @@ impl Failure for ReceiverError {
                      that was received was changed. Receive it under a new server name"
                         .to_owned(),
                 ),
+                SegmentError::Archive(error) => error.hint(),
                 SegmentError::Storage(error) | SegmentError::Sync(error) => error.hint(),
             },
             Self::NotDurable(_) => Some(

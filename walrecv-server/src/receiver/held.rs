@@ -1,19 +1,12 @@
 //! What the store holds of the newest timeline, looked up without reading all of it.
 
-use std::fs::File;
-use std::io;
-use std::os::unix::fs::FileExt;
-use std::path::Path;
-
 use pgwire_stream::{Lsn, SegmentName, SegmentNumber, SegmentSize, TimelineId, WalFileName};
 
 use super::ReceiverError;
 use super::start::Held;
+use crate::catalog::partial::length_without_zeros;
 use crate::catalog::{HistoryStore, HistoryStoreError, WalIndex, WalIndexError};
 use crate::storage::{ArchivedWal, Codec, ServerDir, StorageError, durable};
-
-/// How much is read at a time when looking for the end of a file.
-const STEP: u64 = 64 << 10;
 
 /// Where the store ends on the newest timeline it holds; `None` if it holds no WAL.
 pub(crate) fn newest(dir: &ServerDir, size: SegmentSize) -> Result<Option<Held>, ReceiverError> {
@@ -120,27 +113,6 @@ fn archived_end(
     Ok(Some(held(segment.timeline(), end, false)))
 }
 
-/// The length of a file up to its last byte that is not zero. A crash of the machine may leave
-/// zeros where bytes were on their way to the disk.
-pub(crate) fn length_without_zeros(path: &Path) -> Result<u64, StorageError> {
-    let scan = || -> io::Result<u64> {
-        let file = File::open(path)?;
-        let mut end = file.metadata()?.len();
-        let mut buffer = [0; STEP as usize];
-        while end > 0 {
-            let from = end.saturating_sub(STEP);
-            let chunk = buffer.get_mut(..(end - from) as usize).unwrap_or_default();
-            file.read_exact_at(chunk, from)?;
-            if let Some(last) = chunk.iter().rposition(|&byte| byte != 0) {
-                return Ok(from + last as u64 + 1);
-            }
-            end = from;
-        }
-        Ok(0)
-    };
-    scan().map_err(StorageError::of("read", path))
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -155,18 +127,6 @@ mod tests {
         let dir = Home::new(home.path(), Access::Private).server(&"main".parse().unwrap());
         dir.create().unwrap();
         (home, dir, SegmentSize::new(SEGMENT).unwrap())
-    }
-
-    #[test]
-    fn trailing_zeros_do_not_count() {
-        let (_home, dir, _) = store();
-        let path = dir.state().join("x");
-        for (length, zeros) in [(0, 0), (0, 100_000), (1, 0), (70_000, 200_000), (65_536, 65_536)] {
-            let mut content = vec![7; length];
-            content.resize(length + zeros, 0);
-            fs::write(&path, content).unwrap();
-            assert_eq!(length_without_zeros(&path).unwrap(), length as u64);
-        }
     }
 
     #[test]

@@ -3,34 +3,45 @@
 //! # Why no acknowledged byte can be lost
 //!
 //! The server forgets WAL, and reports a commit that waits for us as safe, when it hears a flush
-//! position from us. That position has one source: the writer's thread reports it after a sync
-//! has succeeded (`writer`). Each link of the chain from there to a restore:
+//! position from us. That position has one source: the writer reports it after a sync has
+//! succeeded (`writer`). Each link of the chain from there to a restore:
 //!
 //! 1. *The bytes* of a segment are synced before the position is reported, and so, when the file
 //!    was created, was the directory that names it (`open_segment`). A power cut at any instant
-//!    finds the file, at least as long as was acknowledged.
-//! 2. *A failed sync* is never repeated on the same file: the thread ends with the last position
+//!    finds the file, with at least what was acknowledged.
+//! 2. *Order.* A segment is synced while the next is being written, but positions are reported in
+//!    order, and the next one has no name that anybody would believe before the first is durable
+//!    (`writer/completions`). So what is found under its name is never the far side of a hole.
+//! 3. *A failed sync* is never repeated on the same file: the work ends with the last position
 //!    that was durable, and a new file takes the failed one's place with only the bytes before it.
 //!    Reception goes on from there; the server still has the rest, because nobody acknowledged it.
 //!    A second failure ends the stream, and acknowledging with it.
 //!    Nobody knows how an earlier process ended, so what it left of a segment is written anew.
-//! 3. *A crash* may leave more in the last file than was acknowledged, and a power cut may have
+//! 4. *A crash* may leave more in the last file than was acknowledged, and a power cut may have
 //!    torn that part. So reception resumes before the end of what was acknowledged (`start`), what
 //!    comes again is compared, and only what was received or compared on this connection is
 //!    reported as flushed.
-//! 4. *What is stored is never overwritten.* A difference means that the source was rolled back
+//! 5. *What is stored is never overwritten.* A difference means that the source was rolled back
 //!    and is refused. The exception is a block's tail of zeros, which no acknowledged byte can be in.
-//! 5. *A complete segment* is synced before it is renamed, so its final name never leads to less
+//! 6. *A complete segment* is synced before it is renamed, so its final name never leads to less
 //!    than the whole. It leaves `streaming/` when the archived file, the index record and the
-//!    directories that name them are durable (`archive`).
-//! 6. *A new timeline* begins in a file of its own, after its history is durable; the old
+//!    directories that name them are durable (`archive`). One that is compressed as it comes is
+//!    acknowledged when all of that is so, and not before (`writer/direct`).
+//! 7. *A new timeline* begins in a file of its own, after its history is durable; the old
 //!    timeline's tail is kept as it is.
-//! 7. *Nobody else writes.* The receiver's lock is held for as long as the receiver runs.
+//! 8. *Nobody else writes.* The receiver's lock is held for as long as the receiver runs.
 //!
 //! Feedback in between does not depend on the disk: while the writer's queue is full, the stream
 //! is held, which answers the server and reads nothing.
+//!
+//! # How much memory a stream takes
+//!
+//! The queue of what was received (`stream::QUEUE_BUDGET`), and while segments are compressed as
+//! they come, for each processor a few frames of `archive::FRAME` bytes; nothing grows with the
+//! backlog, the size of segments or the slowness of the disk.
 
 mod archive;
+mod archiver;
 mod backoff;
 mod error;
 mod held;
@@ -52,6 +63,7 @@ use pgwire_stream::{Advice, Lsn, SegmentSize, TimelineId};
 use tokio::sync::watch;
 use tracing::Instrument;
 
+pub use archive::ArchiveError;
 pub use error::ReceiverError;
 pub use journal::{RecordedGap, RecordedSwitch, gaps, switches};
 pub use open_segment::SegmentError;
@@ -59,7 +71,8 @@ pub use start::Refusal;
 pub use status::{State, Status};
 pub use writer::WriterError;
 
-use self::archive::Archiver;
+use self::archive::Archive;
+use self::archiver::Archiver;
 use self::backoff::Backoff;
 use self::prepare::Newcomer;
 use self::stream::End;
@@ -100,6 +113,8 @@ pub struct Receiver {
     dir: ServerDir,
     options: ReceiverOptions,
     status: Arc<watch::Sender<Status>>,
+    /// Held together with the lock.
+    archive: Option<Arc<Archive>>,
     archiver: Archiver,
     /// Held from the first contact with the server on, or the first stream of a new store.
     lock: Option<ServerLock>,
@@ -135,6 +150,7 @@ impl Receiver {
             dir: home.server(&settings.name),
             settings,
             options,
+            archive: None,
             archiver: Archiver::new(Arc::clone(&status)),
             status,
             lock: None,
@@ -155,7 +171,7 @@ impl Receiver {
     /// it takes. Ends with everything that was received durable and, if the server still listens,
     /// acknowledged.
     ///
-    /// Not cancel-safe: dropped, it leaves a thread behind that finishes its writing alone.
+    /// Not cancel-safe: dropped, it leaves work behind that finishes its writing alone.
     ///
     /// # Errors
     /// What trying again cannot mend; see [`ReceiverOptions::persistent`].

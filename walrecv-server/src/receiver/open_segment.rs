@@ -1,26 +1,43 @@
 //! The segment that is being received: `streaming/<segment>.partial`.
 //!
-//! The file is appended to and never longer than what was received, so its length tells how far
-//! it is. What a former run left in it is compared with what the server sends again, and never
+//! At rest, the file is as long as what was received, so its length tells how far it is. While
+//! commits wait for every sync, zeros are put ahead of what is received, because a sync that also
+//! has to make a new length durable takes up to twice as long. Then the length is a multiple of
+//! [`AHEAD`], and what was received ends with the last byte that is not zero, or a few behind it.
+//!
+//! What a former run left in the file is compared with what the server sends again, and never
 //! written over, with one exception that cannot hold acknowledged bytes: a hole of zeros, see
 //! [`OpenSegment::take`].
+//!
+//! While a segment in front of it is yet to be made durable, a new one has a hidden name: nobody
+//! must take it for what comes next.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read};
+use std::io::{self, IoSlice, Read};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::mpsc::{self, TryRecvError};
 
-use pgwire_stream::{Lsn, SegmentName, WalFileName};
+use bytes::Bytes;
+use pgwire_stream::{Lsn, SegmentName, SegmentSize, WalFileName};
 
+use super::archive::ArchiveError;
+use crate::catalog::{AHEAD, received_length};
 use crate::storage::durable::{self, AtomicFile, Put};
-use crate::storage::{ServerDir, StorageError};
+use crate::storage::{ServerDir, StorageError, is_out_of_space};
 
 /// How much of a file a file system may lose apart from the rest: its block.
 const BLOCK: u64 = 4096;
 
 /// How much is read back at a time for comparing.
 const COMPARED_AT_ONCE: usize = 64 << 10;
+
+/// How much may be appended while zeros are put behind it.
+const RUNWAY: u64 = 64 << 10;
+
+/// How many pieces a call may have (`IOV_MAX`).
+const MOST_PIECES: usize = 1024;
 
 /// How a file's data is made durable. Always `fdatasync`, except in tests of its failure.
 pub(crate) type SyncData = Arc<dyn Fn(&File) -> io::Result<()> + Send + Sync>;
@@ -39,6 +56,9 @@ pub enum SegmentError {
     /// What was written could not be made durable.
     #[error(transparent)]
     Sync(StorageError),
+    /// It could not be put into the archive.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
     /// What the server sends now is not what it sent before.
     #[error("the server sends other WAL at {at} than it sent before for segment {segment}")]
     Diverged {
@@ -53,10 +73,7 @@ impl SegmentError {
     /// Whether waiting may help: the file system is full, and nothing was lost by it. A sync that
     /// fails for that reason has lost something.
     pub(crate) fn is_out_of_space(&self) -> bool {
-        matches!(self, Self::Storage(StorageError { source, .. }) if matches!(
-            source.kind(),
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-        ))
+        matches!(self, Self::Storage(StorageError { source, .. }) if is_out_of_space(source))
     }
 }
 
@@ -64,12 +81,18 @@ impl SegmentError {
 pub(crate) struct OpenSegment {
     file: File,
     name: SegmentName,
+    size: SegmentSize,
     /// Position of the segment's first byte.
     start: Lsn,
-    partial: PathBuf,
-    complete: PathBuf,
-    /// The file's length.
+    /// Its name, as long as that is a hidden one.
+    hidden: Option<AtomicFile>,
+    dir: ServerDir,
+    /// How much was received, or found in the file.
     stored: u64,
+    /// The file's length: `stored`, or more by zeros.
+    length: u64,
+    /// Zeros are being put behind this offset, and how long the file is then.
+    extending: Option<(u64, mpsc::Receiver<io::Result<u64>>)>,
     /// Something was written since the last sync.
     dirty: bool,
     sync_data: SyncData,
@@ -82,6 +105,7 @@ impl OpenSegment {
         dir: &ServerDir,
         name: SegmentName,
         start: Lsn,
+        size: SegmentSize,
         sync_data: SyncData,
     ) -> Result<Self, SegmentError> {
         let partial = dir.streaming_partial(name);
@@ -94,15 +118,52 @@ impl OpenSegment {
             Err(error) => return Err(StorageError::of("open", &partial)(error).into()),
         };
         let stored = file.metadata().map_err(StorageError::of("look at", &partial))?.len();
-        let complete = dir.streaming_segment(name);
-        let mut segment =
-            Self { file, name, start, partial, complete, stored, dirty: found, sync_data };
+        let mut segment = Self {
+            file,
+            name,
+            size,
+            start,
+            hidden: None,
+            dir: dir.clone(),
+            stored,
+            length: stored,
+            extending: None,
+            dirty: found,
+            sync_data,
+        };
         if found {
             // Nobody knows how far its creator came.
             segment.sync()?;
             durable::sync_dir(&dir.streaming())?;
         }
         Ok(segment)
+    }
+
+    /// Creates the file of a segment of which nothing is stored, under a hidden name. It gets its
+    /// own with the first sync, or when it is complete; dropped before, it vanishes.
+    pub(crate) fn create_ahead(
+        dir: &ServerDir,
+        name: SegmentName,
+        start: Lsn,
+        size: SegmentSize,
+        sync_data: SyncData,
+    ) -> Result<Self, SegmentError> {
+        let partial = dir.streaming_partial(name);
+        let hidden = AtomicFile::create(&partial, dir.access())?;
+        let file = hidden.file().try_clone().map_err(StorageError::of("open", &partial))?;
+        Ok(Self {
+            file,
+            name,
+            size,
+            start,
+            hidden: Some(hidden),
+            dir: dir.clone(),
+            stored: 0,
+            length: 0,
+            extending: None,
+            dirty: false,
+            sync_data,
+        })
     }
 
     /// Which segment it is.
@@ -115,6 +176,10 @@ impl OpenSegment {
         self.start.saturating_add(self.stored)
     }
 
+    fn partial(&self) -> PathBuf {
+        self.dir.streaming_partial(self.name)
+    }
+
     /// Takes the bytes received for this segment from `offset` on: what is stored already is
     /// compared, the rest is appended.
     ///
@@ -122,20 +187,116 @@ impl OpenSegment {
     /// the difference to the end of their block: then a power cut came before the block was
     /// synced, while later blocks may already have reached the disk. Bytes that were acknowledged
     /// had been synced, so nothing from such a hole on was acknowledged, and it is received anew.
-    pub(crate) fn take(&mut self, offset: u64, data: &[u8]) -> Result<(), SegmentError> {
-        let equal = self.compare(offset, data)?;
-        let new = data.get(equal..).unwrap_or_default();
-        if new.is_empty() {
-            return Ok(());
+    pub(crate) fn take(&mut self, mut offset: u64, pieces: &[Bytes]) -> Result<(), SegmentError> {
+        let mut pieces = pieces.iter();
+        while offset < self.stored {
+            let Some(piece) = pieces.next() else { return Ok(()) };
+            let equal = self.compare(offset, piece)?;
+            offset += equal as u64;
+            let new = piece.get(equal..).unwrap_or_default();
+            if !new.is_empty() {
+                if offset < self.stored {
+                    self.cut(offset)?;
+                }
+                self.append(&[IoSlice::new(new)])?;
+                break;
+            }
         }
-        let at = offset + equal as u64;
-        if at < self.stored {
-            self.file.set_len(at).map_err(StorageError::of("cut", &self.partial))?;
-            self.stored = at;
-        }
+        let rest: Vec<_> = pieces.map(|piece| IoSlice::new(piece)).collect();
+        if rest.is_empty() { Ok(()) } else { self.append(&rest) }
+    }
+
+    /// Forgets what is stored from an offset on.
+    fn cut(&mut self, at: u64) -> Result<(), SegmentError> {
+        self.file.set_len(at).map_err(StorageError::of("cut", &self.partial()))?;
+        (self.stored, self.length) = (at, at);
+        Ok(())
+    }
+
+    /// Writes behind what is stored.
+    fn append(&mut self, pieces: &[IoSlice<'_>]) -> Result<(), SegmentError> {
+        let length: usize = pieces.iter().map(|piece| piece.len()).sum();
+        let end = self.stored + length as u64;
+        self.make_way(end)?;
         self.dirty = true;
-        self.file.write_all_at(new, at).map_err(StorageError::of("write", &self.partial))?;
-        self.stored = at + new.len() as u64;
+        write_all_vectored_at(&self.file, pieces, self.stored)
+            .map_err(|error| StorageError::of("write", &self.partial())(error))?;
+        self.stored = end;
+        self.length = self.length.max(end);
+        Ok(())
+    }
+
+    /// Waits for zeros that are just being written where bytes are to be.
+    fn make_way(&mut self, end: u64) -> Result<(), SegmentError> {
+        let Some((from, done)) = &self.extending else { return Ok(()) };
+        let length = match done.try_recv() {
+            Err(TryRecvError::Empty) if end <= *from => return Ok(()),
+            Err(TryRecvError::Empty) => done.recv().ok(),
+            Ok(length) => Some(length),
+            Err(TryRecvError::Disconnected) => None,
+        };
+        self.extending = None;
+        match length {
+            Some(Ok(length)) => {
+                self.length = self.length.max(length);
+                Ok(())
+            }
+            Some(Err(error)) if is_out_of_space(&error) => {
+                let length = self.file.metadata().map(|metadata| metadata.len());
+                self.length = length.map_err(StorageError::of("look at", &self.partial()))?;
+                Ok(())
+            }
+            Some(Err(error)) => {
+                Err(SegmentError::Sync(StorageError::of("make durable", &self.partial())(error)))
+            }
+            None => Err(SegmentError::Sync(StorageError::of("extend", &self.partial())(
+                io::Error::other("the work was lost"),
+            ))),
+        }
+    }
+
+    /// Puts zeros behind what is stored, unless there are enough, on another thread. To be called
+    /// after a sync.
+    pub(crate) fn prepare(&mut self) {
+        let size = u64::from(self.size.bytes());
+        if self.extending.is_some() || self.length >= size || self.length > self.stored + AHEAD / 2
+        {
+            return;
+        }
+        // What comes next need not wait: it has the room before that.
+        let from = self.length.max(self.stored.next_multiple_of(BLOCK) + RUNWAY);
+        let to = (from + AHEAD).next_multiple_of(AHEAD).min(size);
+        if from >= to {
+            return;
+        }
+        // A description of its own: a failed write-back is told once to each, and that of what was
+        // received must be told to the one that it is synced by.
+        let Ok(file) = OpenOptions::new().write(true).open(self.partial()) else { return };
+        let (tell, done) = mpsc::channel();
+        let sync_data = Arc::clone(&self.sync_data);
+        let extend = move || {
+            let result = extend(&file, from, to).and_then(|()| sync_data(&file)).map(|()| to);
+            // Nobody waits for it if the segment was given up.
+            let _ = tell.send(result);
+        };
+        // Without a runtime there is no hurry either.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn_blocking(extend);
+            self.extending = Some((from, done));
+        }
+    }
+
+    /// Whether the file is longer than what was received.
+    pub(crate) fn is_ahead_of_its_content(&self) -> bool {
+        self.extending.is_some() || self.length > self.stored
+    }
+
+    /// Makes the file as long as what was received. Not durable: zeros that come back mean nothing.
+    pub(crate) fn settle(&mut self) -> Result<(), SegmentError> {
+        self.make_way(u64::MAX)?;
+        if self.length > self.stored {
+            self.cut(self.stored)?;
+        }
         Ok(())
     }
 
@@ -148,7 +309,9 @@ impl OpenSegment {
         for expected in data.get(..known.min(data.len())).unwrap_or(data).chunks(COMPARED_AT_ONCE) {
             let at = offset + equal as u64;
             let stored = buffer.get_mut(..expected.len()).unwrap_or_default();
-            self.file.read_exact_at(stored, at).map_err(StorageError::of("read", &self.partial))?;
+            self.file
+                .read_exact_at(stored, at)
+                .map_err(StorageError::of("read", &self.partial()))?;
             if let Some(differs) = stored.iter().zip(expected).position(|(a, b)| a != b) {
                 return if self.is_hole(at + differs as u64)? {
                     Ok(equal + differs)
@@ -168,15 +331,24 @@ impl OpenSegment {
         let mut rest = [0; BLOCK as usize];
         let length = usize::try_from(end.saturating_sub(offset)).unwrap_or_default();
         let rest = rest.get_mut(..length).unwrap_or_default();
-        self.file.read_exact_at(rest, offset).map_err(StorageError::of("read", &self.partial))?;
+        self.file.read_exact_at(rest, offset).map_err(StorageError::of("read", &self.partial()))?;
         Ok(rest.iter().all(|&byte| byte == 0))
     }
 
-    /// Makes durable what was taken.
+    /// Makes durable what was taken, under the segment's own name.
     pub(crate) fn sync(&mut self) -> Result<(), SegmentError> {
+        self.sync_bytes()?;
+        if let Some(hidden) = self.hidden.take() {
+            let partial = self.partial();
+            must_be_new(hidden.name_durable(&partial)?, &partial)?;
+        }
+        Ok(())
+    }
+
+    fn sync_bytes(&mut self) -> Result<(), SegmentError> {
         if self.dirty {
             (self.sync_data)(&self.file)
-                .map_err(StorageError::of("make durable", &self.partial))
+                .map_err(|error| StorageError::of("make durable", &self.partial())(error))
                 .map_err(SegmentError::Sync)?;
             self.dirty = false;
         }
@@ -185,17 +357,57 @@ impl OpenSegment {
 
     /// The segment is full: makes it durable and gives it its final name.
     pub(crate) fn complete(mut self) -> Result<(), SegmentError> {
-        self.sync()?;
-        match durable::rename_file(&self.partial, &self.complete)? {
-            Put::Stored => Ok(()),
-            Put::Exists => Err(StorageError {
-                action: "rename to",
-                path: self.complete,
-                source: io::ErrorKind::AlreadyExists.into(),
-            }
-            .into()),
+        self.make_way(u64::MAX)?;
+        self.sync_bytes()?;
+        let complete = self.dir.streaming_segment(self.name);
+        let put = match self.hidden.take() {
+            Some(hidden) => hidden.name_durable(&complete)?,
+            None => durable::rename_file(&self.partial(), &complete)?,
+        };
+        must_be_new(put, &complete)
+    }
+}
+
+fn must_be_new(put: Put, path: &Path) -> Result<(), SegmentError> {
+    match put {
+        Put::Stored => Ok(()),
+        Put::Exists => {
+            let source = io::ErrorKind::AlreadyExists.into();
+            Err(StorageError { action: "rename to", path: path.to_owned(), source }.into())
         }
     }
+}
+
+/// Writes all pieces, one behind the other.
+fn write_all_vectored_at(file: &File, pieces: &[IoSlice<'_>], mut offset: u64) -> io::Result<()> {
+    let mut pieces = pieces.to_vec();
+    let mut left = pieces.as_mut_slice();
+    while !left.is_empty() {
+        let now = left.get(..left.len().min(MOST_PIECES)).unwrap_or_default();
+        match rustix::io::pwritev(file, now, offset) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => {
+                offset += written as u64;
+                IoSlice::advance_slices(&mut left, written);
+            }
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Writes zeros, which as opposed to a hole need no further place on the disk when they are
+/// written over.
+fn extend(file: &File, from: u64, to: u64) -> io::Result<()> {
+    static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+    let mut at = from;
+    while at < to {
+        let step = ZEROS.get(..(to - at).min(ZEROS.len() as u64) as usize).unwrap_or(&ZEROS);
+        file.write_all_at(step, at)?;
+        at += step.len() as u64;
+    }
+    Ok(())
 }
 
 /// After a failed sync: replaces the segment's file by a new one with its first `believed` bytes,
@@ -220,13 +432,13 @@ pub(crate) fn replace(
     new.commit()
 }
 
-/// Puts a new file in the place of each `.partial` that an earlier process has left, with the same
-/// bytes. To be called once, before anything of it is relied on.
+/// Puts a new file in the place of each `.partial` that an earlier process has left, with what it
+/// had received. To be called once, before anything of it is relied on.
 ///
 /// That process may have ended *because* a sync failed. Then the page cache still holds what the
 /// disk does not: it could be read back, would compare equal with what is received again, and a
 /// sync of the old file would "succeed".
-pub(crate) fn renew_inherited(dir: &ServerDir) -> Result<(), StorageError> {
+pub(crate) fn renew_inherited(dir: &ServerDir, size: SegmentSize) -> Result<(), StorageError> {
     for name in durable::list_dir(&dir.streaming())? {
         let Some(WalFileName::Partial(segment)) = name.to_str().and_then(|name| name.parse().ok())
         else {
@@ -237,7 +449,8 @@ pub(crate) fn renew_inherited(dir: &ServerDir) -> Result<(), StorageError> {
             // The renaming was a link, and came no further.
             durable::remove_file(&partial)?;
         } else {
-            replace(dir, segment, u64::MAX)?;
+            let received = received_length(&partial, u64::from(size.bytes()))?;
+            replace(dir, segment, received.unwrap_or(0))?;
         }
     }
     Ok(())
@@ -272,7 +485,7 @@ mod tests {
         // Kept open, so that its number is not used again.
         let old = File::open(dir.streaming_partial(two)).unwrap();
 
-        renew_inherited(&dir).unwrap();
+        renew_inherited(&dir, SegmentSize::DEFAULT).unwrap();
 
         let renewed = fs::metadata(dir.streaming_partial(two)).unwrap();
         assert_ne!(renewed.ino(), old.metadata().unwrap().ino());

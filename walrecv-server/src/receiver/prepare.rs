@@ -1,6 +1,8 @@
 //! From a connection to the position where the stream begins: who the server is, whose the store
 //! is, what is held, and what the slot keeps.
 
+use std::sync::Arc;
+
 use pgwire_stream::{
     Config, Feature, HistoryFile, Lsn, ReplicationClient, TimelineHistory, TimelineId,
 };
@@ -150,13 +152,18 @@ impl Receiver {
             Ok(lock)
         });
         self.lock = lock.await??.or(self.lock.take());
-        let codec = Codec::from(self.settings.compression);
-        let method = Method::new(codec, self.settings.compression_level);
-        self.archiver.start(Archive::new(self.dir.clone(), self.segment_size, method));
+        if self.archive.is_none() {
+            let codec = Codec::from(self.settings.compression);
+            let method = Method::new(codec, self.settings.compression_level);
+            let (dir, size) = (self.dir.clone(), self.segment_size);
+            let archive = Arc::new(blocking(move || Archive::open(dir, size, method)).await??);
+            self.archiver.start(Arc::clone(&archive));
+            self.archive = Some(archive);
+        }
         if !self.renewed {
             // With the archiver at work, which makes room where that is short.
-            let dir = self.dir.clone();
-            blocking(move || renew_inherited(&dir)).await??;
+            let (dir, size) = (self.dir.clone(), self.segment_size);
+            blocking(move || renew_inherited(&dir, size)).await??;
             self.renewed = true;
         }
         Ok(())

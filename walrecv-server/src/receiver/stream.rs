@@ -115,10 +115,10 @@ impl Receiver {
                 synchronous: Arc::new(AtomicBool::new(self.synchronous)),
             },
             budget: QUEUE_BUDGET,
+            archive: self.archive.clone(),
             sync_data: fdatasync(),
         };
-        let mut writer = WalWriter::spawn(assignment, self.reporter(&stream, timeline))
-            .map_err(ReceiverError::Writer)?;
+        let mut writer = WalWriter::start(assignment, self.reporter(&stream, timeline));
 
         let left = match self.pump(&mut stream, &mut writer, stop, timeline).await {
             Err(ReceiverError::Writer(error)) => {
@@ -205,7 +205,7 @@ impl Receiver {
                             }
                         }
                     };
-                    writer.write(at, data.data, room);
+                    writer.write(at, data.data, server_end, room);
                     self.tell_received(end, server_end);
                     if self.options.end_at.is_some_and(|last| end >= last) {
                         return Ok(Leave::EndReached);
@@ -229,7 +229,7 @@ impl Receiver {
         &self,
         stream: &WalStream,
         timeline: TimelineId,
-    ) -> impl FnMut(Report) + Send + 'static {
+    ) -> impl Fn(Report) + Send + Sync + 'static {
         let progress = stream.progress();
         let status = Arc::clone(&self.status);
         let archiver = self.archiver.handle();
@@ -251,6 +251,10 @@ impl Receiver {
                 tracing::debug!(%segment, "received a segment");
                 status.send_modify(|status| status.waiting_for_archive += 1);
                 archiver.wake();
+            }
+            Report::Archived(segment) => {
+                trusted.store(true, Ordering::Relaxed);
+                tracing::debug!(%segment, "received a segment into the archive");
             }
             Report::DiskFull(full) => {
                 status.send_modify(|status| status.disk_full = full);
@@ -280,6 +284,8 @@ impl Receiver {
             SegmentError::Diverged { .. } => return ReceiverError::Writer(error),
             // Nothing was lost by it.
             source if source.is_out_of_space() => return ReceiverError::Writer(error),
+            // It stays where it is, and its raw form comes again.
+            SegmentError::Archive(_) => return ReceiverError::Writer(error),
             SegmentError::Storage(failure) | SegmentError::Sync(failure) => failure,
         };
         tracing::error!(

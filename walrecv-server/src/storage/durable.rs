@@ -142,6 +142,18 @@ impl AtomicFile {
         Ok(put)
     }
 
+    /// Gives the file, whose bytes its writer has made durable as far as that matters, another
+    /// name than was planned, unless something has that already. The name is durable on return.
+    ///
+    /// # Errors
+    /// If the renaming or the sync of the directory fails.
+    pub fn name_durable(mut self, name: &Path) -> Result<Put, StorageError> {
+        let put = rename_new(&self.temporary, name)?;
+        self.committed = put == Put::Stored;
+        sync_parent(name)?;
+        Ok(put)
+    }
+
     /// Before the renaming, or the name could become durable and lead to nothing.
     fn sync(&self) -> Result<(), StorageError> {
         self.file.sync_all().map_err(StorageError::of("make durable", &self.temporary))

@@ -29,11 +29,16 @@ impl StorageError {
     }
 }
 
+/// Whether the file system, or the user's part of it, is full.
+pub fn is_out_of_space(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 impl Failure for StorageError {
     fn hint(&self) -> Option<String> {
         let directory = self.path.parent().unwrap_or(&self.path).display();
         match self.source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Some(format!(
+            _ if is_out_of_space(&self.source) => Some(format!(
                 "make room on the file system of `{directory}`; nothing that was acknowledged is \
                  lost, and the server keeps what was not"
             )),

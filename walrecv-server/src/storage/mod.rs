@@ -16,7 +16,7 @@ pub mod tar;
 pub use backup_id::{BackupId, BackupIdError};
 pub use compression::{Codec, CompressedWriter, Frame, Method};
 pub use durable::Access;
-pub use error::StorageError;
+pub use error::{StorageError, is_out_of_space};
 pub use hash::{HashingWriter, Sha256Sum, Sha256SumError, Stored};
 pub use layout::{ArchivedWal, ArchivedWalError, BackupDir, Home, ServerDir};
 pub use lock::{LockError, LockKind, ServerLock};

@@ -9,7 +9,7 @@ use std::thread;
 
 use serde::{Deserialize, Serialize};
 
-/// How much plain data a frame holds at most.
+/// How much plain data a frame holds at most, where nothing else is wanted.
 pub const FRAME_SIZE: usize = 8 << 20;
 
 /// A part of a stored file that can be decompressed alone.
@@ -38,6 +38,7 @@ pub(super) trait FrameCodec: Send {
 /// are under way, which bounds the memory.
 pub(super) struct FramedWriter<W> {
     sink: W,
+    frame_size: usize,
     /// The plain data of the frame that is being filled.
     plain: Vec<u8>,
     engine: Engine,
@@ -71,6 +72,7 @@ impl<W: Write> FramedWriter<W> {
     pub(super) fn new(
         sink: W,
         workers: NonZeroUsize,
+        frame_size: usize,
         mut codec: impl FnMut() -> io::Result<Box<dyn FrameCodec>>,
     ) -> io::Result<Self> {
         let engine = if workers.get() == 1 {
@@ -80,14 +82,21 @@ impl<W: Write> FramedWriter<W> {
                 std::iter::repeat_with(codec).take(workers.get()).collect::<io::Result<_>>()?;
             Engine::Threads(Pool::start(codecs)?)
         };
-        Ok(Self { sink, plain: Vec::new(), engine, position: Frame::default(), frames: Vec::new() })
+        Ok(Self {
+            sink,
+            frame_size,
+            plain: Vec::new(),
+            engine,
+            position: Frame::default(),
+            frames: Vec::new(),
+        })
     }
 
     pub(super) fn write(&mut self, plain: &[u8]) -> io::Result<usize> {
-        let room = FRAME_SIZE - self.plain.len();
+        let room = self.frame_size - self.plain.len();
         let taken = plain.get(..room).unwrap_or(plain);
         self.plain.extend_from_slice(taken);
-        if self.plain.len() == FRAME_SIZE {
+        if self.plain.len() == self.frame_size {
             self.end_frame()?;
         }
         Ok(taken.len())

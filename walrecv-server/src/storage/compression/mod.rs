@@ -34,18 +34,26 @@ pub struct Method {
     pub level: i32,
     /// The threads that share the work; means nothing to gzip and none.
     pub workers: NonZeroUsize,
+    /// How much plain data a frame holds at most; means nothing to gzip and none.
+    pub frame_size: usize,
 }
 
 impl Method {
     /// With one thread, the caller's.
     pub const fn new(codec: Codec, level: i32) -> Self {
-        Self { codec, level, workers: NonZeroUsize::MIN }
+        Self { codec, level, workers: NonZeroUsize::MIN, frame_size: FRAME_SIZE }
     }
 
     /// With so many threads.
     #[must_use]
     pub const fn with_workers(self, workers: NonZeroUsize) -> Self {
         Self { workers, ..self }
+    }
+
+    /// With frames of this size, which decides how much memory it takes.
+    #[must_use]
+    pub const fn with_frame_size(self, frame_size: usize) -> Self {
+        Self { frame_size, ..self }
     }
 }
 
@@ -68,15 +76,15 @@ impl<W: Write> CompressedWriter<W> {
     /// # Errors
     /// If the codec refuses its settings, or a thread cannot be started.
     pub fn new(sink: W, method: Method) -> io::Result<Self> {
-        let Method { codec, level, workers } = method;
+        let Method { codec, level, workers, frame_size } = method;
         let inner = match codec {
             Codec::None => Inner::Plain(PlainWriter::new(sink)),
-            Codec::Zstd => Inner::Framed(FramedWriter::new(sink, workers, || {
+            Codec::Zstd => Inner::Framed(FramedWriter::new(sink, workers, frame_size, || {
                 Ok(Box::new(ZstdFrames::new(level)?))
             })?),
-            Codec::Lz4 => {
-                Inner::Framed(FramedWriter::new(sink, workers, || Ok(Box::new(Lz4Frames)))?)
-            }
+            Codec::Lz4 => Inner::Framed(FramedWriter::new(sink, workers, frame_size, || {
+                Ok(Box::new(Lz4Frames))
+            })?),
             Codec::Gzip => Inner::Gzip(Box::new(GzipWriter::new(sink, level))),
         };
         Ok(Self { inner })

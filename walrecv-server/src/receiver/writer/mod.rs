@@ -1,0 +1,375 @@
+//! Writes one timeline's WAL into segments and makes it durable.
+//!
+//! ```text
+//!  WalWriter ──▶ queue ──▶ Worker ──▶ OpenSegment ─────┐ complete: Completions, in order
+//!  (async)      bounded    (a job)    or DirectSegment ┘ sync, rename, report
+//!               in bytes      │
+//!                             └─ sync by policy, report
+//! ```
+//!
+//! What was received waits in a queue bounded in bytes, so receiving, writing and syncing overlap
+//! and a slow disk fills the queue instead of the memory. The [`Worker`] is at work as long as
+//! something waits or is yet to be synced; then it rests, and its thread does something else.
+//! A segment that is complete is synced and named behind its back while the next is written.
+//!
+//! When to sync:
+//!
+//! * at each segment's end;
+//! * on demand: the server asked for a reply, or the stream is about to end;
+//! * synchronous: as soon as what had arrived is written. What arrives during a sync is covered by
+//!   the next one, so one sync serves all commits that wait;
+//! * otherwise: when the queue is drained, but at most once per flush interval; and once per
+//!   interval if it never is.
+//!
+//! Only after a sync has succeeded is its position reported as flushed, and that report is the
+//! only source of the flush positions that the server is told. Positions are reported in order: a
+//! segment is never acknowledged before the one in front of it.
+
+mod completions;
+mod direct;
+mod patience;
+mod worker;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use pgwire_stream::{Lsn, SegmentName, SegmentSize, TimelineId};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+use self::direct::DirectSegment;
+use self::worker::{Rest, Worker};
+use super::archive::Archive;
+use super::open_segment::{SegmentError, SyncData};
+use crate::storage::ServerDir;
+
+/// What a message costs besides its bytes: its own frame, and its place in the queue.
+const MESSAGE_OVERHEAD: usize = 256;
+
+/// Why the writer stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum WriterError {
+    /// A segment could not be written or synced, or what came again differs.
+    #[error("the WAL segment {segment} cannot be continued; it is durable up to {durable}")]
+    Segment {
+        /// The segment that was open.
+        segment: SegmentName,
+        /// Everything before this position is durable.
+        durable: Lsn,
+        /// What went wrong.
+        source: SegmentError,
+    },
+    /// WAL that does not follow what came before.
+    #[error("WAL at {got} came where {expected} was due")]
+    Position {
+        /// The position that was due.
+        expected: Lsn,
+        /// The position that came.
+        got: Lsn,
+    },
+    /// The work was lost without a word.
+    #[error("the writing of WAL ended unexpectedly")]
+    Lost,
+}
+
+/// What the writer has to tell, from its own threads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Report {
+    /// Everything before this position is written.
+    Written(Lsn),
+    /// Everything before this position is durable.
+    Flushed(Lsn),
+    /// A segment is complete and waits for the archive.
+    Completed(SegmentName),
+    /// A segment has gone straight into the archive.
+    Archived(SegmentName),
+    /// The disk is full, and the writer waits for room.
+    DiskFull(bool),
+}
+
+/// Who is told.
+type Reporter = Arc<dyn Fn(Report) + Send + Sync>;
+
+/// What to write, where and how.
+pub(crate) struct Assignment {
+    pub(crate) dir: ServerDir,
+    pub(crate) timeline: TimelineId,
+    pub(crate) segment_size: SegmentSize,
+    /// The position of the first byte that will come. Within a segment only where a file holds
+    /// what lies before it.
+    pub(crate) from: Lsn,
+    /// Everything before this position is known to be durable; not before `from`, and behind it
+    /// where what is stored will come again.
+    pub(crate) durable: Lsn,
+    pub(crate) policy: FlushPolicy,
+    /// How many received bytes may wait to be written, with [`MESSAGE_OVERHEAD`] for each message.
+    pub(crate) budget: u32,
+    /// Where segments may go without a raw file between, while the stream is far behind.
+    pub(crate) archive: Option<Arc<Archive>>,
+    pub(crate) sync_data: SyncData,
+}
+
+/// When to sync, apart from segment ends and demands.
+#[derive(Clone, Debug)]
+pub(crate) struct FlushPolicy {
+    /// The shortest time between two syncs of a drained queue that is not synchronous.
+    pub(crate) interval: Duration,
+    /// Whether commits wait for us. May change at any time.
+    pub(crate) synchronous: Arc<AtomicBool>,
+}
+
+enum Order {
+    Data(Received),
+    /// What was queued before is to be made durable.
+    Flush,
+}
+
+/// WAL as it came.
+struct Received {
+    at: Lsn,
+    data: Bytes,
+    /// How far the server could have sent then.
+    server_end: Lsn,
+    _room: Room,
+}
+
+/// The handle of the writing. Dropping it without [`finish`](Self::finish) makes the work end by
+/// itself, with everything synced that it was given.
+pub(crate) struct WalWriter {
+    desk: Arc<Desk>,
+    room: Arc<Semaphore>,
+    budget: u32,
+    /// A flush is queued, and nothing behind it.
+    flush_queued: bool,
+    outcome: oneshot::Receiver<Result<Lsn, WriterError>>,
+}
+
+/// Room for one message in the queue.
+pub(crate) struct Room(
+    #[allow(dead_code, reason = "held for what dropping it does")] OwnedSemaphorePermit,
+);
+
+impl WalWriter {
+    /// Begins to write, on the blocking threads of the runtime that this is called in. `report` is
+    /// called there.
+    pub(crate) fn start(
+        assignment: Assignment,
+        report: impl Fn(Report) + Send + Sync + 'static,
+    ) -> Self {
+        let budget = assignment.budget;
+        let (tell, outcome) = oneshot::channel();
+        let desk = Desk::new(assignment, Arc::new(report), tell);
+        let room = Arc::new(Semaphore::new(budget as usize));
+        Self { desk, room, budget, flush_queued: false, outcome }
+    }
+
+    fn permits(&self, bytes: usize) -> u32 {
+        u32::try_from(bytes + MESSAGE_OVERHEAD).unwrap_or(u32::MAX).min(self.budget)
+    }
+
+    /// Room for so many bytes, if there is some now.
+    pub(crate) fn try_reserve(&self, bytes: usize) -> Option<Room> {
+        let permits = self.permits(bytes);
+        Arc::clone(&self.room).try_acquire_many_owned(permits).ok().map(Room)
+    }
+
+    /// Waits until there is room for so many bytes. A message larger than the whole budget waits
+    /// until the queue is empty. Can be dropped at any time.
+    pub(crate) async fn reserve(&mut self, bytes: usize) -> Result<Room, WriterError> {
+        let permits = self.permits(bytes);
+        let room = Arc::clone(&self.room).acquire_many_owned(permits);
+        tokio::select! {
+            room = room => room.map(Room).map_err(|_| WriterError::Lost),
+            error = self.failed() => Err(error),
+        }
+    }
+
+    /// Queues received bytes. The server could send up to `server_end` by then.
+    pub(crate) fn write(&mut self, at: Lsn, data: Bytes, server_end: Lsn, room: Room) {
+        self.flush_queued = false;
+        // If the work has ended, `failed` tells why.
+        self.desk.order(Order::Data(Received { at, data, server_end, _room: room }));
+    }
+
+    /// Makes everything durable that was queued before. Costs nothing while that is being done: a
+    /// server that shuts down asks again as fast as it is answered, however long a sync takes.
+    pub(crate) fn flush(&mut self) {
+        if !std::mem::replace(&mut self.flush_queued, true) {
+            // If the work has ended, `failed` tells why.
+            self.desk.order(Order::Flush);
+        }
+    }
+
+    /// Waits for the work to fail. Can be dropped at any time.
+    pub(crate) async fn failed(&mut self) -> WriterError {
+        match (&mut self.outcome).await {
+            Ok(Err(error)) => error,
+            // It ends well only when this handle is given up.
+            Ok(Ok(_)) | Err(_) => WriterError::Lost,
+        }
+    }
+
+    /// Ends the work: everything queued is written and synced. Returns the position before which
+    /// all is durable.
+    pub(crate) async fn finish(mut self) -> Result<Lsn, WriterError> {
+        self.desk.close();
+        (&mut self.outcome).await.unwrap_or(Err(WriterError::Lost))
+    }
+}
+
+impl Drop for WalWriter {
+    fn drop(&mut self) {
+        self.desk.close();
+    }
+}
+
+/// Where orders wait for the worker, and the worker for orders.
+struct Desk {
+    waiting: Mutex<Waiting>,
+    /// An order has come, or none will any more.
+    news: Condvar,
+    /// Nobody waits for room on a full disk any more.
+    hurry: Arc<AtomicBool>,
+    runtime: tokio::runtime::Handle,
+}
+
+struct Waiting {
+    orders: VecDeque<Order>,
+    closed: bool,
+    /// The worker while it rests; absent while it works, and when it has ended.
+    resting: Option<Box<Worker>>,
+    tell: Option<oneshot::Sender<Result<Lsn, WriterError>>>,
+}
+
+impl Desk {
+    fn new(
+        assignment: Assignment,
+        report: Reporter,
+        tell: oneshot::Sender<Result<Lsn, WriterError>>,
+    ) -> Arc<Self> {
+        let hurry = Arc::new(AtomicBool::new(false));
+        let runtime = tokio::runtime::Handle::current();
+        Arc::new_cyclic(|desk| {
+            let worker = Worker::new(assignment, report, Arc::clone(&hurry), desk.clone());
+            let waiting = Waiting {
+                orders: VecDeque::new(),
+                closed: false,
+                resting: Some(Box::new(worker)),
+                tell: Some(tell),
+            };
+            Self { waiting: Mutex::new(waiting), news: Condvar::new(), hurry, runtime }
+        })
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn order(self: &Arc<Self>, order: Order) {
+        let mut waiting = self.waiting();
+        waiting.orders.push_back(order);
+        self.wake(waiting);
+    }
+
+    fn close(self: &Arc<Self>) {
+        self.hurry.store(true, Ordering::Relaxed);
+        let mut waiting = self.waiting();
+        waiting.closed = true;
+        self.wake(waiting);
+    }
+
+    /// Has the worker look what there is.
+    fn wake(self: &Arc<Self>, mut waiting: MutexGuard<'_, Waiting>) {
+        match waiting.resting.take() {
+            Some(worker) => {
+                drop(waiting);
+                let desk = Arc::clone(self);
+                self.runtime.spawn_blocking(move || desk.work(worker));
+            }
+            None => self.news.notify_one(),
+        }
+    }
+
+    /// Works until there is nothing to do.
+    fn work(&self, mut worker: Box<Worker>) {
+        let mut batch = VecDeque::new();
+        let result = loop {
+            let mut waiting = self.waiting();
+            std::mem::swap(&mut waiting.orders, &mut batch);
+            if batch.is_empty() {
+                if waiting.closed {
+                    drop(waiting);
+                    break worker.end();
+                }
+                match worker.rest() {
+                    Ok(Rest::Long) => {
+                        waiting.resting = Some(worker);
+                        return;
+                    }
+                    Ok(Rest::Until(due)) => {
+                        let pause = due.saturating_duration_since(Instant::now());
+                        // Whatever ended the wait, the loop looks at everything again.
+                        drop(self.news.wait_timeout(waiting, pause));
+                        continue;
+                    }
+                    Ok(Rest::None) => drop(waiting),
+                    Err(error) => {
+                        drop(waiting);
+                        break Err(error);
+                    }
+                }
+            } else {
+                drop(waiting);
+            }
+            if let Err(error) = worker.work(&mut batch) {
+                break Err(error);
+            }
+        };
+        // Whatever it still holds is given back before anybody hears of the end.
+        drop((worker, batch));
+        if let Some(tell) = self.waiting().tell.take() {
+            // Nobody listens any more if the handle was dropped.
+            let _ = tell.send(result);
+        }
+    }
+}
+
+/// Positions that are told from several threads.
+#[derive(Debug)]
+struct Marks {
+    /// What was reported as flushed.
+    flushed: AtomicU64,
+    /// What is durable: `flushed`, or more where what is stored will come again to be compared.
+    durable: AtomicU64,
+}
+
+impl Marks {
+    fn new(flushed: Lsn, durable: Lsn) -> Self {
+        Self {
+            flushed: AtomicU64::new(flushed.as_u64()),
+            durable: AtomicU64::new(durable.max(flushed).as_u64()),
+        }
+    }
+
+    fn flushed(&self) -> Lsn {
+        Lsn::from_u64(self.flushed.load(Ordering::Acquire))
+    }
+
+    fn durable(&self) -> Lsn {
+        Lsn::from_u64(self.durable.load(Ordering::Acquire))
+    }
+
+    fn note_durable(&self, lsn: Lsn) {
+        self.durable.fetch_max(lsn.as_u64(), Ordering::AcqRel);
+    }
+
+    fn note_flushed(&self, lsn: Lsn) {
+        self.note_durable(lsn);
+        self.flushed.fetch_max(lsn.as_u64(), Ordering::AcqRel);
+    }
+}
