@@ -25,4 +25,4 @@ pub use history::{HistoryStore, HistoryStoreError};
 pub use identity::{Identity, IdentityError};
 pub use status::{BackupStatus, Standing};
 pub use wal::{Held, WalError, WalStore};
-pub use wal_index::{WalIndex, WalIndexError, WalIndexRecord};
+pub use wal_index::{WalIndex, WalIndexError, WalIndexRecord, WalIndexWriter, WalIndexWriters};

@@ -10,18 +10,22 @@
 //! The files are the truth: the index only tells their checksums, and what was seen in them when
 //! they were received. It can be made again from them.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+mod line;
+mod writer;
+
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::PathBuf;
 
 use pgwire_stream::{Lsn, PgTimestamp, SegmentName};
 use serde::{Deserialize, Serialize};
 
+use self::line::{encode_all, parse, parse_leniently};
+pub use self::writer::{WalIndexWriter, WalIndexWriters};
 use crate::failure::Failure;
 use crate::storage::{
     Access, ArchivedWal, ServerDir, ServerLock, Sha256Sum, StorageError, Stored, compression,
-    durable, durable::AtomicFile,
+    durable,
 };
 
 /// A directory has at most 4096 segments; this is enough for 16 kB about each.
@@ -141,13 +145,6 @@ impl Failure for WalIndexError {
     }
 }
 
-/// What is in an index, and how much of the file it is.
-struct Content {
-    records: Vec<WalIndexRecord>,
-    /// The length of the whole lines; what follows was never acknowledged.
-    whole: usize,
-}
-
 impl WalIndex {
     /// The index of the directory that holds this segment.
     pub fn of(server: &ServerDir, segment: SegmentName) -> Self {
@@ -155,36 +152,6 @@ impl WalIndex {
             path: server.wal_index(segment),
             directory: server.wal_dir(segment),
             access: server.access(),
-        }
-    }
-
-    /// Adds a record. Durable on return, with all that are in the index.
-    ///
-    /// What a crash left of an earlier attempt is cut off first; only the holder of the archive's
-    /// lock may do that.
-    ///
-    /// # Errors
-    /// If the index is damaged or cannot be written.
-    pub fn append(
-        &self,
-        record: &WalIndexRecord,
-        _archive: &ServerLock,
-    ) -> Result<(), WalIndexError> {
-        let text = self.text()?;
-        let whole = parse(&text).map_err(|line| self.damaged(line))?.whole;
-        let line = encode(record).map_err(StorageError::of("encode a record of", &self.path))?;
-        match self.append_at(&text, whole, &line) {
-            Ok(()) => Ok(()),
-            // What a failed sync left behind in the file may not be believed. A new file with
-            // the same lines, which were durable before, takes its place.
-            Err(_) => {
-                let mut file = AtomicFile::create(&self.path, self.access)?;
-                let lines = text.get(..whole).unwrap_or_default();
-                file.write_all(lines)
-                    .and_then(|()| file.write_all(&line))
-                    .map_err(StorageError::of("write", &self.path))?;
-                Ok(file.commit()?)
-            }
         }
     }
 
@@ -241,32 +208,6 @@ impl WalIndex {
         Ok(WalIndexRecord::new(file, plain, stored))
     }
 
-    fn append_at(&self, text: &[u8], whole: usize, line: &[u8]) -> Result<(), StorageError> {
-        let fail = |source| StorageError { action: "write", path: self.path.clone(), source };
-        let (file, new) = self.open_for_writing().map_err(fail)?;
-        if whole < text.len() {
-            file.set_len(whole as u64).map_err(fail)?;
-        }
-        file.write_all_at(line, whole as u64).map_err(fail)?;
-        file.sync_all().map_err(StorageError::of("make durable", &self.path))?;
-        // The name of a new file is durable only with its directory.
-        if new { durable::sync_dir(&self.directory) } else { Ok(()) }
-    }
-
-    fn open_for_writing(&self) -> io::Result<(File, bool)> {
-        match OpenOptions::new().write(true).open(&self.path) {
-            Ok(file) => Ok((file, false)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let mode = self.access.file_mode();
-                let file =
-                    OpenOptions::new().write(true).create_new(true).mode(mode).open(&self.path)?;
-                file.set_permissions(self.access.file_permissions())?;
-                Ok((file, true))
-            }
-            Err(error) => Err(error),
-        }
-    }
-
     fn text(&self) -> Result<Vec<u8>, WalIndexError> {
         let mut text = Vec::new();
         match File::open(&self.path).and_then(|file| file.take(MAX_SIZE + 1).read_to_end(&mut text))
@@ -285,173 +226,5 @@ impl WalIndex {
     }
 }
 
-/// The line of a record.
-fn encode(record: &WalIndexRecord) -> io::Result<Vec<u8>> {
-    let json = serde_json::to_string(record)?;
-    Ok(format!("{:08x} {json}\n", crc32c::crc32c(json.as_bytes())).into_bytes())
-}
-
-fn encode_all(records: &[WalIndexRecord]) -> io::Result<Vec<u8>> {
-    let lines: io::Result<Vec<_>> = records.iter().map(encode).collect();
-    Ok(lines?.concat())
-}
-
-/// What a line of an index is.
-enum Line {
-    Known(WalIndexRecord),
-    /// Whole, and written by a later version.
-    Foreign,
-    Damaged,
-}
-
-fn decode(line: &[u8]) -> Line {
-    let Some((crc, rest)) = line.split_at_checked(8) else { return Line::Damaged };
-    let Some(json) = rest.strip_prefix(b" ") else { return Line::Damaged };
-    if crc != format!("{:08x}", crc32c::crc32c(json)).as_bytes() {
-        return Line::Damaged;
-    }
-    serde_json::from_slice(json).map_or(Line::Foreign, Line::Known)
-}
-
-/// The records of an index, or the number of a line that is damaged though others follow it.
-fn parse(text: &[u8]) -> Result<Content, usize> {
-    let mut content = Content { records: Vec::new(), whole: 0 };
-    let mut lines = text.split_inclusive(|&b| b == b'\n').enumerate().peekable();
-    while let Some((index, line)) = lines.next() {
-        match line.strip_suffix(b"\n").map_or(Line::Damaged, decode) {
-            Line::Known(record) => content.records.push(record),
-            Line::Foreign => {}
-            // A crash may have left any part of the last line, in any order of its blocks.
-            Line::Damaged if lines.peek().is_none() => break,
-            Line::Damaged => return Err(index + 1),
-        }
-        content.whole += line.len();
-    }
-    Ok(content)
-}
-
-/// The records of the lines that are whole, whatever is between them.
-fn parse_leniently(text: &[u8]) -> Vec<WalIndexRecord> {
-    let known = |line| match decode(line) {
-        Line::Known(record) => Some(record),
-        Line::Foreign | Line::Damaged => None,
-    };
-    text.split(|&b| b == b'\n').filter_map(known).collect()
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::storage::{Codec, Home, LockKind};
-    use proptest::prelude::*;
-
-    fn record(number: u32) -> WalIndexRecord {
-        let segment: SegmentName = format!("0000000100000000{number:08X}").parse().unwrap();
-        WalIndexRecord {
-            file: ArchivedWal { segment, partial: false, codec: Codec::None },
-            plain_size: 4,
-            plain_sha256: Sha256Sum::of(&number.to_be_bytes()),
-            stored_size: 4,
-            stored_sha256: Sha256Sum::of(&number.to_be_bytes()),
-            validity: number.is_multiple_of(2).then_some(Validity::Validated),
-            first_commit: None,
-            last_commit: Some(PgTimestamp::from_micros(i64::from(number))),
-            restore_points: vec![RestorePoint {
-                name: "a\nb".to_owned(),
-                lsn: Lsn::from_u64(u64::from(number)),
-                at: PgTimestamp::from_micros(0),
-            }],
-            xids: Some((number, number + 1)),
-        }
-    }
-
-    fn store() -> (tempfile::TempDir, ServerDir, ServerLock, WalIndex) {
-        let dir = tempfile::tempdir().unwrap();
-        let server = Home::new(dir.path(), Access::Private).server(&"main".parse().unwrap());
-        let lock = ServerLock::try_acquire(&server, LockKind::Archive).unwrap();
-        let segment = record(0).file.segment;
-        durable::create_dir(&server.wal_dir(segment), Access::Private).unwrap();
-        let index = WalIndex::of(&server, segment);
-        (dir, server, lock, index)
-    }
-
-    #[test]
-    fn a_torn_tail_is_cut_off_by_the_next_append() {
-        let (_dir, _server, lock, index) = store();
-        assert_eq!(index.records().unwrap(), []);
-        index.append(&record(1), &lock).unwrap();
-        index.append(&record(2), &lock).unwrap();
-        let whole = std::fs::read(&index.path).unwrap();
-        for torn in [&whole[..whole.len() - 1], &whole[..whole.len() - 40]] {
-            std::fs::write(&index.path, torn).unwrap();
-            assert_eq!(index.records().unwrap(), [record(1)]);
-            index.append(&record(3), &lock).unwrap();
-            assert_eq!(index.records().unwrap(), [record(1), record(3)]);
-        }
-        assert_eq!(index.find(record(3).file).unwrap(), Some(record(3)));
-        assert_eq!(index.find(record(2).file).unwrap(), None);
-    }
-
-    #[test]
-    fn damage_in_the_middle_is_reported_and_rebuilding_repairs_it() {
-        let (_dir, server, lock, index) = store();
-        for number in 1..=3 {
-            let path = server.archived_file(record(number).file);
-            std::fs::write(path, number.to_be_bytes()).unwrap();
-            index.append(&record(number), &lock).unwrap();
-        }
-        let mut text = std::fs::read(&index.path).unwrap();
-        text[20] ^= 1;
-        std::fs::write(&index.path, &text).unwrap();
-        let error = index.records().unwrap_err();
-        assert!(matches!(error, WalIndexError::Damaged { line: 1, .. }), "{error}");
-        assert!(index.append(&record(4), &lock).is_err());
-
-        let rebuilt = index.rebuild(&lock).unwrap();
-        assert_eq!(rebuilt[0].plain_sha256, record(1).plain_sha256);
-        assert_eq!(rebuilt[0].last_commit, None);
-        assert_eq!(rebuilt[1..], [record(2), record(3)]);
-        assert_eq!(index.records().unwrap(), rebuilt);
-    }
-
-    #[test]
-    fn lines_of_a_later_version_are_left_alone() {
-        let (_dir, _server, lock, index) = store();
-        let foreign = "{\"file\":\"000000010000000000000001.zst.age\"}";
-        let line = format!("{:08x} {foreign}\n", crc32c::crc32c(foreign.as_bytes()));
-        std::fs::write(&index.path, &line).unwrap();
-        index.append(&record(2), &lock).unwrap();
-        assert_eq!(index.records().unwrap(), [record(2)]);
-        assert!(std::fs::read_to_string(&index.path).unwrap().starts_with(&line));
-    }
-
-    proptest! {
-        #[test]
-        fn whatever_happens_to_the_file_no_wrong_record_is_believed(
-            count in 1u32..6,
-            cut in any::<prop::sample::Index>(),
-            flip in prop::option::of((any::<prop::sample::Index>(), 0u8..8)),
-        ) {
-            let records: Vec<_> = (0..count).map(record).collect();
-            let mut text = encode_all(&records).unwrap();
-            text.truncate(cut.index(text.len() + 1));
-            if let Some((at, bit)) = flip
-                && !text.is_empty()
-            {
-                let at = at.index(text.len());
-                text[at] ^= 1 << bit;
-            } else {
-                // Cut only: never "damaged", and what was whole before is there.
-                prop_assert!(parse(&text).is_ok());
-            }
-            if let Ok(content) = parse(&text) {
-                prop_assert!(records.starts_with(&content.records));
-                let again = encode_all(&content.records).unwrap();
-                prop_assert_eq!(&text[..content.whole], &again[..]);
-            }
-            for record in parse_leniently(&text) {
-                prop_assert!(records.contains(&record));
-            }
-        }
-    }
-}
+mod tests;

@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 
 use super::status::Status;
 use super::{ReceiverError, blocking};
-use crate::catalog::{WalIndex, WalIndexError, WalIndexRecord};
+use crate::catalog::{WalIndex, WalIndexError, WalIndexRecord, WalIndexWriters};
 use crate::storage::compression::{self, CompressedWriter, Method};
 use crate::storage::durable::{self, AtomicFile};
 use crate::storage::{
@@ -90,6 +90,7 @@ impl Archive {
             return Ok(());
         }
         let lock = ServerLock::try_acquire(&self.dir, LockKind::Archive)?;
+        let mut indexes = WalIndexWriters::new(&self.dir, Arc::new(lock));
         for (done, &(segment, partial)) in waiting.iter().enumerate() {
             if !go_on((waiting.len() - done) as u64) {
                 return Ok(());
@@ -97,10 +98,10 @@ impl Archive {
             if partial {
                 let frontier = lock_of(frontier);
                 if self.is_over(segment, *frontier) {
-                    self.archive(segment, partial, &lock)?;
+                    self.archive(segment, partial, &mut indexes)?;
                 }
             } else {
-                self.archive(segment, partial, &lock)?;
+                self.archive(segment, partial, &mut indexes)?;
             }
         }
         go_on(0);
@@ -138,7 +139,7 @@ impl Archive {
         &self,
         segment: SegmentName,
         partial: bool,
-        lock: &ServerLock,
+        indexes: &mut WalIndexWriters,
     ) -> Result<(), ArchiveError> {
         let raw = if partial {
             self.dir.streaming_partial(segment)
@@ -153,8 +154,8 @@ impl Archive {
         // A timeline that was left before anything was written: nothing to keep.
         if found > 0 {
             match self.archived_before(segment, partial)? {
-                Some(file) => self.complete(&raw, file, lock)?,
-                None => self.store(&raw, segment, partial, lock)?,
+                Some(file) => self.complete(&raw, file, indexes)?,
+                None => self.store(&raw, segment, partial, indexes)?,
             }
         }
         Ok(durable::remove_file(&raw)?)
@@ -180,7 +181,7 @@ impl Archive {
         raw: &Path,
         segment: SegmentName,
         partial: bool,
-        lock: &ServerLock,
+        indexes: &mut WalIndexWriters,
     ) -> Result<(), ArchiveError> {
         let file = ArchivedWal { segment, partial, codec: self.method.codec };
         let target = self.dir.archived_file(file);
@@ -204,26 +205,7 @@ impl Archive {
         };
         let (temporary, plain, stored) = compress().map_err(StorageError::of("compress", raw))?;
         temporary.commit()?;
-        self.record(file, plain, stored, lock)
-    }
-
-    fn record(
-        &self,
-        file: ArchivedWal,
-        plain: Stored,
-        stored: Stored,
-        lock: &ServerLock,
-    ) -> Result<(), ArchiveError> {
-        let record = WalIndexRecord::new(file, plain, stored);
-        let index = WalIndex::of(&self.dir, file.segment);
-        match index.append(&record, lock) {
-            // Nothing may wait for a file that can be made again.
-            Err(error @ (WalIndexError::Damaged { .. } | WalIndexError::TooLarge { .. })) => {
-                tracing::error!(error = %error, "making the index again from the segments");
-                Ok(index.rebuild(lock).map(drop)?)
-            }
-            appended => Ok(appended?),
-        }
+        Ok(indexes.append(&[WalIndexRecord::new(file, plain, stored)])?)
     }
 
     /// The file is archived already. Its record may be missing, and a cut tail may have grown.
@@ -231,14 +213,14 @@ impl Archive {
         &self,
         raw: &Path,
         file: ArchivedWal,
-        lock: &ServerLock,
+        indexes: &mut WalIndexWriters,
     ) -> Result<(), ArchiveError> {
         let archived = self.dir.archived_file(file);
         match compare(raw, &archived, file.codec)? {
             Comparison::Same => {}
             Comparison::ArchivedIsLonger if file.partial => {}
             Comparison::RawIsLonger if file.partial => {
-                return self.store(raw, file.segment, true, lock);
+                return self.store(raw, file.segment, true, indexes);
             }
             _ => return Err(ArchiveError::Differs { raw: raw.to_owned(), archived }),
         }
@@ -254,7 +236,7 @@ impl Archive {
         };
         let plain = sum(compression::open(&archived, file.codec)?)?;
         let stored = sum(compression::open(&archived, Codec::None)?)?;
-        self.record(file, plain, stored, lock)
+        Ok(indexes.append(&[WalIndexRecord::new(file, plain, stored)])?)
     }
 }
 
@@ -557,7 +539,11 @@ mod tests {
         let four = "000000010000000000000004".parse().unwrap();
         fs::write(dir.streaming_segment(four), wal(SEGMENT)).unwrap();
         archive.pass(&nowhere(), |_| true).unwrap();
-        assert_eq!(records(&dir).len(), 4);
+        let records = records(&dir);
+        for number in 1..=4 {
+            let name = format!("00000001000000000000000{number}.zst");
+            assert!(records.iter().any(|record| record.file.to_string() == name), "{number}");
+        }
         assert_eq!(fs::read_dir(dir.streaming()).unwrap().count(), 0);
     }
 

@@ -490,10 +490,12 @@ fn storage_error(action: &'static str, path: &Path, source: io::Error) -> GetWal
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use pgwire_stream::{HistoryFile, SegmentSize, ServerVersion, SystemId, TimelineId};
 
     use super::*;
-    use crate::catalog::WalIndexRecord;
+    use crate::catalog::{WalIndexRecord, WalIndexWriters};
     use crate::storage::{Access, Codec, Home, LockKind, ServerLock, durable};
 
     const MIB: usize = 1 << 20;
@@ -678,6 +680,7 @@ mod tests {
         let (_dir, server) = store();
         archive(&server, name(1, 1), Codec::None, &wal(1, MIB));
         let lock = ServerLock::try_acquire(&server, LockKind::Archive).unwrap();
+        let mut indexes = WalIndexWriters::new(&server, Arc::new(lock));
         let mut record = WalIndexRecord {
             file: ArchivedWal { segment: name(1, 1), partial: false, codec: Codec::None },
             plain_size: MIB as u64,
@@ -690,11 +693,10 @@ mod tests {
             restore_points: Vec::new(),
             xids: None,
         };
-        let index = WalIndex::of(&server, name(1, 1));
-        index.append(&record, &lock).unwrap();
+        indexes.append(&[record.clone()]).unwrap();
         assert!(get(&server, name(1, 1), false).unwrap().is_some());
         record.plain_sha256 = Sha256Sum::of(b"other");
-        index.append(&record, &lock).unwrap();
+        indexes.append(&[record]).unwrap();
         assert_eq!(get(&server, name(1, 1), false).unwrap_err().exit_code(), 202);
     }
 
