@@ -24,8 +24,8 @@ use self::line::{encode_all, parse, parse_leniently};
 pub use self::writer::{WalIndexWriter, WalIndexWriters};
 use crate::failure::Failure;
 use crate::storage::{
-    Access, ArchivedWal, ServerDir, ServerLock, Sha256Sum, StorageError, Stored, compression,
-    durable,
+    Access, ArchivedWal, Crc32c, Plain, ServerDir, ServerLock, Sha256Sum, StorageError, Stored,
+    compression, durable,
 };
 
 /// A directory has at most 4096 segments; this is enough for 16 kB about each.
@@ -38,8 +38,8 @@ pub struct WalIndexRecord {
     pub file: ArchivedWal,
     /// How much WAL is in it: the segment size, or less in a partial one.
     pub plain_size: u64,
-    /// The checksum of the WAL in it.
-    pub plain_sha256: Sha256Sum,
+    /// The checksum of the WAL in it: it tells whether decompressing gave what was received.
+    pub plain_crc32c: Crc32c,
     /// The size of the file.
     pub stored_size: u64,
     /// The checksum of the file.
@@ -63,11 +63,11 @@ pub struct WalIndexRecord {
 
 impl WalIndexRecord {
     /// What is known of a file by reading it.
-    pub fn new(file: ArchivedWal, plain: Stored, stored: Stored) -> Self {
+    pub fn new(file: ArchivedWal, plain: Plain, stored: Stored) -> Self {
         Self {
             file,
             plain_size: plain.size,
-            plain_sha256: plain.sha256,
+            plain_crc32c: plain.crc32c,
             stored_size: stored.size,
             stored_sha256: stored.sha256,
             validity: None,
@@ -204,7 +204,7 @@ impl WalIndex {
         let fail = |source| StorageError { action: "read", path: path.clone(), source };
         let stored = File::open(&path).and_then(Sha256Sum::of_reader).map_err(fail)?;
         let plain = compression::open(&path, file.codec)?;
-        let plain = Sha256Sum::of_reader(plain).map_err(fail)?;
+        let plain = Plain::of_reader(plain).map_err(fail)?;
         Ok(WalIndexRecord::new(file, plain, stored))
     }
 

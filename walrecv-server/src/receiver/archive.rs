@@ -22,8 +22,8 @@ use crate::catalog::{WalIndex, WalIndexError, WalIndexRecord, WalIndexWriters};
 use crate::storage::compression::{self, CompressedWriter, Method};
 use crate::storage::durable::{self, AtomicFile};
 use crate::storage::{
-    ArchivedWal, Codec, HashingWriter, LockError, LockKind, ServerDir, ServerLock, Sha256Sum,
-    StorageError, Stored,
+    ArchivedWal, Codec, Crc32cWriter, HashingWriter, LockError, LockKind, Plain, ServerDir,
+    ServerLock, Sha256Sum, StorageError, Stored,
 };
 
 /// How much is read at a time.
@@ -187,9 +187,9 @@ impl Archive {
         let target = self.dir.archived_file(file);
         durable::create_dir(&self.dir.wal_dir(segment), self.dir.access())?;
         let temporary = AtomicFile::create(&target, self.dir.access())?;
-        let compress = || -> io::Result<(AtomicFile, Stored, Stored)> {
+        let compress = || -> io::Result<(AtomicFile, Plain, Stored)> {
             let sink = HashingWriter::new(temporary);
-            let mut plain = HashingWriter::new(CompressedWriter::new(sink, self.method)?);
+            let mut plain = Crc32cWriter::new(CompressedWriter::new(sink, self.method)?);
             let mut source = File::open(raw)?;
             let mut chunk = vec![0; CHUNK];
             loop {
@@ -231,11 +231,10 @@ impl Archive {
             durable::sync_file(&self.dir.wal_index(file.segment))?;
             return Ok(());
         }
-        let sum = |source: Box<dyn Read + Send>| {
-            Sha256Sum::of_reader(source).map_err(StorageError::of("read", &archived))
-        };
-        let plain = sum(compression::open(&archived, file.codec)?)?;
-        let stored = sum(compression::open(&archived, Codec::None)?)?;
+        let plain = Plain::of_reader(compression::open(&archived, file.codec)?)
+            .map_err(StorageError::of("read", &archived))?;
+        let stored = Sha256Sum::of_reader(compression::open(&archived, Codec::None)?)
+            .map_err(StorageError::of("read", &archived))?;
         Ok(indexes.append(&[WalIndexRecord::new(file, plain, stored)])?)
     }
 }
@@ -382,7 +381,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::storage::{Access, Home};
+    use crate::storage::{Access, Crc32c, Home};
 
     const SEGMENT: usize = 1 << 20;
 
@@ -463,7 +462,7 @@ mod tests {
             assert!(!raw.exists());
             assert_eq!(content(&dir, whole()), wal(SEGMENT), "{crashed_after}");
             let [record] = &records(&dir)[..] else { panic!("{crashed_after}") };
-            assert_eq!(record.plain_sha256, Sha256Sum::of(&wal(SEGMENT)));
+            assert_eq!(record.plain_crc32c, Crc32c::of(&wal(SEGMENT)));
             let stored = fs::read(dir.archived_file(whole())).unwrap();
             assert_eq!(record.stored_sha256, Sha256Sum::of(&stored));
             assert_eq!(fs::read_dir(dir.wal_dir(one())).unwrap().count(), 2);

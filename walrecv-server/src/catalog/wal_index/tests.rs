@@ -1,7 +1,6 @@
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
-use super::line::encode;
 use super::*;
 use crate::storage::{Codec, Home, LockKind};
 use proptest::prelude::*;
@@ -11,7 +10,7 @@ fn record(number: u32) -> WalIndexRecord {
     WalIndexRecord {
         file: ArchivedWal { segment, partial: false, codec: Codec::None },
         plain_size: 4,
-        plain_sha256: Sha256Sum::of(&number.to_be_bytes()),
+        plain_crc32c: Crc32c::of(&number.to_be_bytes()),
         stored_size: 4,
         stored_sha256: Sha256Sum::of(&number.to_be_bytes()),
         validity: number.is_multiple_of(2).then_some(Validity::Validated),
@@ -78,7 +77,7 @@ fn damage_in_the_middle_is_reported_and_rebuilding_repairs_it() {
     assert!(matches!(open(&server, &lock), Err(WalIndexError::Damaged { line: 1, .. })));
 
     let rebuilt = index.rebuild(&lock).unwrap();
-    assert_eq!(rebuilt[0].plain_sha256, record(1).plain_sha256);
+    assert_eq!(rebuilt[0].plain_crc32c, record(1).plain_crc32c);
     assert_eq!(rebuilt[0].last_commit, None);
     assert_eq!(rebuilt[1..], [record(2), record(3)]);
     assert_eq!(index.records().unwrap(), rebuilt);
