@@ -11,24 +11,24 @@
 //! they were received. It can be made again from them.
 
 mod line;
+mod rebuild;
 mod writer;
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::PathBuf;
 
-use pgwire_stream::{Lsn, PgTimestamp, SegmentName};
+use pgwire_stream::SegmentName;
 use serde::{Deserialize, Serialize};
 
-use self::line::{encode_all, parse, parse_leniently};
+use self::line::parse;
 pub use self::writer::{WalIndexWriter, WalIndexWriters};
+use super::wal_findings::WalFindings;
 use crate::failure::Failure;
-use crate::storage::{
-    Access, ArchivedWal, Crc32c, Plain, ServerDir, ServerLock, Sha256Sum, StorageError, Stored,
-    compression, durable,
-};
+use crate::storage::{ArchivedWal, Crc32c, Plain, ServerDir, Sha256Sum, StorageError, Stored};
 
-/// A directory has at most 4096 segments; this is enough for 16 kB about each.
+/// A directory has at most 4096 segments; this is enough for 16 kB about each. From half of it on
+/// records are added without what takes room.
 const MAX_SIZE: u64 = 64 << 20;
 
 /// What is known of a file of the WAL archive. What nobody filled in is absent.
@@ -44,21 +44,9 @@ pub struct WalIndexRecord {
     pub stored_size: u64,
     /// The checksum of the file.
     pub stored_sha256: Sha256Sum,
-    /// What the validator thought of it when it was received.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub validity: Option<Validity>,
-    /// When the first commit in it happened.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub first_commit: Option<PgTimestamp>,
-    /// When the last commit in it happened.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_commit: Option<PgTimestamp>,
-    /// The restore points in it.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub restore_points: Vec<RestorePoint>,
-    /// The transactions that ended in it: lowest and highest id.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub xids: Option<(u32, u32)>,
+    /// What was found in it when it was received, or read again.
+    #[serde(flatten)]
+    pub findings: WalFindings,
 }
 
 impl WalIndexRecord {
@@ -70,37 +58,15 @@ impl WalIndexRecord {
             plain_crc32c: plain.crc32c,
             stored_size: stored.size,
             stored_sha256: stored.sha256,
-            validity: None,
-            first_commit: None,
-            last_commit: None,
-            restore_points: Vec::new(),
-            xids: None,
+            findings: WalFindings::default(),
         }
     }
-}
 
-/// Whether what was received looked like WAL.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Validity {
-    /// Every page and record was in order.
-    Validated,
-    /// Something was not.
-    Suspect,
-    /// A later version of this program knows.
-    #[serde(other)]
-    Unknown,
-}
-
-/// A named point that recovery can stop at.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RestorePoint {
-    /// Its name.
-    pub name: String,
-    /// The end of its record.
-    pub lsn: Lsn,
-    /// When it was made.
-    pub at: PgTimestamp,
+    /// The same record with what was found in the segment.
+    #[must_use]
+    pub fn with(self, findings: WalFindings) -> Self {
+        Self { findings, ..self }
+    }
 }
 
 /// The index of one directory of the archive.
@@ -108,7 +74,7 @@ pub struct RestorePoint {
 pub struct WalIndex {
     path: PathBuf,
     directory: PathBuf,
-    access: Access,
+    server: ServerDir,
 }
 
 /// Why an index cannot be used.
@@ -151,7 +117,7 @@ impl WalIndex {
         Self {
             path: server.wal_index(segment),
             directory: server.wal_dir(segment),
-            access: server.access(),
+            server: server.clone(),
         }
     }
 
@@ -169,43 +135,6 @@ impl WalIndex {
     /// As [`records`](Self::records).
     pub fn find(&self, file: ArchivedWal) -> Result<Option<WalIndexRecord>, WalIndexError> {
         Ok(self.records()?.into_iter().rev().find(|record| record.file == file))
-    }
-
-    /// Makes the index again from the files in its directory, which are read for it. Whatever
-    /// can be read of the old one is kept for files that are as it says.
-    ///
-    /// # Errors
-    /// If a file cannot be read or decompressed, or the index cannot be written. The old one is
-    /// left as it was then.
-    pub fn rebuild(&self, _archive: &ServerLock) -> Result<Vec<WalIndexRecord>, WalIndexError> {
-        let known = parse_leniently(&self.text()?);
-        let mut files: Vec<ArchivedWal> = durable::list_dir(&self.directory)?
-            .iter()
-            .filter_map(|name| name.to_str()?.parse().ok())
-            .collect();
-        files.sort();
-        let mut records = Vec::new();
-        for file in files {
-            let fresh = self.examine(file)?;
-            let same = |old: &&WalIndexRecord| {
-                old.file == file && old.stored_sha256 == fresh.stored_sha256
-            };
-            records.push(known.iter().rev().find(same).cloned().unwrap_or(fresh));
-        }
-        let text =
-            encode_all(&records).map_err(StorageError::of("encode a record of", &self.path))?;
-        durable::write_file(&self.path, &text, self.access)?;
-        Ok(records)
-    }
-
-    /// Reads a file of the archive for what its record must say.
-    fn examine(&self, file: ArchivedWal) -> Result<WalIndexRecord, WalIndexError> {
-        let path = self.directory.join(file.to_string());
-        let fail = |source| StorageError { action: "read", path: path.clone(), source };
-        let stored = File::open(&path).and_then(Sha256Sum::of_reader).map_err(fail)?;
-        let plain = compression::open(&path, file.codec)?;
-        let plain = Plain::of_reader(plain).map_err(fail)?;
-        Ok(WalIndexRecord::new(file, plain, stored))
     }
 
     fn text(&self) -> Result<Vec<u8>, WalIndexError> {

@@ -90,7 +90,7 @@ impl Archive {
             return Ok(());
         }
         let lock = ServerLock::try_acquire(&self.dir, LockKind::Archive)?;
-        let mut indexes = WalIndexWriters::new(&self.dir, Arc::new(lock));
+        let mut indexes = WalIndexWriters::new(&self.dir, self.segment_size, Arc::new(lock));
         for (done, &(segment, partial)) in waiting.iter().enumerate() {
             if !go_on((waiting.len() - done) as u64) {
                 return Ok(());

@@ -493,7 +493,7 @@ mod tests {
     use pgwire_stream::{HistoryFile, SegmentSize, ServerVersion, SystemId, TimelineId};
 
     use super::*;
-    use crate::catalog::{WalIndexRecord, WalIndexWriters};
+    use crate::catalog::{WalFindings, WalIndexRecord, WalIndexWriters};
     use crate::storage::{Access, Codec, Home, LockKind, ServerLock, Sha256Sum, durable};
 
     const MIB: usize = 1 << 20;
@@ -678,18 +678,15 @@ mod tests {
         let (_dir, server) = store();
         archive(&server, name(1, 1), Codec::None, &wal(1, MIB));
         let lock = ServerLock::try_acquire(&server, LockKind::Archive).unwrap();
-        let mut indexes = WalIndexWriters::new(&server, Arc::new(lock));
+        let segment_size = SegmentSize::new(MIB as u64).unwrap();
+        let mut indexes = WalIndexWriters::new(&server, segment_size, Arc::new(lock));
         let mut record = WalIndexRecord {
             file: ArchivedWal { segment: name(1, 1), partial: false, codec: Codec::None },
             plain_size: MIB as u64,
             plain_crc32c: Crc32c::of(&wal(1, MIB)),
             stored_size: MIB as u64,
             stored_sha256: Sha256Sum::of(&wal(1, MIB)),
-            validity: None,
-            first_commit: None,
-            last_commit: None,
-            restore_points: Vec::new(),
-            xids: None,
+            findings: WalFindings::default(),
         };
         indexes.append(&[record.clone()]).unwrap();
         assert!(get(&server, name(1, 1), false).unwrap().is_some());

@@ -112,10 +112,12 @@ fn a_cut_tail_counts_as_far_as_it_goes() {
     // With a record the file need not be read.
     let lock = Arc::new(ServerLock::try_acquire(&store.server, LockKind::Archive).unwrap());
     let index = WalIndex::of(&store.server, file.segment);
-    let record =
-        WalIndexRecord { plain_size: MIB as u64 / 4, ..index.rebuild(&lock).unwrap().remove(0) };
+    let record = WalIndexRecord {
+        plain_size: MIB as u64 / 4,
+        ..index.rebuild(store.wal.segment_size(), &lock).unwrap().remove(0)
+    };
     assert_eq!(record.stored_sha256, Sha256Sum::of(&stored));
-    WalIndexWriters::new(&store.server, lock).append(&[record]).unwrap();
+    WalIndexWriters::new(&store.server, store.wal.segment_size(), lock).append(&[record]).unwrap();
     assert_eq!(store.wal.coverage().unwrap().end_of(TimelineId::FIRST), Some(lsn(3.25)));
 }
 

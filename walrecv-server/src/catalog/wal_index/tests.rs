@@ -1,9 +1,32 @@
+use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
+use pgwire_stream::{Lsn, PgTimestamp, SegmentNumber, SegmentSize, TimelineId};
+
+use super::line::{encode_all, parse, parse_leniently};
 use super::*;
-use crate::storage::{Codec, Home, LockKind};
+use crate::catalog::test_wal::TestWal;
+use crate::catalog::{RestorePoint, Validity};
+use crate::storage::{
+    Access, Codec, CompressedWriter, Home, LockKind, Method, ServerLock, durable,
+};
 use proptest::prelude::*;
+
+fn findings(number: u32) -> WalFindings {
+    let restore_point = RestorePoint {
+        name: "a\nb".to_owned(),
+        lsn: Lsn::from_u64(u64::from(number)),
+        at: PgTimestamp::from_micros(0),
+    };
+    WalFindings {
+        validity: number.is_multiple_of(2).then_some(Validity::Validated),
+        last_commit: Some(PgTimestamp::from_micros(i64::from(number))),
+        restore_points: vec![restore_point],
+        xids: Some((number, number + 1)),
+        ..WalFindings::default()
+    }
+}
 
 fn record(number: u32) -> WalIndexRecord {
     let segment: SegmentName = format!("0000000100000000{number:08X}").parse().unwrap();
@@ -13,15 +36,7 @@ fn record(number: u32) -> WalIndexRecord {
         plain_crc32c: Crc32c::of(&number.to_be_bytes()),
         stored_size: 4,
         stored_sha256: Sha256Sum::of(&number.to_be_bytes()),
-        validity: number.is_multiple_of(2).then_some(Validity::Validated),
-        first_commit: None,
-        last_commit: Some(PgTimestamp::from_micros(i64::from(number))),
-        restore_points: vec![RestorePoint {
-            name: "a\nb".to_owned(),
-            lsn: Lsn::from_u64(u64::from(number)),
-            at: PgTimestamp::from_micros(0),
-        }],
-        xids: Some((number, number + 1)),
+        findings: findings(number),
     }
 }
 
@@ -76,11 +91,90 @@ fn damage_in_the_middle_is_reported_and_rebuilding_repairs_it() {
     assert!(matches!(error, WalIndexError::Damaged { line: 1, .. }), "{error}");
     assert!(matches!(open(&server, &lock), Err(WalIndexError::Damaged { line: 1, .. })));
 
-    let rebuilt = index.rebuild(&lock).unwrap();
+    let rebuilt = index.rebuild(SegmentSize::DEFAULT, &lock).unwrap();
     assert_eq!(rebuilt[0].plain_crc32c, record(1).plain_crc32c);
-    assert_eq!(rebuilt[0].last_commit, None);
+    assert_eq!(rebuilt[0].findings.last_commit, None);
     assert_eq!(rebuilt[1..], [record(2), record(3)]);
     assert_eq!(index.records().unwrap(), rebuilt);
+}
+
+#[test]
+fn rebuilding_validates_the_segments_and_what_lies_on_their_borders() {
+    const MIB: u64 = 1 << 20;
+    let (_dir, server, lock, _) = store();
+    let size = SegmentSize::new(MIB).unwrap();
+    let name = |number| SegmentName::new(TimelineId::FIRST, SegmentNumber::from_u64(number), size);
+    let mut wal = TestWal::new(size, 4092 * MIB);
+    let begins: Vec<Lsn> = (1..=5u32)
+        .map(|number| {
+            let begin = wal.commit(number, i64::from(number));
+            wal.into_next_segment();
+            begin
+        })
+        .collect();
+    let mut bytes = wal.bytes().to_vec();
+    // In the end of the record that begins in 4093.
+    bytes[2 * MIB as usize + 50] ^= 1;
+    let part = |number: u64| {
+        let from = (number - 4092) * MIB;
+        &bytes[from as usize..bytes.len().min((from + MIB) as usize)]
+    };
+    let put = |number, codec, partial| {
+        let file = ArchivedWal { segment: name(number), partial, codec };
+        durable::create_dir(&server.wal_dir(file.segment), Access::Private).unwrap();
+        let mut writer = CompressedWriter::new(Vec::new(), Method::new(codec, 1)).unwrap();
+        writer.write_all(part(number)).unwrap();
+        let stored = writer.finish().unwrap().0;
+        std::fs::write(server.archived_file(file), stored).unwrap();
+    };
+    for (number, codec) in (4092..=4096).zip([Codec::None, Codec::Zstd, Codec::Lz4].iter().cycle())
+    {
+        put(number, *codec, false);
+    }
+    put(4097, Codec::Zstd, true);
+    let index = WalIndex::of(&server, name(4092));
+    let records = index.rebuild(size, &lock).unwrap();
+    let found: Vec<_> =
+        records.iter().map(|record| (record.findings.validity, record.findings.xids)).collect();
+    let (good, bad) = (Some(Validity::Validated), Some(Validity::Suspect));
+    let expected = [(good, 1), (bad, 2), (bad, 3), (good, 4)];
+    assert_eq!(found, expected.map(|(validity, xid)| (validity, Some((xid, xid)))));
+    assert_eq!(records[0].findings.first_record, Some(begins[0]));
+    assert_eq!(records[1].findings.suspect[0].to, size.start_of(SegmentNumber::from_u64(4094)));
+
+    // The next directory: its last segment goes on in a tail.
+    let next = WalIndex::of(&server, name(4096)).rebuild(size, &lock).unwrap();
+    let tail = &next[1];
+    assert_eq!(tail.plain_size, part(4097).len() as u64);
+    assert_eq!((next[0].findings.validity, tail.findings.validity), (good, None));
+
+    // What was known of a file that is damaged is kept; the one before it is not done then.
+    let path = server.archived_file(records[1].file);
+    let stored = std::fs::read(&path).unwrap();
+    std::fs::write(&path, &stored[..stored.len() / 2]).unwrap();
+    assert_eq!(index.rebuild(size, &lock).unwrap(), records);
+    std::fs::remove_file(server.wal_index(name(4092))).unwrap();
+    let without = index.rebuild(size, &lock).unwrap();
+    let files: Vec<_> = without.iter().map(|record| record.file).collect();
+    assert_eq!(files, [records[0].file, records[2].file, records[3].file]);
+}
+
+#[test]
+fn an_index_does_not_grow_beyond_what_is_read() {
+    let (_dir, server, lock, index) = store();
+    let long = RestorePoint { name: "\u{1}".repeat(64), ..findings(1).restore_points.remove(0) };
+    let many = WalFindings { restore_points: vec![long; 1000], ..findings(1) };
+    let records: Vec<_> = (0..100).map(|number| record(number).with(many.clone())).collect();
+    let mut writer = open(&server, &lock).unwrap();
+    for records in records.chunks(8) {
+        writer.append(records).unwrap();
+    }
+    let found = index.records().unwrap();
+    assert_eq!(found.len(), 100);
+    assert_eq!(found[0], records[0]);
+    let last = &found[99].findings;
+    assert!(last.restore_points.is_empty() && last.more_restore_points);
+    assert_eq!(last.xids, many.xids);
 }
 
 #[test]
@@ -103,7 +197,7 @@ fn records_of_several_directories_are_added_by_one_owner() {
         durable::create_dir(&server.wal_dir(segment), Access::Private).unwrap();
         WalIndexRecord { file, ..record(number) }
     };
-    let mut writers = WalIndexWriters::new(&server, Arc::clone(&lock));
+    let mut writers = WalIndexWriters::new(&server, SegmentSize::DEFAULT, Arc::clone(&lock));
     // More directories than are kept open, and each comes twice.
     for round in 0..2 {
         for log in 0..6 {
@@ -121,7 +215,7 @@ fn records_of_several_directories_are_added_by_one_owner() {
     // One that is damaged is made again from the segments; none is there.
     drop(writers);
     std::fs::write(&index.path, "x\n\n").unwrap();
-    let mut writers = WalIndexWriters::new(&server, lock);
+    let mut writers = WalIndexWriters::new(&server, SegmentSize::DEFAULT, lock);
     writers.append(&[record(9)]).unwrap();
     assert_eq!(index.records().unwrap(), [record(9)]);
 }

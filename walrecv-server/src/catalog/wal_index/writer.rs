@@ -5,10 +5,10 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::sync::Arc;
 
-use pgwire_stream::SegmentName;
+use pgwire_stream::{SegmentName, SegmentSize};
 
 use super::line::{encode, parse};
-use super::{WalIndex, WalIndexError, WalIndexRecord};
+use super::{MAX_SIZE, WalIndex, WalIndexError, WalIndexRecord};
 use crate::storage::{
     ServerDir, ServerLock, StorageError,
     durable::{self, AtomicFile},
@@ -70,9 +70,7 @@ impl WalIndexWriter {
     /// # Errors
     /// If the index cannot be written. The records may be in it nevertheless.
     pub fn append(&mut self, records: &[WalIndexRecord]) -> Result<(), WalIndexError> {
-        let encoded: io::Result<Vec<Vec<u8>>> = records.iter().map(encode).collect();
-        let lines =
-            encoded.map_err(StorageError::of("encode a record of", &self.index.path))?.concat();
+        let lines = self.encode(records)?;
         if !self.in_doubt {
             match self.write(&lines) {
                 Ok(()) => return Ok(()),
@@ -86,6 +84,26 @@ impl WalIndexWriter {
             }
         }
         self.replace(&lines)
+    }
+
+    /// The lines of records. However much was found in the segments of a directory, its index does
+    /// not become too large to be read.
+    fn encode(&self, records: &[WalIndexRecord]) -> Result<Vec<u8>, WalIndexError> {
+        let path = &self.index.path;
+        let mut lines = Vec::new();
+        for record in records {
+            let mut line = encode(record).map_err(StorageError::of("encode a record of", path))?;
+            if self.length + (lines.len() + line.len()) as u64 > MAX_SIZE / 2 {
+                let mut short = record.clone();
+                short.findings.shorten();
+                line = encode(&short).map_err(StorageError::of("encode a record of", path))?;
+            }
+            lines.append(&mut line);
+        }
+        if self.length + lines.len() as u64 > MAX_SIZE {
+            return Err(WalIndexError::TooLarge { path: path.clone() });
+        }
+        Ok(lines)
     }
 
     fn write(&mut self, lines: &[u8]) -> Result<(), StorageError> {
@@ -126,7 +144,7 @@ impl WalIndexWriter {
         if whole.whole as u64 != self.length {
             return Err(self.index.damaged(whole.lines + 1));
         }
-        let mut file = AtomicFile::create(&path, self.index.access)?;
+        let mut file = AtomicFile::create(&path, self.index.server.access())?;
         file.write_all(&text)
             .and_then(|()| file.write_all(lines))
             .map_err(StorageError::of("write", &path))?;
@@ -150,9 +168,9 @@ impl WalIndexWriter {
 
 impl WalIndex {
     fn create(&self) -> io::Result<File> {
-        let mode = self.access.file_mode();
+        let mode = self.server.access().file_mode();
         let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&self.path)?;
-        file.set_permissions(self.access.file_permissions())?;
+        file.set_permissions(self.server.access().file_permissions())?;
         Ok(file)
     }
 }
@@ -162,6 +180,7 @@ impl WalIndex {
 #[derive(Debug)]
 pub struct WalIndexWriters {
     server: ServerDir,
+    segment_size: SegmentSize,
     archive: Arc<ServerLock>,
     /// By the name of the directory, the one that was used last at the end.
     open: Vec<(String, WalIndexWriter)>,
@@ -169,8 +188,8 @@ pub struct WalIndexWriters {
 
 impl WalIndexWriters {
     /// The indexes of a server whose archive is locked.
-    pub fn new(server: &ServerDir, archive: Arc<ServerLock>) -> Self {
-        Self { server: server.clone(), archive, open: Vec::new() }
+    pub fn new(server: &ServerDir, segment_size: SegmentSize, archive: Arc<ServerLock>) -> Self {
+        Self { server: server.clone(), segment_size, archive, open: Vec::new() }
     }
 
     /// Adds records, each to the index of its directory: one sync for those of a directory that
@@ -200,7 +219,7 @@ impl WalIndexWriters {
             None => (folder.clone(), self.open_writer(segment)?),
         };
         let appended = writer.append(records);
-        if matches!(appended, Err(WalIndexError::Damaged { .. })) {
+        if matches!(appended, Err(WalIndexError::Damaged { .. } | WalIndexError::TooLarge { .. })) {
             // Opened again, it is made again.
             return appended;
         }
@@ -216,7 +235,7 @@ impl WalIndexWriters {
             // Nothing may wait for a file that can be made again.
             Err(error @ (WalIndexError::Damaged { .. } | WalIndexError::TooLarge { .. })) => {
                 tracing::error!(error = %error, "making the index again from the segments");
-                WalIndex::of(&self.server, segment).rebuild(&self.archive)?;
+                WalIndex::of(&self.server, segment).rebuild(self.segment_size, &self.archive)?;
                 WalIndexWriter::open(&self.server, segment, Arc::clone(&self.archive))
             }
             opened => opened,
