@@ -4,6 +4,8 @@
 //! separate database to lose. Like the storage below it, all of this blocks.
 
 mod document;
+#[cfg(test)]
+pub(crate) mod test_wal;
 
 pub mod backup_record;
 pub mod backups;
@@ -13,6 +15,7 @@ pub mod identity;
 pub mod partial;
 pub mod status;
 pub mod wal;
+pub mod wal_findings;
 pub mod wal_index;
 mod wal_size;
 
@@ -27,4 +30,5 @@ pub use identity::{Identity, IdentityError};
 pub use partial::{AHEAD, received_length};
 pub use status::{BackupStatus, Standing};
 pub use wal::{Held, WalError, WalStore};
-pub use wal_index::{WalIndex, WalIndexError, WalIndexRecord};
+pub use wal_findings::{FindingsCollector, RestorePoint, SuspectRange, Validity, WalFindings};
+pub use wal_index::{WalIndex, WalIndexError, WalIndexRecord, WalIndexWriter, WalIndexWriters};

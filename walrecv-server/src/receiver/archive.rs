@@ -8,18 +8,18 @@ use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use pgwire_stream::{SegmentName, SegmentSize};
 
 use super::open_segment::SegmentError;
-use crate::catalog::{WalIndex, WalIndexError, WalIndexRecord};
+use crate::catalog::{WalIndex, WalIndexError, WalIndexRecord, WalIndexWriters};
 use crate::failure::Failure;
 use crate::storage::compression::{self, CompressedWriter, Method};
 use crate::storage::durable::{self, AtomicFile};
 use crate::storage::{
-    ArchivedWal, Codec, HashingWriter, LockError, LockKind, ServerDir, ServerLock, Sha256Sum,
-    StorageError, Stored,
+    ArchivedWal, Codec, Crc32cWriter, HashingWriter, LockError, LockKind, Plain, ServerDir,
+    ServerLock, Sha256Sum, StorageError, Stored,
 };
 
 /// How much is read at a time.
@@ -81,22 +81,21 @@ pub(crate) struct Archive {
     dir: ServerDir,
     segment_size: SegmentSize,
     method: Method,
-    /// Held to change the index.
-    lock: Mutex<ServerLock>,
+    indexes: Mutex<WalIndexWriters>,
 }
 
 /// A segment that is being compressed into a file without a name.
 pub(crate) struct Storing<F: Write> {
     file: ArchivedWal,
     target: PathBuf,
-    writer: HashingWriter<CompressedWriter<HashingWriter<F>>>,
+    writer: Crc32cWriter<CompressedWriter<HashingWriter<F>>>,
 }
 
 /// A segment that is compressed, in a file without a name.
 pub(crate) struct Compressed {
     file: ArchivedWal,
     temporary: AtomicFile,
-    plain: Stored,
+    plain: Plain,
     stored: Stored,
 }
 
@@ -117,8 +116,9 @@ impl Archive {
         segment_size: SegmentSize,
         method: Method,
     ) -> Result<Self, LockError> {
-        let lock = Mutex::new(ServerLock::try_acquire(&dir, LockKind::Archive)?);
-        Ok(Self { dir, segment_size, method: method.with_frame_size(FRAME), lock })
+        let lock = Arc::new(ServerLock::try_acquire(&dir, LockKind::Archive)?);
+        let indexes = Mutex::new(WalIndexWriters::new(&dir, segment_size, lock));
+        Ok(Self { dir, segment_size, method: method.with_frame_size(FRAME), indexes })
     }
 
     pub(super) fn dir(&self) -> &ServerDir {
@@ -192,7 +192,7 @@ impl Archive {
         let sink = HashingWriter::new(sink(AtomicFile::create(&target, self.dir.access())?));
         let compressor = CompressedWriter::new(sink, method);
         let compressor = compressor.map_err(StorageError::of("compress into", &target))?;
-        Ok(Storing { file, target, writer: HashingWriter::new(compressor) })
+        Ok(Storing { file, target, writer: Crc32cWriter::new(compressor) })
     }
 
     /// Begins to compress a segment that is about to come, with all processors; `None` if that
@@ -227,21 +227,12 @@ impl Archive {
     pub(super) fn keep(&self, compressed: Compressed) -> Result<(), ArchiveError> {
         let Compressed { file, temporary, plain, stored } = compressed;
         temporary.commit()?;
-        self.record(file, plain, stored)
+        self.record(WalIndexRecord::new(file, plain, stored))
     }
 
-    fn record(&self, file: ArchivedWal, plain: Stored, stored: Stored) -> Result<(), ArchiveError> {
-        let record = WalIndexRecord::new(file, plain, stored);
-        let index = WalIndex::of(&self.dir, file.segment);
-        let lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
-        match index.append(&record, &lock) {
-            // Nothing may wait for a file that can be made again.
-            Err(error @ (WalIndexError::Damaged { .. } | WalIndexError::TooLarge { .. })) => {
-                tracing::error!(error = %error, "making the index again from the segments");
-                Ok(index.rebuild(&lock).map(drop)?)
-            }
-            appended => Ok(appended?),
-        }
+    fn record(&self, record: WalIndexRecord) -> Result<(), ArchiveError> {
+        let mut indexes = self.indexes.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(indexes.append(&[record])?)
     }
 
     /// The file is archived already. Its record may be missing, and a cut tail may have grown.
@@ -262,12 +253,11 @@ impl Archive {
             durable::sync_file(&self.dir.wal_index(file.segment))?;
             return Ok(());
         }
-        let sum = |source: Box<dyn Read + Send>| {
-            Sha256Sum::of_reader(source).map_err(StorageError::of("read", &archived))
-        };
-        let plain = sum(compression::open(&archived, file.codec)?)?;
-        let stored = sum(compression::open(&archived, Codec::None)?)?;
-        self.record(file, plain, stored)
+        let plain = Plain::of_reader(compression::open(&archived, file.codec)?)
+            .map_err(StorageError::of("read", &archived))?;
+        let stored = Sha256Sum::of_reader(compression::open(&archived, Codec::None)?)
+            .map_err(StorageError::of("read", &archived))?;
+        self.record(WalIndexRecord::new(file, plain, stored))
     }
 }
 

@@ -15,7 +15,6 @@ use std::path::{Path, PathBuf};
 
 use bytes::Buf;
 use pgwire_stream::{Lsn, SegmentName, TimelineHistory, TimelineId, WalFileName, WalNameError};
-use sha2::{Digest, Sha256};
 
 use crate::catalog::wal::WalReader;
 use crate::catalog::{
@@ -24,7 +23,7 @@ use crate::catalog::{
 };
 use crate::failure::{Class, Failure};
 use crate::settings::ServerName;
-use crate::storage::{ArchivedWal, ServerDir, Sha256Sum, StorageError};
+use crate::storage::{ArchivedWal, Crc32c, ServerDir, StorageError};
 
 /// The exit codes of `get-wal`. All but the first two make PostgreSQL stop its recovery.
 pub mod exit_code {
@@ -359,8 +358,8 @@ fn whole(server: &ServerDir, segment: SegmentName, held: &Held, reader: WalReade
     let reader: Box<dyn Read + Send> = match known {
         Some(record) => Box::new(Verified {
             source: reader,
-            hasher: Sha256::new(),
-            expected: record.plain_sha256,
+            found: Crc32c::default(),
+            expected: record.plain_crc32c,
         }),
         None => Box::new(reader),
     };
@@ -395,21 +394,20 @@ impl Read for WalFile {
 /// Compares what is read with what was received, when the end is reached.
 struct Verified<R> {
     source: R,
-    hasher: Sha256,
-    expected: Sha256Sum,
+    found: Crc32c,
+    expected: Crc32c,
 }
 
 impl<R: Read> Read for Verified<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let length = self.source.read(buffer)?;
         if length == 0 && !buffer.is_empty() {
-            let found: [u8; 32] = self.hasher.clone().finalize().into();
-            if &found != self.expected.as_bytes() {
+            if self.found != self.expected {
                 let message = "its checksum is not the one it was archived with";
                 return Err(io::Error::new(io::ErrorKind::InvalidData, message));
             }
         }
-        self.hasher.update(buffer.get(..length).unwrap_or_default());
+        self.found = self.found.with(buffer.get(..length).unwrap_or_default());
         Ok(length)
     }
 }
@@ -490,11 +488,13 @@ fn storage_error(action: &'static str, path: &Path, source: io::Error) -> GetWal
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use pgwire_stream::{HistoryFile, SegmentSize, ServerVersion, SystemId, TimelineId};
 
     use super::*;
-    use crate::catalog::WalIndexRecord;
-    use crate::storage::{Access, Codec, Home, LockKind, ServerLock, durable};
+    use crate::catalog::{WalFindings, WalIndexRecord, WalIndexWriters};
+    use crate::storage::{Access, Codec, Home, LockKind, ServerLock, Sha256Sum, durable};
 
     const MIB: usize = 1 << 20;
 
@@ -678,23 +678,20 @@ mod tests {
         let (_dir, server) = store();
         archive(&server, name(1, 1), Codec::None, &wal(1, MIB));
         let lock = ServerLock::try_acquire(&server, LockKind::Archive).unwrap();
+        let segment_size = SegmentSize::new(MIB as u64).unwrap();
+        let mut indexes = WalIndexWriters::new(&server, segment_size, Arc::new(lock));
         let mut record = WalIndexRecord {
             file: ArchivedWal { segment: name(1, 1), partial: false, codec: Codec::None },
             plain_size: MIB as u64,
-            plain_sha256: Sha256Sum::of(&wal(1, MIB)),
+            plain_crc32c: Crc32c::of(&wal(1, MIB)),
             stored_size: MIB as u64,
             stored_sha256: Sha256Sum::of(&wal(1, MIB)),
-            validity: None,
-            first_commit: None,
-            last_commit: None,
-            restore_points: Vec::new(),
-            xids: None,
+            findings: WalFindings::default(),
         };
-        let index = WalIndex::of(&server, name(1, 1));
-        index.append(&record, &lock).unwrap();
+        indexes.append(&[record.clone()]).unwrap();
         assert!(get(&server, name(1, 1), false).unwrap().is_some());
-        record.plain_sha256 = Sha256Sum::of(b"other");
-        index.append(&record, &lock).unwrap();
+        record.plain_crc32c = Crc32c::of(b"other");
+        indexes.append(&[record]).unwrap();
         assert_eq!(get(&server, name(1, 1), false).unwrap_err().exit_code(), 202);
     }
 

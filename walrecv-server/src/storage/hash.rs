@@ -33,11 +33,6 @@ impl Sha256Sum {
         io::copy(&mut reader, &mut hashing)?;
         Ok(hashing.finish().1)
     }
-
-    /// The checksum's bytes.
-    pub const fn as_bytes(&self) -> &[u8; 32] {
-        &self.0
-    }
 }
 
 impl fmt::Display for Sha256Sum {

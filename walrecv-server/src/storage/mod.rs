@@ -4,6 +4,7 @@
 //! not what they mean: that is the catalog's business.
 
 mod backup_id;
+mod crc;
 mod error;
 mod hash;
 mod layout;
@@ -15,6 +16,7 @@ pub mod tar;
 
 pub use backup_id::{BackupId, BackupIdError};
 pub use compression::{Codec, CompressedWriter, Frame, Method};
+pub use crc::{Crc32c, Crc32cError, Crc32cWriter, Plain};
 pub use durable::Access;
 pub use error::{StorageError, is_out_of_space};
 pub use hash::{HashingWriter, Sha256Sum, Sha256SumError, Stored};

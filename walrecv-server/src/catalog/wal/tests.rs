@@ -1,11 +1,12 @@
 use std::fs;
 use std::io::Write;
+use std::sync::Arc;
 
 use super::*;
 use crate::storage::{Access, CompressedWriter, Home, LockKind, Method, ServerLock, Sha256Sum};
 use pgwire_stream::TimelineId;
 
-use super::super::wal_index::WalIndexRecord;
+use super::super::wal_index::{WalIndexRecord, WalIndexWriters};
 
 const MIB: usize = 1 << 20;
 
@@ -109,12 +110,14 @@ fn a_cut_tail_counts_as_far_as_it_goes() {
     assert_eq!(store.wal.coverage().unwrap().end_of(TimelineId::FIRST), Some(lsn(3.5)));
 
     // With a record the file need not be read.
-    let lock = ServerLock::try_acquire(&store.server, LockKind::Archive).unwrap();
+    let lock = Arc::new(ServerLock::try_acquire(&store.server, LockKind::Archive).unwrap());
     let index = WalIndex::of(&store.server, file.segment);
-    let record =
-        WalIndexRecord { plain_size: MIB as u64 / 4, ..index.rebuild(&lock).unwrap().remove(0) };
+    let record = WalIndexRecord {
+        plain_size: MIB as u64 / 4,
+        ..index.rebuild(store.wal.segment_size(), &lock).unwrap().remove(0)
+    };
     assert_eq!(record.stored_sha256, Sha256Sum::of(&stored));
-    index.append(&record, &lock).unwrap();
+    WalIndexWriters::new(&store.server, store.wal.segment_size(), lock).append(&[record]).unwrap();
     assert_eq!(store.wal.coverage().unwrap().end_of(TimelineId::FIRST), Some(lsn(3.25)));
 }
 

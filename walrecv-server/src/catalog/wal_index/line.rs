@@ -1,0 +1,69 @@
+//! The lines of an index.
+
+use std::io;
+
+use super::WalIndexRecord;
+
+/// What is in an index, and how much of the file it is.
+pub(super) struct Content {
+    pub(super) records: Vec<WalIndexRecord>,
+    /// How many whole lines there are, those of a later version included.
+    pub(super) lines: usize,
+    /// The length of the whole lines; what follows was never acknowledged.
+    pub(super) whole: usize,
+}
+
+/// What a line of an index is.
+enum Line {
+    Known(WalIndexRecord),
+    /// Whole, and written by a later version.
+    Foreign,
+    Damaged,
+}
+
+/// The line of a record.
+pub(super) fn encode(record: &WalIndexRecord) -> io::Result<Vec<u8>> {
+    let json = serde_json::to_string(record)?;
+    Ok(format!("{:08x} {json}\n", crc32c::crc32c(json.as_bytes())).into_bytes())
+}
+
+pub(super) fn encode_all(records: &[WalIndexRecord]) -> io::Result<Vec<u8>> {
+    let lines: io::Result<Vec<_>> = records.iter().map(encode).collect();
+    Ok(lines?.concat())
+}
+
+fn decode(line: &[u8]) -> Line {
+    let Some((crc, rest)) = line.split_at_checked(8) else { return Line::Damaged };
+    let Some(json) = rest.strip_prefix(b" ") else { return Line::Damaged };
+    if crc != format!("{:08x}", crc32c::crc32c(json)).as_bytes() {
+        return Line::Damaged;
+    }
+    serde_json::from_slice(json).map_or(Line::Foreign, Line::Known)
+}
+
+/// The records of an index, or the number of a line that is damaged though others follow it.
+pub(super) fn parse(text: &[u8]) -> Result<Content, usize> {
+    let mut content = Content { records: Vec::new(), lines: 0, whole: 0 };
+    let mut lines = text.split_inclusive(|&b| b == b'\n').enumerate().peekable();
+    while let Some((index, line)) = lines.next() {
+        match line.strip_suffix(b"\n").map_or(Line::Damaged, decode) {
+            Line::Known(record) => content.records.push(record),
+            Line::Foreign => {}
+            // A crash may have left any part of the last line, in any order of its blocks.
+            Line::Damaged if lines.peek().is_none() => break,
+            Line::Damaged => return Err(index + 1),
+        }
+        content.lines += 1;
+        content.whole += line.len();
+    }
+    Ok(content)
+}
+
+/// The records of the lines that are whole, whatever is between them.
+pub(super) fn parse_leniently(text: &[u8]) -> Vec<WalIndexRecord> {
+    let known = |line| match decode(line) {
+        Line::Known(record) => Some(record),
+        Line::Foreign | Line::Damaged => None,
+    };
+    text.split(|&b| b == b'\n').filter_map(known).collect()
+}
