@@ -12,7 +12,7 @@ use crate::connection::Connection;
 use crate::net::TlsConfig;
 use crate::net::{self, Stream};
 use crate::proto::{Credentials, TlsBinding};
-use crate::{Config, Error, Password, Result, ServerVersion, TargetSessionAttrs, Violation};
+use crate::{Config, Error, Host, Password, Result, ServerVersion, TargetSessionAttrs, Violation};
 
 /// What the connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +70,13 @@ impl ReplicationClient {
     #[cfg(feature = "tls")]
     pub async fn connect_database_with(config: &Config, tls: TlsConfig) -> Result<Self> {
         connect(config, Some(tls), Purpose::Database).await
+    }
+
+    /// The host that this connection leads to: as configured, with the address at which it was
+    /// found, and without a password. As the only one of [`Config::hosts`], it leads to the same
+    /// server again, where a list or a name may lead elsewhere.
+    pub fn host(&self) -> Host {
+        self.connection.stream().route().host()
     }
 }
 

@@ -1,10 +1,11 @@
 //! How a connection was made, so that another can be made to the same place in the same way.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{Config, Error, Host, Result};
+use crate::{Config, Endpoint, Error, Host, Result};
 
 use super::encryption::Encryption;
 use super::socket::Address;
@@ -22,6 +23,19 @@ pub(crate) struct Route {
 }
 
 impl Route {
+    /// The host as configured, with the address at which it was found.
+    pub(crate) fn host(&self) -> Host {
+        let mut host = self.host.clone();
+        if let (Endpoint::Tcp { address, .. }, Address::Tcp(found)) =
+            (&mut host.endpoint, &self.address)
+        {
+            // An address within a zone leads nowhere without it.
+            let zoned = matches!(found, SocketAddr::V6(found) if found.scope_id() != 0);
+            *address = address.or((!zoned).then_some(found.ip()));
+        }
+        host
+    }
+
     /// Connects to the same address once more, with TLS if `encrypted`, and only then; and does
     /// something there. `connect_timeout` is for both.
     pub(crate) async fn travel<T, F>(

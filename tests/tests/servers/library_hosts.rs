@@ -14,13 +14,16 @@ pub(crate) fn register(scenarios: Scenarios) -> Scenarios {
         .per_major("library_load_balancing", &[18], load_balancing)
 }
 
-/// The port of the server that a physical connection reaches.
+/// The port of the server that a physical connection reaches, twice.
 fn reached(conninfo: &str) -> Result<u16> {
-    let config: Config = conninfo.parse()?;
+    let mut config: Config = conninfo.parse()?;
     block_on(async {
         let mut client = ReplicationClient::connect(&config).await?;
         let port = client.show("port").await?;
+        config.hosts = vec![client.host()];
         client.close().await?;
+        let mut again = ReplicationClient::connect(&config).await?;
+        assert_eq!(again.show("port").await?, port);
         Ok(port.parse().expect("a port is a number"))
     })
 }

@@ -25,6 +25,7 @@ mod library_wal;
 mod odd_places;
 mod runtime;
 mod site;
+mod synchronous;
 mod targets;
 
 use walrecv_tests::run::Scenarios;
@@ -54,6 +55,7 @@ fn main() -> std::process::ExitCode {
         commands::register,
         odd_places::register,
         disturbed_backups::register,
+        synchronous::register,
     ] {
         scenarios = register(scenarios);
     }

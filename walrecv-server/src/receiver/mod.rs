@@ -43,6 +43,7 @@
 mod archive;
 mod archiver;
 mod backoff;
+mod beside;
 mod error;
 mod held;
 mod journal;
@@ -53,6 +54,7 @@ mod start;
 mod status;
 mod stream;
 mod synchronous;
+mod synchronous_watch;
 mod writer;
 
 use std::sync::Arc;
@@ -76,8 +78,9 @@ use self::archiver::Archiver;
 use self::backoff::Backoff;
 use self::prepare::Newcomer;
 use self::stream::End;
+use self::synchronous_watch::Synchrony;
 use crate::failure::{Class, Failure, in_one_line};
-use crate::settings::{CreateSlot, ServerSettings};
+use crate::settings::{CreateSlot, ServerSettings, Synchronous};
 use crate::storage::{Home, ServerDir, ServerLock};
 
 /// How long a receiver that gives up early waits for a slot that is in use.
@@ -127,7 +130,8 @@ pub struct Receiver {
     /// Whether no write or sync has failed since a segment was completed.
     trusted: Arc<AtomicBool>,
     segment_size: SegmentSize,
-    synchronous: bool,
+    /// Whether commits on the server wait for us.
+    synchrony: Arc<Synchrony>,
     /// The server said so where it could not be asked before.
     slot_missing: bool,
     /// The WAL from here on is gone, and the operator has said to go on without it.
@@ -146,6 +150,7 @@ impl Receiver {
         let status = Status::new(settings.name.clone(), settings.slot_name.clone());
         let (status, watched) = watch::channel(status);
         let status = Arc::new(status);
+        let when_named = settings.synchronous == Synchronous::WhenNamed;
         let receiver = Self {
             dir: home.server(&settings.name),
             settings,
@@ -159,7 +164,7 @@ impl Receiver {
             durable: None,
             trusted: Arc::new(AtomicBool::new(true)),
             segment_size: SegmentSize::DEFAULT,
-            synchronous: false,
+            synchrony: Arc::new(Synchrony::new(when_named)),
             slot_missing: false,
             given_up: None,
             streamed: false,
@@ -269,6 +274,7 @@ impl Receiver {
         };
         let Some((client, start)) = prepared else { return Ok(End::Reached) };
         let size = self.segment_size;
+        let _beside = self.run_beside(&client)?;
         let began = tokio::time::Instant::now();
         let result = self.stream(client, start, size, stop).await;
         let state = self.status.borrow().state;

@@ -11,7 +11,7 @@ use super::archive::Archive;
 use super::open_segment::renew_inherited;
 use super::slot::{self, Slot};
 use super::start::{self, Kept, Source, Start};
-use super::{Receiver, ReceiverError, blocking, held, journal, synchronous};
+use super::{Receiver, ReceiverError, blocking, held, journal, synchronous_watch};
 use crate::catalog::{HistoryStore, Identity};
 use crate::settings::{CreateSlot, Synchronous};
 use crate::storage::compression::Method;
@@ -57,7 +57,7 @@ impl Receiver {
             }
             None => Some(Newcomer { identity, histories: Vec::new() }),
         };
-        self.synchronous = self.is_synchronous(&mut client, &config).await;
+        self.synchrony.set(self.is_synchronous(&mut client, &config).await);
 
         let (history, histories) = self.server_history(&mut client, system.timeline).await?;
         let source = Source {
@@ -117,7 +117,7 @@ impl Receiver {
         Ok(Some((client, start)))
     }
 
-    fn config(&self) -> Result<Config, ReceiverError> {
+    pub(super) fn config(&self) -> Result<Config, ReceiverError> {
         let mut config = Config::load(self.settings.streaming_conninfo())?;
         if config.application_name.is_none() && config.fallback_application_name.is_none() {
             config.fallback_application_name = Some(APPLICATION_NAME.to_owned());
@@ -174,15 +174,11 @@ impl Receiver {
             Synchronous::Always => true,
             Synchronous::Never => false,
             Synchronous::WhenNamed => {
-                let name = config
-                    .application_name
-                    .as_ref()
-                    .or(config.fallback_application_name.as_ref())
-                    .map_or(APPLICATION_NAME, String::as_str);
-                match client.show("synchronous_standby_names").await {
-                    Ok(setting) => synchronous::names(&setting, name),
+                let name = config.application_name().unwrap_or_default();
+                match synchronous_watch::ask(client, name).await {
+                    Ok(named) => named,
                     Err(error) => {
-                        tracing::debug!(error = %error, "cannot ask for synchronous_standby_names");
+                        tracing::debug!(error = %error, "cannot ask whether commits wait for us");
                         false
                     }
                 }

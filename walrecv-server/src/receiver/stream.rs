@@ -2,7 +2,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use pgwire_stream::{
@@ -112,7 +112,7 @@ impl Receiver {
             durable,
             policy: FlushPolicy {
                 interval: self.settings.flush_interval,
-                synchronous: Arc::new(AtomicBool::new(self.synchronous)),
+                synchronous: self.synchrony.flag(),
             },
             budget: QUEUE_BUDGET,
             archive: self.archive.clone(),
@@ -206,6 +206,7 @@ impl Receiver {
                         }
                     };
                     writer.write(at, data.data, server_end, room);
+                    self.synchrony.received(end);
                     self.tell_received(end, server_end);
                     if self.options.end_at.is_some_and(|last| end >= last) {
                         return Ok(Leave::EndReached);
@@ -234,12 +235,15 @@ impl Receiver {
         let status = Arc::clone(&self.status);
         let archiver = self.archiver.handle();
         let trusted = Arc::clone(&self.trusted);
+        let synchrony = Arc::clone(&self.synchrony);
         move |report| match report {
             Report::Written(lsn) => {
                 progress.written(lsn);
                 status.send_modify(|status| status.written = Some(lsn));
             }
             Report::Flushed(lsn) => {
+                // Before the server hears of it, and somebody goes on.
+                synchrony.flushed(lsn);
                 if let Err(error) = progress.flushed(lsn) {
                     tracing::error!(error = %error, %timeline, "a flush position was not reported");
                 }
@@ -315,7 +319,7 @@ impl Receiver {
     }
 
     fn tell_streaming(&self, timeline: TimelineId, from: Lsn) {
-        let synchronous = self.synchronous;
+        let synchronous = self.synchrony.holds();
         self.status.send_modify(|status| {
             status.enter(State::Streaming);
             status.timeline = Some(timeline);
