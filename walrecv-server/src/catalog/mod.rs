@@ -4,6 +4,7 @@
 //! separate database to lose. Like the storage below it, all of this blocks.
 
 mod document;
+pub(crate) mod judge;
 #[cfg(test)]
 pub(crate) mod test_wal;
 

@@ -4,16 +4,18 @@
 //! record in the index, and only then the raw file goes. A crash between any two of them leaves a
 //! raw file beside an archived one; then the two are compared, and what is missing is done.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pgwire_stream::{SegmentName, SegmentSize};
 
 use super::open_segment::SegmentError;
-use crate::catalog::{WalIndex, WalIndexError, WalIndexRecord, WalIndexWriters};
+use crate::catalog::judge::Judge;
+use crate::catalog::{WalFindings, WalIndex, WalIndexError, WalIndexRecord, WalIndexWriters};
 use crate::failure::Failure;
 use crate::storage::compression::{self, CompressedWriter, Method};
 use crate::storage::durable::{self, AtomicFile};
@@ -82,6 +84,36 @@ pub(crate) struct Archive {
     segment_size: SegmentSize,
     method: Method,
     indexes: Mutex<WalIndexWriters>,
+    notes: Mutex<Notes>,
+}
+
+/// What is known of segments before they are archived, and records that wait for it.
+#[derive(Default)]
+struct Notes {
+    /// The stream notes what it finds in segments from this one on, of its timeline.
+    expected: Option<SegmentName>,
+    findings: BTreeMap<SegmentName, WalFindings>,
+    /// Records of segments that were archived before all was known of them.
+    unfinished: BTreeMap<SegmentName, WalIndexRecord>,
+    /// Records to be added with the next one.
+    finished: Vec<WalIndexRecord>,
+    /// Segments that must not be archived yet.
+    held: BTreeSet<SegmentName>,
+}
+
+/// How many segments notes are kept of.
+const MOST_NOTES: usize = 64;
+
+impl Notes {
+    fn is_expected(&self, segment: SegmentName) -> bool {
+        self.expected.is_some_and(|from| from <= segment && from.timeline() == segment.timeline())
+    }
+}
+
+fn keep_some<T>(notes: &mut BTreeMap<SegmentName, T>) {
+    while notes.len() > MOST_NOTES {
+        notes.pop_first();
+    }
 }
 
 /// A segment that is being compressed into a file without a name.
@@ -118,7 +150,8 @@ impl Archive {
     ) -> Result<Self, LockError> {
         let lock = Arc::new(ServerLock::try_acquire(&dir, LockKind::Archive)?);
         let indexes = Mutex::new(WalIndexWriters::new(&dir, segment_size, lock));
-        Ok(Self { dir, segment_size, method: method.with_frame_size(FRAME), indexes })
+        let method = method.with_frame_size(FRAME);
+        Ok(Self { dir, segment_size, method, indexes, notes: Mutex::default() })
     }
 
     pub(super) fn dir(&self) -> &ServerDir {
@@ -127,6 +160,49 @@ impl Archive {
 
     pub(super) fn segment_size(&self) -> SegmentSize {
         self.segment_size
+    }
+
+    fn notes(&self) -> MutexGuard<'_, Notes> {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says that what is found in segments from this one on will be noted.
+    pub(super) fn expect_notes(&self, from: SegmentName) {
+        self.notes().expected = Some(from);
+    }
+
+    /// Notes what was found in a segment, archived or not.
+    pub(super) fn note(&self, segment: SegmentName, findings: WalFindings) {
+        let mut notes = self.notes();
+        if let Some(record) = notes.unfinished.remove(&segment) {
+            notes.finished.push(record.with(findings));
+        } else {
+            notes.findings.insert(segment, findings);
+            keep_some(&mut notes.findings);
+        }
+    }
+
+    /// Keeps a segment from being archived, or no longer. What was found in it must be found anew
+    /// if it has `changed`.
+    pub(super) fn hold(&self, segment: SegmentName, held: bool, changed: bool) {
+        let mut notes = self.notes();
+        if held {
+            notes.held.insert(segment);
+        } else {
+            notes.held.remove(&segment);
+        }
+        if changed {
+            notes.findings.remove(&segment);
+        }
+    }
+
+    pub(super) fn is_held(&self, segment: SegmentName) -> bool {
+        self.notes().held.contains(&segment)
+    }
+
+    /// Records what has become known since the last record.
+    pub(super) fn record_rest(&self) -> Result<(), ArchiveError> {
+        self.append(None)
     }
 
     /// Archives one file, whatever an earlier attempt has left undone.
@@ -167,16 +243,38 @@ impl Archive {
 
     /// Compresses a raw file, and keeps the result.
     fn store(&self, raw: &Path, segment: SegmentName, partial: bool) -> Result<(), ArchiveError> {
+        let mut judge = self.judge(segment);
         let mut storing = self.begin(segment, partial, self.method, |file| file)?;
         let mut source = File::open(raw).map_err(StorageError::of("open", raw))?;
         let mut chunk = vec![0; CHUNK];
         loop {
             match fill(&mut source, &mut chunk).map_err(StorageError::of("read", raw))? {
                 [] => break,
-                bytes => storing.write(bytes)?,
+                bytes => {
+                    storing.write(bytes)?;
+                    if let Some(judge) = &mut judge {
+                        judge.feed(bytes);
+                    }
+                }
+            }
+        }
+        if let Some(mut judge) = judge {
+            judge.read_on(&self.dir, segment);
+            if let Some(findings) = judge.findings(segment, true) {
+                self.note(segment, findings);
             }
         }
         self.keep(storing.finish(|file| file)?)
+    }
+
+    /// Who finds out what nobody notes.
+    fn judge(&self, segment: SegmentName) -> Option<Judge> {
+        let notes = self.notes();
+        if notes.findings.contains_key(&segment) || notes.is_expected(segment) {
+            return None;
+        }
+        let number = segment.number(self.segment_size).ok()?;
+        Some(Judge::new(self.segment_size, segment.timeline(), number))
     }
 
     fn begin<F: Write>(
@@ -230,9 +328,29 @@ impl Archive {
         self.record(WalIndexRecord::new(file, plain, stored))
     }
 
+    /// Records a segment with what is known of it by now.
     fn record(&self, record: WalIndexRecord) -> Result<(), ArchiveError> {
+        let segment = record.file.segment;
+        let mut notes = self.notes();
+        let record = match notes.findings.remove(&segment) {
+            Some(findings) => record.with(findings),
+            None => {
+                if notes.is_expected(segment) {
+                    notes.unfinished.insert(segment, record.clone());
+                    keep_some(&mut notes.unfinished);
+                }
+                record
+            }
+        };
+        drop(notes);
+        self.append(Some(record))
+    }
+
+    fn append(&self, record: Option<WalIndexRecord>) -> Result<(), ArchiveError> {
         let mut indexes = self.indexes.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(indexes.append(&[record])?)
+        let mut records = std::mem::take(&mut self.notes().finished);
+        records.extend(record);
+        if records.is_empty() { Ok(()) } else { Ok(indexes.append(&records)?) }
     }
 
     /// The file is archived already. Its record may be missing, and a cut tail may have grown.

@@ -65,6 +65,7 @@ fn pass(
         }
         work();
     });
+    archive.record_rest()?;
     go_on(0);
     match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
         Some(error) => Err(error),
@@ -80,11 +81,13 @@ fn waiting(
     let mut waiting = Vec::new();
     for name in durable::list_dir(&archive.dir().streaming())? {
         match name.to_str().and_then(|name| name.parse().ok()) {
-            Some(WalFileName::Segment(segment)) => waiting.push((segment, false)),
+            Some(WalFileName::Segment(segment)) if !archive.is_held(segment) => {
+                waiting.push((segment, false));
+            }
             Some(WalFileName::Partial(segment)) if is_over(archive, segment, frontier) => {
                 waiting.push((segment, true));
             }
-            Some(WalFileName::Partial(_) | WalFileName::History(_)) | None => {}
+            _ => {}
         }
     }
     waiting.sort();
@@ -251,9 +254,13 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let dir = Home::new(home.path(), Access::Private).server(&"main".parse().unwrap());
         dir.create().unwrap();
-        let size = SegmentSize::new(SEGMENT as u64).unwrap();
-        let archive = Archive::open(dir.clone(), size, Method::new(Codec::Zstd, 1)).unwrap();
+        let archive = open(&dir);
         Store { _home: home, dir, archive }
+    }
+
+    fn open(dir: &ServerDir) -> Archive {
+        let size = SegmentSize::new(SEGMENT as u64).unwrap();
+        Archive::open(dir.clone(), size, Method::new(Codec::Zstd, 1)).unwrap()
     }
 
     fn wal(length: usize) -> Vec<u8> {
@@ -297,7 +304,7 @@ mod tests {
         // What was done before the crash: nothing, half a temporary file, the archived file, the
         // record as well, and all but nothing left to do.
         for crashed_after in 0..5 {
-            let Store { dir, archive, _home } = store();
+            let Store { dir, mut archive, _home } = store();
             let raw = dir.streaming_segment(one());
             fs::write(&raw, wal(SEGMENT)).unwrap();
             if crashed_after == 1 {
@@ -313,6 +320,8 @@ mod tests {
                 if crashed_after <= 3 {
                     fs::write(&raw, wal(SEGMENT)).unwrap();
                 }
+                drop(archive);
+                archive = open(&dir);
             }
             pass(&archive, &nowhere(), |_| true).unwrap();
             assert!(!raw.exists());
@@ -390,6 +399,8 @@ mod tests {
         let mut index = fs::read(dir.wal_index(one())).unwrap();
         index[20] ^= 1;
         fs::write(dir.wal_index(one()), index).unwrap();
+        drop(archive);
+        let archive = open(&dir);
         let four = "000000010000000000000004".parse().unwrap();
         fs::write(dir.streaming_segment(four), wal(SEGMENT)).unwrap();
         pass(&archive, &nowhere(), |_| true).unwrap();

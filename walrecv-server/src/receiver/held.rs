@@ -1,5 +1,9 @@
 //! What the store holds of the newest timeline, looked up without reading all of it.
 
+use std::fs::File;
+use std::io::Read;
+
+use pgwire_stream::wal::{Start as WalStart, WalOptions, WalValidator};
 use pgwire_stream::{Lsn, SegmentName, SegmentNumber, SegmentSize, TimelineId, WalFileName};
 
 use super::ReceiverError;
@@ -8,14 +12,26 @@ use crate::catalog::partial::length_without_zeros;
 use crate::catalog::{HistoryStore, HistoryStoreError, WalIndex, WalIndexError};
 use crate::storage::{ArchivedWal, Codec, ServerDir, StorageError, durable};
 
-/// Where the store ends on the newest timeline it holds; `None` if it holds no WAL.
-pub(crate) fn newest(dir: &ServerDir, size: SegmentSize) -> Result<Option<Held>, ReceiverError> {
+/// How much is read at a time.
+const CHUNK: usize = 256 << 10;
+
+/// Where the store ends on the newest timeline it holds; `None` if it holds no WAL. What is there
+/// of a segment that is not complete is validated, if it is said what WAL looks like.
+pub(crate) fn newest(
+    dir: &ServerDir,
+    size: SegmentSize,
+    wal: Option<&WalOptions>,
+) -> Result<Option<Held>, ReceiverError> {
     let streaming = in_streaming(dir, size)?;
     let archived = in_archive(dir, size)?;
     let newest = streaming.into_iter().chain(archived).max_by_key(|held| (held.timeline, held.end));
     let Some(mut held) = newest else { return Ok(None) };
     if held.partial {
         held.follows = segment_before_is_held(dir, size, &held)?;
+        held.last_record = match wal {
+            Some(wal) => last_record(dir, wal.clone(), &held)?,
+            None => None,
+        };
     }
     held.history = match HistoryStore::new(dir).ancestry(held.timeline) {
         Ok(history) => Some(history),
@@ -26,7 +42,32 @@ pub(crate) fn newest(dir: &ServerDir, size: SegmentSize) -> Result<Option<Held>,
 }
 
 fn held(timeline: TimelineId, end: Lsn, partial: bool) -> Held {
-    Held { timeline, end, partial, follows: false, history: None }
+    Held { timeline, end, partial, last_record: None, follows: false, history: None }
+}
+
+/// The last valid record of the `.partial` file, and where it ends.
+fn last_record(
+    dir: &ServerDir,
+    mut wal: WalOptions,
+    held: &Held,
+) -> Result<Option<(Lsn, Lsn)>, StorageError> {
+    let size = wal.segment_size;
+    let number = size.last_byte_segment_of(held.end);
+    let path = dir.streaming_partial(SegmentName::new(held.timeline, number, size));
+    wal.timeline = Some(held.timeline);
+    let mut validator = WalValidator::new(wal, WalStart::Anywhere(size.start_of(number)));
+    let mut content = File::open(&path)
+        .map_err(StorageError::of("open", &path))?
+        .take(held.end.bytes_since(size.start_of(number)));
+    let mut chunk = vec![0; CHUNK];
+    loop {
+        match content.read(&mut chunk).map_err(StorageError::of("read", &path))? {
+            0 => break,
+            read => validator.feed(chunk.get(..read).unwrap_or_default(), |_| {}),
+        }
+    }
+    let position = validator.position();
+    Ok(position.last_record.zip(position.valid_to))
 }
 
 fn segment_before_is_held(
@@ -134,7 +175,7 @@ mod tests {
         let (_home, dir, size) = store();
         let segment = |text: &str| text.parse::<SegmentName>().unwrap();
         let now = || {
-            newest(&dir, size)
+            newest(&dir, size, None)
                 .unwrap()
                 .map(|held| (held.timeline.get(), held.end.as_u64(), held.partial))
         };
@@ -152,9 +193,9 @@ mod tests {
         assert_eq!(now(), Some((1, 0x1003 * SEGMENT, false)));
         fs::write(dir.streaming_partial(segment("000000010000000100000003")), b"abc\0\0").unwrap();
         assert_eq!(now(), Some((1, 0x1003 * SEGMENT + 3, true)));
-        assert!(newest(&dir, size).unwrap().unwrap().follows);
+        assert!(newest(&dir, size, None).unwrap().unwrap().follows);
         fs::remove_file(dir.streaming_segment(segment("000000010000000100000002"))).unwrap();
-        assert!(!newest(&dir, size).unwrap().unwrap().follows);
+        assert!(!newest(&dir, size, None).unwrap().unwrap().follows);
         // An empty file holds nothing that could be continued.
         fs::write(dir.streaming_partial(segment("000000020000000000000005")), b"").unwrap();
         assert_eq!(now(), Some((2, 5 * SEGMENT, false)));

@@ -49,6 +49,7 @@ mod held;
 mod journal;
 mod open_segment;
 mod prepare;
+mod second_opinion;
 mod slot;
 mod start;
 mod status;
@@ -61,8 +62,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use pgwire_stream::wal::WalOptions;
 use pgwire_stream::{Advice, Lsn, SegmentSize, TimelineId};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tracing::Instrument;
 
 pub use archive::ArchiveError;
@@ -130,6 +132,9 @@ pub struct Receiver {
     /// Whether no write or sync has failed since a segment was completed.
     trusted: Arc<AtomicBool>,
     segment_size: SegmentSize,
+    /// What is known of the server's WAL.
+    wal: Option<WalOptions>,
+    opinions: Arc<Semaphore>,
     /// Whether commits on the server wait for us.
     synchrony: Arc<Synchrony>,
     /// The server said so where it could not be asked before.
@@ -164,6 +169,8 @@ impl Receiver {
             durable: None,
             trusted: Arc::new(AtomicBool::new(true)),
             segment_size: SegmentSize::DEFAULT,
+            wal: None,
+            opinions: second_opinion::places(),
             synchrony: Arc::new(Synchrony::new(when_named)),
             slot_missing: false,
             given_up: None,

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use pgwire_stream::wal::WalOptions;
 use pgwire_stream::{
     Config, Feature, HistoryFile, Lsn, ReplicationClient, TimelineHistory, TimelineId,
 };
@@ -49,6 +50,9 @@ impl Receiver {
             data_checksums: data_checksums(&mut client).await,
         };
         self.segment_size = size;
+        let mut wal = WalOptions::new(size);
+        (wal.version, wal.system_id) = (Some(identity.server_version), Some(identity.system_id));
+        self.wal = Some(wal);
         let dir = self.dir.clone();
         self.newcomer = match blocking(move || Identity::load(&dir)).await?? {
             Some(_) => {
@@ -68,7 +72,8 @@ impl Receiver {
             standby: client.parameter("in_hot_standby") == Some("on"),
         };
         let dir = self.dir.clone();
-        let held = blocking(move || held::newest(&dir, size)).await??;
+        let wal = self.wal.clone().filter(|_| self.settings.wal_validation);
+        let held = blocking(move || held::newest(&dir, size, wal.as_ref())).await??;
         let slot = match slot::look(&mut client, &config, &self.settings.slot_name).await? {
             Slot::Unknown if self.slot_missing => Slot::Missing,
             slot => slot,

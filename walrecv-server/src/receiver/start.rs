@@ -4,10 +4,12 @@
 //! knows what the server kept for us; then the server's current position, which is all there is
 //! for a first contact without a slot.
 //!
-//! On the timeline we were on, reception resumes *inside* the `.partial` file, a page before what
-//! was acknowledged of it. What comes again is compared with what is stored. Bytes behind the
-//! acknowledged position may have been damaged by a power cut; so without knowing that position
-//! the whole segment is received again.
+//! On the timeline we were on, reception resumes *inside* the `.partial` file, at the page on which
+//! its last valid record begins: everything before it is bound together by checksums, and by now
+//! is durable. Where there is none, it resumes a page before what was acknowledged. What comes
+//! again is compared with what is stored. Bytes behind the acknowledged position may have been
+//! damaged by a power cut; so without knowing that position either, the whole segment is received
+//! again.
 
 use pgwire_stream::{Lsn, SegmentSize, TimelineHistory, TimelineId};
 
@@ -24,6 +26,8 @@ pub(crate) struct Held {
     pub(crate) end: Lsn,
     /// Whether `end` lies in a `.partial` file that can be continued.
     pub(crate) partial: bool,
+    /// The last valid record of the `.partial` file, and where it ends.
+    pub(crate) last_record: Option<(Lsn, Lsn)>,
     /// Whether the segment before is held as well. If not, the slot may still be where somebody
     /// else, or another timeline, has left it, and says nothing about this segment.
     pub(crate) follows: bool,
@@ -206,6 +210,9 @@ fn resume(held: &Held, size: SegmentSize, kept: Option<Kept>) -> Start {
     }
     // `end` is behind the last byte, so that byte's segment is the one that is open.
     let first = size.start_of(size.last_byte_segment_of(held.end));
+    if let Some((record, record_end)) = held.last_record.filter(|(record, _)| *record >= first) {
+        return start(page_start(record), record_end.min(held.end));
+    }
     let tells = |kept: &Kept| {
         (kept.by_us || held.follows)
             && kept.timeline.is_none_or(|timeline| timeline == held.timeline)
@@ -215,10 +222,14 @@ fn resume(held: &Held, size: SegmentSize, kept: Option<Kept>) -> Start {
         Some(kept) => {
             let acknowledged = kept.lsn.min(held.end);
             let last_byte = acknowledged.as_u64().saturating_sub(1);
-            start(Lsn::from_u64(last_byte - last_byte % PAGE), acknowledged)
+            start(page_start(Lsn::from_u64(last_byte)), acknowledged)
         }
         None => start(first, first),
     }
+}
+
+fn page_start(lsn: Lsn) -> Lsn {
+    Lsn::from_u64(lsn.as_u64() / PAGE * PAGE)
 }
 
 /// Refuses a server that is not on our timeline or a descendant of it.
@@ -281,7 +292,14 @@ mod tests {
     }
 
     fn held(timeline: u32, end: u64, partial: bool) -> Held {
-        Held { timeline: tli(timeline), end: lsn(end), partial, follows: true, history: None }
+        Held {
+            timeline: tli(timeline),
+            end: lsn(end),
+            partial,
+            last_record: None,
+            follows: true,
+            history: None,
+        }
     }
 
     fn kept(at: u64, timeline: Option<u32>) -> Option<Kept> {
@@ -339,6 +357,15 @@ mod tests {
         let by_us = kept(end, Some(1)).map(|kept| Kept { by_us: true, ..kept });
         let expected = start(1, at + 5 * PAGE, end);
         assert_eq!(decide(Some(&alone), &one, by_us).unwrap(), expected);
+        // What is valid tells more than what was acknowledged, of this segment.
+        let mut valid = held(1, end, true);
+        valid.last_record = Some((lsn(at + 2 * PAGE + 40), lsn(at + 3 * PAGE + 48)));
+        let expected = start(1, at + 2 * PAGE, at + 3 * PAGE + 48);
+        assert_eq!(decide(Some(&valid), &one, kept(end, Some(1))).unwrap(), expected);
+        assert_eq!(decide(Some(&valid), &one, None).unwrap(), expected);
+        valid.last_record = Some((lsn(at - 40), lsn(at + 48)));
+        let expected = start(1, at + 5 * PAGE, end);
+        assert_eq!(decide(Some(&valid), &one, kept(end, Some(1))).unwrap(), expected);
         // A full file that was not renamed yet.
         let full = held(1, 4 * SEGMENT, true);
         let expected = start(1, 3 * SEGMENT, 3 * SEGMENT);

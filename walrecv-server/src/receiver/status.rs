@@ -55,6 +55,9 @@ pub struct Status {
     pub disk_full: bool,
     /// Complete segments that wait to be archived.
     pub waiting_for_archive: u64,
+    /// Ranges of WAL on this and earlier connections that PostgreSQL could not replay.
+    #[serde(default)]
+    pub suspect: u64,
     /// What went wrong last, in one line.
     pub last_error: Option<String>,
 }
@@ -77,6 +80,7 @@ impl Status {
             synchronous: false,
             disk_full: false,
             waiting_for_archive: 0,
+            suspect: 0,
             last_error: None,
         }
     }

@@ -5,14 +5,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use pgwire_stream::wal::WalOptions;
 use pgwire_stream::{
-    Lsn, ReplicationClient, SegmentSize, StartReplication, StreamEnd, TimelineId, WalEvent,
-    WalStream,
+    Lsn, ReplicationClient, SegmentName, SegmentSize, StartReplication, StreamEnd, TimelineId,
+    WalEvent, WalStream,
 };
 use tokio::sync::watch;
 use tracing::Instrument;
 
 use super::open_segment::{SegmentError, fdatasync, replace};
+use super::second_opinion::SecondOpinion;
 use super::start::{Start, Switch};
 use super::status::State;
 use super::writer::{Assignment, FlushPolicy, Report, WalWriter, WriterError};
@@ -116,9 +118,13 @@ impl Receiver {
             },
             budget: QUEUE_BUDGET,
             archive: self.archive.clone(),
+            validation: self.wal_options(timeline),
             sync_data: fdatasync(),
         };
-        let mut writer = WalWriter::start(assignment, self.reporter(&stream, timeline));
+        if let Some(archive) = self.archive.as_ref().filter(|_| self.settings.wal_validation) {
+            archive.expect_notes(SegmentName::new(timeline, size.segment_of(from), size));
+        }
+        let mut writer = WalWriter::start(assignment, self.reporter(&stream, timeline)?);
 
         let left = match self.pump(&mut stream, &mut writer, stop, timeline).await {
             Err(ReceiverError::Writer(error)) => {
@@ -230,13 +236,14 @@ impl Receiver {
         &self,
         stream: &WalStream,
         timeline: TimelineId,
-    ) -> impl Fn(Report) + Send + Sync + 'static {
+    ) -> Result<impl Fn(Report) + Send + Sync + 'static, ReceiverError> {
+        let opinion = self.second_opinion(timeline)?;
         let progress = stream.progress();
         let status = Arc::clone(&self.status);
         let archiver = self.archiver.handle();
         let trusted = Arc::clone(&self.trusted);
         let synchrony = Arc::clone(&self.synchrony);
-        move |report| match report {
+        Ok(move |report| match report {
             Report::Written(lsn) => {
                 progress.written(lsn);
                 status.send_modify(|status| status.written = Some(lsn));
@@ -265,7 +272,29 @@ impl Receiver {
                 // Archived WAL takes less room than raw.
                 archiver.wake();
             }
-        }
+            Report::Suspect(range) => opinion.ask(range),
+        })
+    }
+
+    /// What is known of the WAL of a timeline, if it is to be validated.
+    fn wal_options(&self, timeline: TimelineId) -> Option<WalOptions> {
+        let mut options = self.wal.clone().filter(|_| self.settings.wal_validation)?;
+        options.timeline = Some(timeline);
+        Some(options)
+    }
+
+    /// Who asks again for what does not look like WAL.
+    fn second_opinion(&self, timeline: TimelineId) -> Result<SecondOpinion, ReceiverError> {
+        let archive = self.archive.clone().map(|archive| (archive, self.archiver.handle()));
+        Ok(SecondOpinion {
+            config: self.config()?,
+            dir: self.dir.clone(),
+            timeline,
+            wal: self.wal_options(timeline),
+            archive,
+            status: Arc::clone(&self.status),
+            places: Arc::clone(&self.opinions),
+        })
     }
 
     /// What to do about a writer that could not go on. After a failed write or sync, a new file

@@ -26,6 +26,7 @@ pub(super) const SERVER: &[&str] = &[
     "slot_name",
     "streaming_conninfo",
     "synchronous",
+    "wal_validation",
 ];
 
 /// Those of a server's keys that describe one server, and cannot be shared by several.

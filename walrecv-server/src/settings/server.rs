@@ -34,6 +34,8 @@ pub struct ServerSettings {
     pub synchronous: Synchronous,
     /// The longest time between received and durable.
     pub flush_interval: Duration,
+    /// Whether WAL is looked at when it comes: is it WAL, and what does it say?
+    pub wal_validation: bool,
     /// How archived WAL is stored.
     pub compression: Compression,
     /// The effort that goes into it.
@@ -183,6 +185,7 @@ impl ServerSettings {
             },
             manifest_checksums: ManifestChecksums::default(),
             immediate_checkpoint: false,
+            wal_validation: true,
             bandwidth_limit_kb: None,
         }
     }
@@ -251,6 +254,7 @@ impl ServerSettings {
             immediate_checkpoint: layers
                 .value("immediate_checkpoint", value::boolean)
                 .unwrap_or_default(),
+            wal_validation: layers.value("wal_validation", value::boolean).unwrap_or(true),
             bandwidth_limit_kb: layers.value("bandwidth_limit", value::rate).flatten(),
             ..defaults
         };

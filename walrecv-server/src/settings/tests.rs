@@ -87,6 +87,7 @@ backup_compression = "none"
 backup_compression_workers = 3
 manifest_checksums = "sha256"
 immediate_checkpoint = true
+wal_validation = false
 bandwidth_limit = "10MB"
 
 [servers.web]
@@ -109,7 +110,8 @@ streaming_conninfo = "host=web port=5433"
     assert_eq!(main.backup_compression.codec, Compression::None);
     assert_eq!(main.backup_compression.workers, 3);
     assert_eq!(main.manifest_checksums, ManifestChecksums::Sha256);
-    assert!(main.immediate_checkpoint);
+    assert!(main.immediate_checkpoint && !main.wal_validation);
+    assert!(web.wal_validation);
     assert_eq!(main.bandwidth_limit_kb, Some(10_240));
     assert_eq!(web.compression, Compression::Lz4);
     assert_eq!(web.slot_name.as_str(), "walrecv");

@@ -1,20 +1,16 @@
 //! Making an index again from the segments in its directory.
 
 use std::fs::File;
-use std::io::{self, ErrorKind, Read};
+use std::io;
 
-use pgwire_stream::wal::{Start, WalOptions, WalValidator};
-use pgwire_stream::{SegmentName, SegmentNumber, SegmentSize, TimelineId};
+use pgwire_stream::SegmentSize;
 
 use super::line::{encode_all, parse_leniently};
 use super::{WalIndex, WalIndexError, WalIndexRecord};
-use crate::catalog::wal_findings::FindingsCollector;
+use crate::catalog::judge::{Judge, read_all};
 use crate::storage::{
-    ArchivedWal, Codec, Plain, ServerDir, ServerLock, Sha256Sum, StorageError, compression, durable,
+    ArchivedWal, Plain, ServerLock, Sha256Sum, StorageError, compression, durable,
 };
-
-/// How much is read at a time.
-const CHUNK: usize = 256 << 10;
 
 impl WalIndex {
     /// Makes the index again from the files in its directory, which are read and validated for it.
@@ -86,7 +82,7 @@ impl WalIndex {
                     continue;
                 }
             }
-            open.retain(|&place| !judging.give(fresh.get_mut(place), false));
+            open.retain(|&place| !give(judging, fresh.get_mut(place), false));
         }
         self.close(&mut judge, &mut open, &mut fresh);
         Ok(fresh)
@@ -98,8 +94,10 @@ impl WalIndex {
         let Some(mut judge) = judge.take() else { return };
         for place in open.drain(..) {
             let fresh = fresh.get_mut(place);
-            judge.read_on(&self.server, fresh.as_deref());
-            judge.give(fresh, true);
+            if let Some(Fresh::Read(record)) = fresh.as_deref() {
+                judge.read_on(&self.server, record.file.segment);
+            }
+            give(&mut judge, fresh, true);
         }
     }
 
@@ -130,34 +128,6 @@ impl WalIndex {
     }
 }
 
-/// Opens a segment of any directory, or one that is not archived yet, whatever is there of it.
-fn open_segment(server: &ServerDir, segment: SegmentName) -> Option<Box<dyn Read + Send>> {
-    let archived = Codec::ALL.into_iter().map(|codec| (server.archived(segment, codec), codec));
-    let raw = [server.streaming_segment(segment), server.streaming_partial(segment)];
-    let raw = raw.into_iter().map(|path| (path, Codec::None));
-    let tails = Codec::ALL
-        .into_iter()
-        .map(|codec| (server.archived_file(ArchivedWal { segment, partial: true, codec }), codec));
-    archived.chain(raw).chain(tails).find_map(|(path, codec)| compression::open(&path, codec).ok())
-}
-
-/// Reads until `take` has enough.
-fn read_all(mut source: impl Read, mut take: impl FnMut(&[u8]) -> bool) -> io::Result<()> {
-    let mut chunk = vec![0; CHUNK];
-    loop {
-        match source.read(&mut chunk) {
-            Ok(0) => return Ok(()),
-            Ok(read) => {
-                if !take(chunk.get(..read).unwrap_or_default()) {
-                    return Ok(());
-                }
-            }
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-}
-
 /// What reading a file gave.
 enum Fresh {
     Read(Box<WalIndexRecord>),
@@ -173,72 +143,15 @@ impl Fresh {
     }
 }
 
-/// Validates segments that follow each other.
-struct Judge {
-    segment_size: SegmentSize,
-    timeline: TimelineId,
-    validator: WalValidator,
-    findings: FindingsCollector,
-}
-
-impl Judge {
-    fn new(segment_size: SegmentSize, timeline: TimelineId, first: SegmentNumber) -> Self {
-        let start = segment_size.start_of(first);
-        let mut options = WalOptions::new(segment_size);
-        options.timeline = Some(timeline);
-        Self {
-            segment_size,
-            timeline,
-            validator: WalValidator::new(options, Start::Anywhere(start)),
-            findings: FindingsCollector::new(segment_size, start),
+/// Gives a record what was found in its segment, if that is all there is or it is asked for
+/// `anyway`; whether it was given.
+fn give(judge: &mut Judge, record: Option<&mut Fresh>, anyway: bool) -> bool {
+    let Some(Fresh::Read(record)) = record else { return true };
+    match judge.findings(record.file.segment, anyway) {
+        Some(findings) => {
+            record.findings = findings;
+            true
         }
-    }
-
-    /// Whether this segment is the one that comes next.
-    fn is_at(judge: Option<&Self>, number: SegmentNumber) -> bool {
-        judge.is_some_and(|judge| {
-            judge.validator.position().next == judge.segment_size.start_of(number)
-        })
-    }
-
-    fn feed(&mut self, bytes: &[u8]) {
-        self.validator.feed(bytes, |finding| self.findings.add(&finding));
-    }
-
-    /// Gives a record what was found in its segment, if that is all there is or it is asked for
-    /// `anyway`; whether it was given.
-    fn give(&mut self, record: Option<&mut Fresh>, anyway: bool) -> bool {
-        let Some(Fresh::Read(record)) = record else { return true };
-        let Ok(number) = record.file.segment.number(self.segment_size) else { return true };
-        let position = self.validator.position();
-        if !anyway && !self.findings.is_settled(number, &position) {
-            return false;
-        }
-        record.findings = self.findings.take(number, &position);
-        true
-    }
-
-    /// Reads the segments behind the last one until all is known of this one.
-    fn read_on(&mut self, server: &ServerDir, record: Option<&Fresh>) {
-        let Some(Fresh::Read(record)) = record else { return };
-        let Ok(number) = record.file.segment.number(self.segment_size) else { return };
-        while !self.findings.is_settled(number, &self.validator.position()) {
-            let next = self.validator.position().next;
-            let offset = self.segment_size.offset_in_segment(next);
-            let name = SegmentName::new(
-                self.timeline,
-                self.segment_size.segment_of(next),
-                self.segment_size,
-            );
-            let source = if offset == 0 { open_segment(server, name) } else { None };
-            let Some(source) = source else { return };
-            let read = read_all(source, |bytes| {
-                self.feed(bytes);
-                !self.findings.is_settled(number, &self.validator.position())
-            });
-            if read.is_err() {
-                return;
-            }
-        }
+        None => false,
     }
 }

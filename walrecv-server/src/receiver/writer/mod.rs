@@ -28,6 +28,7 @@
 mod completions;
 mod direct;
 mod patience;
+mod validation;
 mod worker;
 
 #[cfg(test)]
@@ -39,6 +40,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use pgwire_stream::wal::WalOptions;
 use pgwire_stream::{Lsn, SegmentName, SegmentSize, TimelineId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
@@ -46,6 +48,7 @@ use self::direct::DirectSegment;
 use self::worker::{Rest, Worker};
 use super::archive::Archive;
 use super::open_segment::{SegmentError, SyncData};
+use crate::catalog::SuspectRange;
 use crate::storage::ServerDir;
 
 /// What a message costs besides its bytes: its own frame, and its place in the queue.
@@ -78,7 +81,7 @@ pub enum WriterError {
 }
 
 /// What the writer has to tell, from its own threads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Report {
     /// Everything before this position is written.
     Written(Lsn),
@@ -90,6 +93,8 @@ pub(crate) enum Report {
     Archived(SegmentName),
     /// The disk is full, and the writer waits for room.
     DiskFull(bool),
+    /// This was written, as it came, and PostgreSQL could not replay it.
+    Suspect(SuspectRange),
 }
 
 /// Who is told.
@@ -111,6 +116,8 @@ pub(crate) struct Assignment {
     pub(crate) budget: u32,
     /// Where segments may go without a raw file between, while the stream is far behind.
     pub(crate) archive: Option<Arc<Archive>>,
+    /// What is known of the WAL, if it is to be validated.
+    pub(crate) validation: Option<WalOptions>,
     pub(crate) sync_data: SyncData,
 }
 

@@ -35,6 +35,7 @@ fn assignment(dir: &ServerDir, from: u64) -> Assignment {
         },
         budget: 64 << 10,
         archive: None,
+        validation: None,
         sync_data: fdatasync(),
     }
 }
@@ -166,7 +167,7 @@ fn what_comes_again_is_compared_and_not_written() {
         writer.flush();
         // Not 20000, although that is stored: only what was compared counts.
         let compared = Some(Report::Flushed(Lsn::from_u64(17_384)));
-        until(|| reports.lock().unwrap().last().copied() == compared).await;
+        until(|| reports.lock().unwrap().last().cloned() == compared).await;
         assert_eq!(fs::read(dir.streaming_partial(segment(0))).unwrap(), wal(0, 20_000));
         feed(&mut writer, 17_384, wal(17_384, 5000)).await.unwrap();
         writer.finish().await.unwrap();
@@ -240,7 +241,7 @@ fn a_failed_sync_is_final_for_the_file() {
     };
     assert_eq!((failed, durable), (segment(0), Lsn::from_u64(10_000)));
     let flushed = Report::Flushed(Lsn::from_u64(10_000));
-    let last = reports.lock().unwrap().iter().rfind(|r| matches!(r, Report::Flushed(_))).copied();
+    let last = reports.lock().unwrap().iter().rfind(|r| matches!(r, Report::Flushed(_))).cloned();
     assert_eq!(last, Some(flushed));
 
     // The bytes past the last successful sync can still be read, and are not believed.
@@ -276,7 +277,7 @@ fn the_queue_holds_no_more_than_its_budget() {
         }
         Ok(())
     });
-    let (mut writer, reports) = start(slow);
+    let (mut writer, _) = start(slow);
     runtime.block_on(async {
         let mut at = 0;
         while let Ok(room) =
@@ -286,12 +287,8 @@ fn the_queue_holds_no_more_than_its_budget() {
             writer.write(lsn, wal(at, 8192), lsn, room.unwrap());
             at += 8192;
         }
-        // The disk hangs: what is not written is as much of the budget as can be filled.
-        let written = reports.lock().unwrap().iter().rev().find_map(|report| match report {
-            Report::Written(lsn) => Some(lsn.as_u64() as usize),
-            _ => None,
-        });
-        assert_eq!(at, written.unwrap() + 7 * 8192);
+        // The disk hangs, and what is being synced counts until it was looked at.
+        assert_eq!(at, 7 * 8192);
         assert!(writer.try_reserve(8192).is_none());
         // What is left of it, in the smallest messages.
         let mut small = 0;
@@ -468,7 +465,7 @@ fn far_behind_segments_go_straight_into_the_archive() {
         .unwrap()
         .iter()
         .filter(|report| matches!(report, Report::Archived(_)))
-        .copied()
+        .cloned()
         .collect();
     assert_eq!(archived, [1, 2, 3, 4].map(|number| Report::Archived(segment(number))));
 }

@@ -11,6 +11,7 @@ use pgwire_stream::{Lsn, SegmentName, SegmentNumber};
 use super::super::open_segment::{OpenSegment, SegmentError};
 use super::completions::{Complete, Completions};
 use super::patience::Patience;
+use super::validation::{News, Validation};
 use super::{
     Assignment, Desk, DirectSegment, Marks, Order, Received, Report, Reporter, WriterError,
 };
@@ -40,6 +41,7 @@ pub(super) struct Worker {
     segment_began: Instant,
     segment_took: Option<Duration>,
     last_order: Instant,
+    validation: Option<Validation>,
 }
 
 enum Open {
@@ -59,7 +61,7 @@ pub(super) enum Rest {
 
 impl Worker {
     pub(super) fn new(
-        assignment: Assignment,
+        mut assignment: Assignment,
         report: Reporter,
         hurry: Arc<AtomicBool>,
         desk: Weak<Desk>,
@@ -67,6 +69,7 @@ impl Worker {
         let Assignment { from, durable, .. } = assignment;
         let now = Instant::now();
         let marks = Arc::new(Marks::new(from, durable));
+        let validation = assignment.validation.take().map(|options| Validation::new(options, from));
         Self {
             patience: Patience::new(hurry, Arc::clone(&report)),
             completions: Completions::new(Arc::clone(&marks), Arc::clone(&report), desk),
@@ -80,6 +83,7 @@ impl Worker {
             segment_began: now,
             segment_took: None,
             last_order: now,
+            validation,
         }
     }
 
@@ -124,8 +128,6 @@ impl Worker {
             })
             .collect();
         self.write(&received)?;
-        // What comes next may be received while this is being synced.
-        drop(received);
         if self.position > before {
             (self.report)(Report::Written(self.position));
         }
@@ -136,7 +138,35 @@ impl Worker {
         {
             self.flush()?;
         }
+        self.validate(received.iter().map(|received| &received.data));
         Ok(())
+    }
+
+    /// Looks at what was written, which may be durable and acknowledged by now.
+    fn validate<'a>(&mut self, written: impl Iterator<Item = &'a Bytes>) {
+        let Some(validation) = &mut self.validation else { return };
+        let Assignment { dir, from, timeline, segment_size, archive, .. } = &self.assignment;
+        let mut tell = |news| match news {
+            News::Suspect(range) => (self.report)(Report::Suspect(range)),
+            News::Segment(number, findings) => {
+                if let Some(archive) = archive {
+                    archive.note(SegmentName::new(*timeline, number, *segment_size), findings);
+                }
+            }
+        };
+        if validation.next() < *from {
+            // The stream began within a segment.
+            let segment =
+                SegmentName::new(*timeline, segment_size.segment_of(*from), *segment_size);
+            validation.read(&dir.streaming_partial(segment), *from, &mut tell);
+            if validation.next() < *from {
+                self.validation = None;
+                return;
+            }
+        }
+        for bytes in written {
+            validation.feed(bytes, &mut tell);
+        }
     }
 
     /// Makes all durable that was written.
