@@ -5,6 +5,7 @@
 //!   `cargo xtask postgres` lies.
 //! * [`cluster`]: a throwaway cluster on the loopback interface, run by an unprivileged user.
 //! * [`port`]: ports on which nothing listens.
+//! * [`processes`]: who has started whom.
 //! * [`sql`]: asking a cluster.
 //! * [`tools`]: the independent judges (`pg_verifybackup`, `pg_amcheck`, `pg_dumpall`, ...).
 //! * [`walrecv`]: running `walrecv-server`.
@@ -21,6 +22,7 @@ pub mod cluster;
 pub mod failure;
 pub mod installation;
 pub mod port;
+pub mod processes;
 pub mod program;
 pub mod recorder;
 pub mod run;

@@ -130,6 +130,11 @@ impl Daemon {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// Its process number.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Whether it still runs.
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().is_ok_and(|status| status.is_none())
@@ -207,14 +212,21 @@ fn exit_code(status: ExitStatus) -> i32 {
     status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
 }
 
-/// The binary under test.
+static CHOSEN: OnceLock<PathBuf> = OnceLock::new();
+
+/// From now on this program is the binary under test, unless one has been in use already.
+pub fn choose(program: &Path) {
+    CHOSEN.get_or_init(|| program.to_owned());
+}
+
+/// The binary under test: the one that was chosen, else the one beside us.
 ///
 /// A restored server calls it (`get-wal`) as another user, who may not enter the directory that
 /// it was built in, such as root's home. So it is used from a copy that everybody can reach;
 /// [`remove_copy`] ends it.
 pub fn binary() -> Result<PathBuf> {
     static COPY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let built = || program::built("walrecv-server");
+    let built = || CHOSEN.get().cloned().map_or_else(|| program::built("walrecv-server"), Ok);
     COPY.get_or_init(|| built().and_then(|built| share(&built)).map_err(|e| e.to_string()))
         .clone()
         .map_err(Failure::new)

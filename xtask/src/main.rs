@@ -2,7 +2,8 @@
 //!
 //! * `demo`: shows the product on a real PostgreSQL, from nothing to the verdict.
 //! * `test`: all checks, in the order in which they fail soonest.
-//! * `bench`: measures the library, beside what it cannot be faster than.
+//! * `bench`: measures the library beside what it cannot be faster than, and the receiving of WAL
+//!   beside what others need for it.
 //! * `fuzz`: runs the fuzz targets, and says how fast and how far they got.
 //! * `seeds`: makes the fuzz targets' seeds anew, from real servers.
 //! * `features`: the library in each of its features alone.
@@ -17,6 +18,7 @@ mod bench;
 mod demo;
 mod features;
 mod fuzz;
+mod interrupt;
 mod paths;
 mod postgres;
 mod release;
@@ -43,7 +45,7 @@ enum Task {
     Demo(demo::Arguments),
     /// Install what is missing, then run every check and every test.
     Test(test::Arguments),
-    /// Measure the library, beside what it cannot be faster than.
+    /// Measure the library, or the receiving of WAL, beside what it is to be compared with.
     Bench(bench::Arguments),
     /// Run the fuzz targets for a measured time, and report how fast and how far they got.
     Fuzz(fuzz::Arguments),

@@ -11,6 +11,7 @@ use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use crate::account::Account;
 use crate::cgroup::Cgroup;
 use crate::failure::{Context, Failure, Result};
+use crate::processes::{descendants, stat};
 
 const PAUSE: Duration = Duration::from_millis(10);
 
@@ -150,33 +151,9 @@ fn is_ready(data: &Path, pid: u32) -> bool {
     ours && lines.nth(6).is_some_and(|line| matches!(line.trim(), "ready" | "standby"))
 }
 
-/// All processes below `ancestor`.
-fn descendants(ancestor: i32) -> Vec<i32> {
-    let Ok(listing) = fs::read_dir("/proc") else { return Vec::new() };
-    let processes: Vec<(i32, i32)> = listing
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter_map(|pid| Some((pid, parent_of(pid)?)))
-        .collect();
-    let mut found = vec![ancestor];
-    let mut next = 0;
-    while let Some(parent) = found.get(next).copied() {
-        found.extend(processes.iter().filter(|(_, of)| *of == parent).map(|(pid, _)| *pid));
-        next += 1;
-    }
-    found.split_off(1)
-}
-
-/// The fourth field of `/proc/PID/stat`; the second may hold spaces and parentheses.
-fn parent_of(pid: i32) -> Option<i32> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
-}
-
 /// A zombie counts as gone: it waits only for its parent.
 fn is_alive(pid: i32) -> bool {
     let exists = Pid::from_raw(pid).is_some_and(|pid| test_kill_process(pid).is_ok());
-    let zombie = fs::read_to_string(format!("/proc/{pid}/stat"))
-        .is_ok_and(|stat| stat.rsplit_once(')').is_some_and(|(_, rest)| rest.starts_with(" Z")));
+    let zombie = stat(pid).is_some_and(|fields| fields.first().is_some_and(|state| state == "Z"));
     exists && !zombie
 }

@@ -7,7 +7,6 @@
 //! us when it dies at that instant. So the load ends, and the kill waits until the receiver has
 //! reported the last commit as durable. From then on nothing may be missing.
 
-mod interrupt;
 mod load;
 mod scene;
 
@@ -16,8 +15,9 @@ use std::time::Duration;
 use walrecv_tests::walrecv::{self, Daemon, Walrecv};
 use walrecv_tests::{Cluster, Context, Failure, Installation, Result, program};
 
+use crate::interrupt::Interrupt;
 use crate::{paths, postgres};
-use interrupt::Interrupt;
+
 use load::{Ledger, Load};
 use scene::Scene;
 

