@@ -7,6 +7,11 @@
 //! * [`port`]: ports on which nothing listens.
 //! * [`processes`]: who has started whom.
 //! * [`sql`]: asking a cluster.
+//! * [`pg_receivewal`]: another receiver, for comparison.
+//! * [`ledger`]: what clients were told is safe.
+//! * [`stored_wal`]: what a store holds.
+//! * [`disk`]: disks that lose their power, hang or are full.
+//! * [`strace`]: system calls, watched and disturbed.
 //! * [`tools`]: the independent judges (`pg_verifybackup`, `pg_amcheck`, `pg_dumpall`, ...).
 //! * [`walrecv`]: running `walrecv-server`.
 //! * [`recorder`]: writing down what a client and a server say to each other.
@@ -19,14 +24,19 @@ pub mod account;
 mod certificates;
 mod cgroup;
 pub mod cluster;
+pub mod disk;
 pub mod failure;
 pub mod installation;
+pub mod ledger;
+pub mod pg_receivewal;
 pub mod port;
 pub mod processes;
 pub mod program;
 pub mod recorder;
 pub mod run;
 pub mod sql;
+pub mod stored_wal;
+pub mod strace;
 pub mod tools;
 pub mod walrecv;
 

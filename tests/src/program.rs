@@ -69,6 +69,14 @@ pub fn find_on_path(name: impl AsRef<OsStr>) -> Option<PathBuf> {
         .find(|candidate| candidate.is_file())
 }
 
+/// The same, also where the programs of administrators lie, which not everybody's search path has.
+pub fn find_system_program(name: &str) -> Option<PathBuf> {
+    find_on_path(name).or_else(|| {
+        let directories = ["/usr/sbin", "/sbin"].into_iter();
+        directories.map(|directory| Path::new(directory).join(name)).find(|path| path.is_file())
+    })
+}
+
 /// The last `count` lines of a text.
 pub fn last_lines(text: &str, count: usize) -> String {
     let lines: Vec<&str> = text.lines().collect();

@@ -106,6 +106,11 @@ impl Scenarios {
     }
 }
 
+/// How often a scenario repeats itself: as an environment variable says, or so often.
+pub fn rounds(variable: &str, otherwise: usize) -> usize {
+    std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
+}
+
 fn chosen_majors() -> Option<Vec<u32>> {
     let chosen = std::env::var("WALRECV_TEST_MAJORS").ok()?;
     Some(chosen.split([' ', ',']).filter_map(|major| major.parse().ok()).collect())

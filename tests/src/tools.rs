@@ -29,6 +29,12 @@ pub fn missing(judge: &str, of: &str) {
     );
 }
 
+/// Says that something was not judged because the system does not let us.
+pub fn not_judged(what: &str, why: &str) {
+    MISSING.fetch_add(1, Ordering::Relaxed);
+    eprintln!("SKIPPED: {what} cannot be had here: {why}");
+}
+
 /// How many judgements were skipped so far.
 pub fn count_missing() -> usize {
     MISSING.load(Ordering::Relaxed)

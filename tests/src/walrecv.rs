@@ -102,12 +102,17 @@ impl Walrecv {
 
     /// Starts a command that stays, such as `run` or `receive-wal`. Its messages go into a file.
     pub fn spawn(&self, arguments: &[&str]) -> Result<Daemon> {
+        self.spawn_behind(&[], arguments)
+    }
+
+    /// The same, by way of another program which becomes it in the end: words such as
+    /// [`crate::strace::in_front`].
+    pub fn spawn_behind(&self, words: &[String], arguments: &[&str]) -> Result<Daemon> {
         let log = self.directory.path().join("daemon.log");
         let about = || format!("cannot write {}", log.display());
         let mut file = File::options().create(true).append(true).open(&log).context(about)?;
         writeln!(file, "--- walrecv-server {}", arguments.join(" ")).context(about)?;
-        let child = self
-            .command(arguments)?
+        let child = behind(words, self.command(arguments)?)
             .stdin(Stdio::null())
             .stdout(file.try_clone().context(about)?)
             .stderr(file)
@@ -152,6 +157,23 @@ impl Daemon {
         self.wait(Duration::from_secs(60)).map(drop)
     }
 
+    /// Makes it stand still, as a processor without power: when this returns, none of its threads
+    /// does anything in the program any more, whatever the kernel still does for it.
+    pub fn halt(&self) -> Result<()> {
+        self.signal(Signal::STOP)?;
+        let begin = Instant::now();
+        while begin.elapsed() < Duration::from_secs(20) {
+            let states = thread_states(self.pid());
+            // One that waits for a disk stops when it comes back.
+            // `t` is one that is watched by strace.
+            let stands = |state: &char| matches!(state, 'T' | 't');
+            if states.iter().any(stands) && states.iter().all(|s| stands(s) || *s == 'D') {
+                return Ok(());
+            }
+        }
+        Err(Failure::new("walrecv-server does not stand still"))
+    }
+
     /// Sends it a signal.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
@@ -185,6 +207,13 @@ impl Drop for Daemon {
     }
 }
 
+/// What each thread of a process does, in the letters of the kernel.
+fn thread_states(pid: u32) -> Vec<char> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let stats = threads.filter_map(|thread| fs::read_to_string(thread.path().join("stat")).ok());
+    stats.filter_map(|stat| stat.rsplit_once(')')?.1.trim_start().chars().next()).collect()
+}
+
 /// A command of the binary without any configuration, and without this user's environment of it.
 pub fn bare_command() -> Result<Command> {
     let mut command = Command::new(binary()?);
@@ -195,6 +224,20 @@ pub fn bare_command() -> Result<Command> {
         }
     }
     Ok(command)
+}
+
+/// A command with other words in front.
+fn behind(words: &[String], command: Command) -> Command {
+    let Some((program, arguments)) = words.split_first() else { return command };
+    let mut whole = Command::new(program);
+    whole.args(arguments).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => whole.env(name, value),
+            None => whole.env_remove(name),
+        };
+    }
+    whole
 }
 
 /// Runs a command of the binary to its end.

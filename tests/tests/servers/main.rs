@@ -6,10 +6,13 @@ mod bad_input;
 mod capabilities;
 mod commands;
 mod crashes;
+mod disk_trouble;
 mod disturbed_backups;
 mod examples;
+mod failing_disk;
 mod full_path;
 mod harness;
+mod ledger;
 mod library_backup;
 mod library_cancel;
 mod library_commands;
@@ -23,9 +26,13 @@ mod library_stream_reports;
 mod library_tls;
 mod library_wal;
 mod odd_places;
+mod power_cut;
 mod runtime;
+mod same_segments;
 mod site;
+mod sync_before_report;
 mod synchronous;
+mod synchronous_watch;
 mod targets;
 
 use walrecv_tests::run::Scenarios;
@@ -51,11 +58,17 @@ fn main() -> std::process::ExitCode {
         full_path::register,
         targets::register,
         crashes::register,
+        ledger::register,
+        power_cut::register,
+        sync_before_report::register,
+        same_segments::register,
+        disk_trouble::register,
+        failing_disk::register,
         bad_input::register,
         commands::register,
         odd_places::register,
         disturbed_backups::register,
-        synchronous::register,
+        synchronous_watch::register,
     ] {
         scenarios = register(scenarios);
     }

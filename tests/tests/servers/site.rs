@@ -1,8 +1,9 @@
 //! A database server and the backup server that looks after it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use pgwire_stream::{Lsn, SegmentName};
+use pgwire_stream::{Lsn, SegmentName, SegmentSize};
+use walrecv_tests::stored_wal::StoredWal;
 use walrecv_tests::walrecv::{Daemon, Output, Walrecv};
 use walrecv_tests::{Cluster, Context, Installation, Result};
 
@@ -61,6 +62,12 @@ impl Site {
     /// The server's position now.
     pub(crate) fn position(&self) -> Result<Lsn> {
         lsn(&self.cluster.value("SELECT pg_current_wal_flush_lsn()")?)
+    }
+
+    /// The size of the server's segments.
+    pub(crate) fn segment_size(&self) -> Result<SegmentSize> {
+        let setting = self.cluster.value("SHOW wal_segment_size")?;
+        SegmentSize::from_setting(&setting).context(|| "an odd size of segments".to_owned())
     }
 
     /// Waits until the backup server has acknowledged everything that is committed now.
@@ -147,15 +154,10 @@ impl Site {
 
     /// A segment's bytes as the store holds them.
     fn stored_segment(&self, segment: &SegmentName) -> Result<Vec<u8>> {
-        let server = self.walrecv.home().join("main");
-        let archived = server.join("wals").join(segment.folder()).join(format!("{segment}.zst"));
-        let received = server.join("streaming").join(segment.to_string());
-        // The receiver moves it from one place to the other at any time.
+        let stored = StoredWal::new(self.walrecv.home().join("main"));
+        // It may still be on its way.
         for _ in 0..600 {
-            if archived.exists() {
-                return stock_zstd(&archived);
-            }
-            if let Ok(bytes) = std::fs::read(&received) {
+            if let Some(bytes) = stored.complete(*segment)? {
                 return Ok(bytes);
             }
             std::thread::sleep(std::time::Duration::from_millis(50));
@@ -177,15 +179,20 @@ fn configuration(cluster: &Cluster) -> String {
     )
 }
 
-/// What the program `zstd` makes of a file.
-fn stock_zstd(path: &Path) -> Result<Vec<u8>> {
-    let mut command = std::process::Command::new("zstd");
-    let output = command.args(["-d", "-c"]).arg(path).output();
-    let output = output.context(|| "cannot run zstd".to_owned())?;
-    assert!(output.status.success(), "zstd does not accept {}", path.display());
-    Ok(output.stdout)
-}
-
 pub(crate) fn lsn(text: &str) -> Result<Lsn> {
     text.parse().map_err(|error| walrecv_tests::Failure::new(format!("{error}")))
+}
+
+/// So many megabytes of WAL that compress badly.
+pub(crate) fn write_wal(cluster: &Cluster, megabytes: u32) -> Result<()> {
+    let mut session = cluster.session()?;
+    session.query("CREATE TABLE IF NOT EXISTS bulk_of_wal (t text)")?;
+    for _ in 0..megabytes {
+        // Each row fits into a page, or it would be compressed.
+        session.query(
+            "INSERT INTO bulk_of_wal SELECT (SELECT string_agg(md5(random()::text || g || i), '') \
+             FROM generate_series(1, 50) AS i) FROM generate_series(1, 640) AS g",
+        )?;
+    }
+    Ok(())
 }

@@ -10,8 +10,17 @@ use walrecv_tests::{Context, Result, installation, program};
 use super::{Item, Outcome};
 
 /// Debian packages, each with a program that shows that it need not be installed.
-const PACKAGES: [(&str, &str); 4] =
-    [("npm", "npm"), ("python3-pip", "pip3"), ("patchelf", "patchelf"), ("zstd", "zstd")];
+const PACKAGES: [(&str, &str); 8] = [
+    ("npm", "npm"),
+    ("python3-pip", "pip3"),
+    ("patchelf", "patchelf"),
+    ("zstd", "zstd"),
+    // Disks that lose their power, syncs that do nothing, and a look at system calls.
+    ("e2fsprogs", "mkfs.ext4"),
+    ("xfsprogs", "xfs_io"),
+    ("eatmydata", "eatmydata"),
+    ("strace", "strace"),
+];
 
 /// PostgreSQL, whichever major this release has.
 const SERVER: [&str; 2] = ["postgresql", "postgresql-client"];
@@ -21,7 +30,7 @@ pub(super) fn item() -> Item {
     Item::new("system packages".to_owned(), |_| {
         let mut missing: Vec<&str> = PACKAGES
             .iter()
-            .filter(|(_, program)| program::find_on_path(program).is_none())
+            .filter(|(_, program)| program::find_system_program(program).is_none())
             .map(|(package, _)| *package)
             .collect();
         if !has_server() {

@@ -1,0 +1,115 @@
+//! A disk that is full or hangs holds up the WAL, but not the connection: the server goes on
+//! hearing from the receiver, and nothing is lost.
+
+use std::time::Duration;
+
+use pgwire_stream::{Lsn, SegmentName, TimelineId};
+use walrecv_tests::disk::{Disk, FileSystem};
+use walrecv_tests::run::{ScenarioResult, Scenarios};
+use walrecv_tests::walrecv::Daemon;
+use walrecv_tests::{Cluster, Installation, Result, program};
+
+use crate::site::{Site, lsn, write_wal};
+
+/// Far less than the disk is in trouble for.
+const SERVER_PATIENCE: &str = "wal_sender_timeout = '3s'";
+
+pub(crate) fn register(scenarios: Scenarios) -> Scenarios {
+    scenarios.per_major("full_disk_holds_the_stream", &[10, 18], full_disk).per_major(
+        "hanging_disk_holds_the_stream",
+        &[18],
+        hanging_disk,
+    )
+}
+
+/// Dropped in this order: whoever uses the disk ends before it goes.
+struct Troubled {
+    daemon: Daemon,
+    disk: Disk,
+    site: Site,
+    first: SegmentName,
+}
+
+impl Troubled {
+    fn new(installation: &Installation) -> Result<Option<Self>> {
+        let mut options = Cluster::options(installation).archive().config(SERVER_PATIENCE);
+        if installation.major >= 11 {
+            options = options.wal_segment_megabytes(1);
+        }
+        let site = Site::around(options.start()?)?;
+        let Some(disk) = Disk::mount(FileSystem::Ext4, 512, &site.walrecv.home())? else {
+            return Ok(None);
+        };
+        let daemon = site.run()?;
+        let begin = lsn(&site.cluster.value("SELECT restart_lsn FROM pg_replication_slots")?)?;
+        let size = site.segment_size()?;
+        let first = SegmentName::new(TimelineId::FIRST, size.segment_of(begin), size);
+        Ok(Some(Self { daemon, disk, site, first }))
+    }
+
+    /// The process that sends the WAL, which is another one on each connection; and what it has
+    /// heard is durable.
+    fn sender(&self) -> Result<(String, Lsn)> {
+        let sql = "SELECT pid, flush_lsn FROM pg_stat_replication WHERE state IN ('streaming', 'catchup')";
+        let rows = self.site.cluster.query(sql)?;
+        let row = rows.first().cloned().unwrap_or_default();
+        match row.as_slice() {
+            [pid, flushed] => Ok((pid.clone(), lsn(flushed)?)),
+            _ => Err(walrecv_tests::Failure::new(format!(
+                "the connection is lost; the receiver says:\n{}\nand the server:\n{}",
+                program::last_lines(&self.daemon.log(), 20),
+                program::last_lines(&self.site.cluster.log(), 20)
+            ))),
+        }
+    }
+
+    /// Everything comes through in the end, over the same connection.
+    fn recovers(self, sender: &str) -> ScenarioResult {
+        self.site.settle()?;
+        assert_eq!(self.sender()?.0, sender, "the connection did not last");
+        let compared = self.site.compare_with_archive(&self.first)?;
+        assert!(compared >= 2, "only {compared} segments were compared");
+        assert_eq!(self.daemon.stop()?, 0);
+        Ok(())
+    }
+}
+
+fn full_disk(installation: &Installation) -> ScenarioResult {
+    let Some(troubled) = Troubled::new(installation)? else { return Ok(()) };
+    write_wal(&troubled.site.cluster, 2)?;
+    troubled.site.settle()?;
+    let (sender, _) = troubled.sender()?;
+    let ballast = troubled.disk.fill(6 << 20)?;
+    write_wal(&troubled.site.cluster, 40)?;
+
+    std::thread::sleep(Duration::from_secs(4));
+    let (_, stuck) = troubled.sender()?;
+    assert!(stuck < troubled.site.position()?, "the disk was not full");
+    for _ in 0..8 {
+        std::thread::sleep(Duration::from_millis(500));
+        let (still, flushed) = troubled.sender()?;
+        assert_eq!(still, sender, "the connection did not last");
+        assert_eq!(flushed, stuck, "the disk was not full");
+    }
+    drop(ballast);
+    troubled.recovers(&sender)
+}
+
+fn hanging_disk(installation: &Installation) -> ScenarioResult {
+    let Some(troubled) = Troubled::new(installation)? else { return Ok(()) };
+    write_wal(&troubled.site.cluster, 2)?;
+    troubled.site.settle()?;
+    let (sender, _) = troubled.sender()?;
+    let frozen = troubled.disk.freeze()?;
+    let before = troubled.site.position()?;
+    // More than the receiver can hold without its disk.
+    write_wal(&troubled.site.cluster, 24)?;
+    for _ in 0..12 {
+        std::thread::sleep(Duration::from_millis(500));
+        let (still, flushed) = troubled.sender()?;
+        assert_eq!(still, sender, "the connection did not last");
+        assert!(flushed <= before, "{flushed} was acknowledged by a disk that hangs");
+    }
+    drop(frozen);
+    troubled.recovers(&sender)
+}

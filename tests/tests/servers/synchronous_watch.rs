@@ -1,0 +1,78 @@
+//! Commits that wait for the backup server, and how it finds out.
+
+use std::time::{Duration, Instant};
+
+use walrecv_tests::run::{ScenarioResult, Scenarios};
+use walrecv_tests::walrecv::Daemon;
+use walrecv_tests::{Cluster, Installation, Result};
+
+use crate::site::Site;
+
+/// So long that nobody takes it for a quick commit.
+const FLUSH_INTERVAL: &str = "2s";
+
+pub(crate) fn register(scenarios: Scenarios) -> Scenarios {
+    scenarios.per_major("synchronous_while_running", &[10, 18], found_while_running)
+}
+
+fn named(cluster: &Cluster, names: &str) -> Result<()> {
+    cluster.execute(&format!("ALTER SYSTEM SET synchronous_standby_names = '{names}'"))?;
+    cluster.reload()
+}
+
+/// Waits until the daemon has said something.
+fn wait_until_said(daemon: &Daemon, what: &str, patience: Duration) {
+    let begin = Instant::now();
+    while !daemon.log().contains(what) {
+        assert!(begin.elapsed() < patience, "no `{what}` in:\n{}", daemon.log());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// How long each of this many commits took.
+fn commits(cluster: &Cluster, count: usize) -> Result<Vec<Duration>> {
+    let mut session = cluster.session()?;
+    let mut took = Vec::new();
+    for _ in 0..count {
+        let begin = Instant::now();
+        session.query("INSERT INTO ledger DEFAULT VALUES")?;
+        took.push(begin.elapsed());
+    }
+    Ok(took)
+}
+
+fn found_while_running(installation: &Installation) -> ScenarioResult {
+    let site = Site::new(installation)?;
+    let cluster = &site.cluster;
+    cluster.execute("CREATE TABLE ledger (n serial PRIMARY KEY)")?;
+    let conninfo = cluster.conninfo(crate::site::ROLE, crate::site::PASSWORD);
+    site.walrecv.configure(&format!(
+        "[servers.main]\nconninfo = \"{conninfo}\"\nflush_interval = \"{FLUSH_INTERVAL}\"\n"
+    ))?;
+    let daemon = site.run()?;
+    commits(cluster, 5)?;
+    site.settle()?;
+    assert_eq!(cluster.value("SELECT max(sync_state) FROM pg_stat_replication")?, "async");
+
+    // The stream looks like commits that wait long before the minute is over.
+    named(cluster, "walrecv")?;
+    cluster.wait_for("a synchronous receiver", |cluster| {
+        let state = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'";
+        Ok(cluster.value(state)? == "1")
+    })?;
+    let begin = Instant::now();
+    let slow = commits(cluster, 6)?;
+    assert!(slow.iter().any(|took| *took > Duration::from_secs(1)), "nothing waited: {slow:?}");
+    wait_until_said(&daemon, "wait for us now", Duration::from_secs(10));
+    let found = begin.elapsed();
+    assert!(found < Duration::from_secs(30), "found after {found:?}, as a matter of routine");
+    let quick = commits(cluster, 20)?;
+    let slowest = quick.iter().max().copied().unwrap_or_default();
+    assert!(slowest < Duration::from_secs(1), "{quick:?}");
+
+    // That nobody waits any more shows in nothing, and is found within the minute.
+    named(cluster, "")?;
+    wait_until_said(&daemon, "no longer wait for us", Duration::from_secs(75));
+    assert_eq!(daemon.stop()?, 0);
+    Ok(())
+}
