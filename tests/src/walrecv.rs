@@ -163,7 +163,7 @@ impl Daemon {
         self.signal(Signal::STOP)?;
         let begin = Instant::now();
         while begin.elapsed() < Duration::from_secs(20) {
-            let states = thread_states(self.pid());
+            let states = thread_states(self.id());
             // One that waits for a disk stops when it comes back.
             // `t` is one that is watched by strace.
             let stands = |state: &char| matches!(state, 'T' | 't');

@@ -80,7 +80,7 @@ impl Disturbance {
     /// Disturbs the threads that there are now, and none that are started later. `injection` is
     /// what `strace -e inject=` takes; it counts per thread.
     pub fn of_present_threads(daemon: &Daemon, trace: &Path, injection: &str) -> Result<Self> {
-        let tasks = format!("/proc/{}/task", daemon.pid());
+        let tasks = format!("/proc/{}/task", daemon.id());
         let about = || format!("cannot read {tasks}");
         let mut threads = Vec::new();
         for task in fs::read_dir(&tasks).context(about)? {
@@ -92,7 +92,7 @@ impl Disturbance {
 
     /// Disturbs all threads, also those to come.
     pub fn of_all_threads(daemon: &Daemon, trace: &Path, injection: &str) -> Result<Self> {
-        Self::start(trace, injection, &["-f".into(), "-p".into(), daemon.pid().to_string()])
+        Self::start(trace, injection, &["-f".into(), "-p".into(), daemon.id().to_string()])
     }
 
     fn start(trace: &Path, injection: &str, whom: &[String]) -> Result<Self> {

@@ -40,7 +40,7 @@ fn sync_before_report(installation: &Installation) -> ScenarioResult {
 
     let trace = site.walrecv.directory().join("calls.trace");
     let daemon = site.walrecv.spawn_behind(&strace::in_front(&trace, &OPTIONS), &["run"])?;
-    let pid = daemon.pid();
+    let pid = daemon.id();
     site.wait_until_streaming()?;
     let writers = ledger.write(cluster, CLIENTS)?;
     let enough = caught_up.saturating_add(3 * u64::from(size.bytes()));

@@ -165,7 +165,7 @@ impl Synchronous {
                 .filter(|line| line.contains("@walrecv-server"))
                 .filter_map(|line| line.split_whitespace().nth(6))
                 .collect();
-            let pid = self.daemon.as_ref().map_or(0, Daemon::pid);
+            let pid = self.daemon.as_ref().map_or(0, Daemon::id);
             let files = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten();
             let mut targets = files.flatten().filter_map(|file| file.path().read_link().ok());
             if targets.any(|target| {
