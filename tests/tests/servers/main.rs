@@ -25,6 +25,7 @@ mod library_wal;
 mod odd_places;
 mod runtime;
 mod site;
+mod slots;
 mod synchronous;
 mod targets;
 
@@ -55,6 +56,7 @@ fn main() -> std::process::ExitCode {
         commands::register,
         odd_places::register,
         disturbed_backups::register,
+        slots::register,
         synchronous::register,
     ] {
         scenarios = register(scenarios);
