@@ -8,6 +8,7 @@ mod commands;
 mod crashes;
 mod disturbed_backups;
 mod examples;
+mod failover;
 mod full_path;
 mod harness;
 mod library_backup;
@@ -57,6 +58,7 @@ fn main() -> std::process::ExitCode {
         odd_places::register,
         disturbed_backups::register,
         slots::register,
+        failover::register,
         synchronous::register,
     ] {
         scenarios = register(scenarios);

@@ -60,10 +60,13 @@ use tracing::Instrument;
 pub use error::ReceiverError;
 pub use journal::{RecordedGap, RecordedSwitch, gaps, switches};
 pub use open_segment::SegmentError;
+pub(crate) use prepare::receiving_config;
 pub use slot_view::Occupant;
+pub(crate) use slot_view::{KeptWal, SlotView, view as view_slot};
 
 pub use start::Refusal;
 pub use status::{HostSlot, State, Status};
+pub(crate) use synchronous::names as is_named;
 pub use writer::WriterError;
 
 use self::archive::Archiver;
