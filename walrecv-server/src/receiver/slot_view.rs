@@ -4,7 +4,6 @@
 use std::fmt;
 
 use pgwire_stream::{Lsn, ReplicationClient, ServerVersion, SlotName};
-use serde::{Deserialize, Serialize};
 
 /// A slot as its server shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +35,7 @@ pub(crate) enum KeptWal {
 }
 
 /// Who uses a slot, as far as the server tells.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Occupant {
     /// The process on the server.
     pub process: Option<u32>,
