@@ -74,6 +74,27 @@ fn check(installation: &Installation) -> ScenarioResult {
     let shown = site.walrecv.run(&["show-backups", "main", "last"])?.success()?;
     assert!(shown.stdout.contains(&id), "{}", shown.stdout);
 
+    // What Barman does not know is told to people only.
+    for told in ["receiver state: OK (streaming", "archive backlog: OK", "no commit waits for us"] {
+        assert!(well.stdout.contains(told), "no `{told}` in:\n{}", well.stdout);
+    }
+    let keys: Vec<_> = json["main"].as_object().into_iter().flatten().map(|(key, _)| key).collect();
+    assert!(!keys.iter().any(|key| key.contains("synchronous") || key.contains("backlog")));
+
+    // Commits that would wait for ever.
+    for setting in ["synchronous_standby_names = '*'", "synchronous_commit = remote_apply"] {
+        site.cluster.execute(&format!("ALTER SYSTEM SET {setting}"))?;
+    }
+    site.cluster.reload()?;
+    site.cluster.wait_for("the setting", |cluster| {
+        Ok(cluster.value("SHOW synchronous_commit")? == "remote_apply")
+    })?;
+    let warned = site.walrecv.run(&["check", "main"])?.success()?;
+    assert!(warned.stdout.contains("synchronous replication: WARNING"), "{}", warned.stdout);
+    assert!(warned.stdout.contains("wait for ever"), "{}", warned.stdout);
+    site.cluster.execute("ALTER SYSTEM RESET ALL")?;
+    site.cluster.reload()?;
+
     // The slot is gone behind our back.
     assert_eq!(daemon.stop()?, 0);
     site.cluster.execute("SELECT pg_drop_replication_slot('walrecv')")?;

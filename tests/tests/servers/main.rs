@@ -10,6 +10,7 @@ mod disk_trouble;
 mod disturbed_backups;
 mod examples;
 mod failing_disk;
+mod failover;
 mod full_path;
 mod harness;
 mod ledger;
@@ -30,6 +31,7 @@ mod power_cut;
 mod runtime;
 mod same_segments;
 mod site;
+mod slots;
 mod sync_before_report;
 mod synchronous;
 mod synchronous_watch;
@@ -69,6 +71,8 @@ fn main() -> std::process::ExitCode {
         odd_places::register,
         disturbed_backups::register,
         synchronous_watch::register,
+        slots::register,
+        failover::register,
     ] {
         scenarios = register(scenarios);
     }

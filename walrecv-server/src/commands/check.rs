@@ -3,9 +3,13 @@
 //! Never fails itself: what cannot be found out is a row of its own.
 
 mod peer;
+mod running;
+mod slot;
 mod store;
+mod synchronous;
 
 use std::error::Error;
+use std::time::SystemTime;
 
 use crate::catalog::Identity;
 use crate::failure::Failure;
@@ -32,15 +36,23 @@ pub struct Row {
     pub state: State,
     /// What is behind that, and what to do about it.
     pub remark: Option<String>,
+    /// Whether it is advice: never a failure, and not for Barman's readers, who do not know it.
+    pub advisory: bool,
 }
 
 impl Row {
     fn ok(name: &'static str) -> Self {
-        Self { name, state: State::Ok, remark: None }
+        Self { name, state: State::Ok, remark: None, advisory: false }
     }
 
     fn remark(name: &'static str, state: State, remark: impl Into<String>) -> Self {
-        Self { name, state, remark: Some(remark.into()) }
+        Self { name, state, remark: Some(remark.into()), advisory: false }
+    }
+
+    /// Something that is worth knowing, and never more than a warning.
+    fn advice(name: &'static str, state: State, remark: impl Into<String>) -> Self {
+        let state = state.min(State::Warning);
+        Self { name, state, remark: Some(remark.into()), advisory: true }
     }
 
     /// A failure in one line: the sentence, its cause, and the hint.
@@ -90,7 +102,12 @@ pub async fn check(settings: &ServerSettings, store: &ServerDir) -> CheckOutcome
         rows.push(Row::failure("identity", State::Failed, error));
     }
     rows.push(store::directories(store));
-    rows.push(store::receiver(store));
+    let now = SystemTime::now();
+    let status = running::status(settings, store).await;
+    let failure = status.as_ref().and_then(|status| running::failure(status, now));
+    rows.push(failure.unwrap_or_else(|| store::receiver(store)));
+    rows.extend(status.iter().flat_map(|status| running::rows(status, now)));
+    rows.push(store::backlog(store));
     let backups = store::backups(store);
     rows.extend(backups.rows);
     rows.push(store::set_apart(store));

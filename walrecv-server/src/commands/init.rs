@@ -172,6 +172,7 @@ conninfo = {conninfo}
 #backup_conninfo = "…"           # for base backups, if not the same: a standby, perhaps
 slot_name = {slot_name}
 create_slot = "auto"             # or manual
+#slot_on_all_hosts = false       # keep it on every host of the conninfo, for the next failover
 "#
     )
 }

@@ -36,8 +36,9 @@ impl Report for CheckReport {
             let rows: Map<_, _> = server
                 .rows
                 .iter()
+                .filter(|row| !row.advisory)
                 .map(|row| {
-                    // Advice does not change what Barman's readers make of it.
+                    // A warning fails nothing for Barman's readers, either.
                     let status = if row.state == State::Failed { "FAILED" } else { "OK" };
                     let hint = row.remark.as_deref().unwrap_or_default();
                     (key(row.name), json!({"status": status, "hint": hint}))
@@ -52,7 +53,14 @@ impl Report for CheckReport {
             let rows: Vec<_> = server
                 .rows
                 .iter()
-                .map(|row| json!({"check": row.name, "state": word(row.state), "remark": row.remark}))
+                .map(|row| {
+                    json!({
+                        "check": row.name,
+                        "state": word(row.state),
+                        "remark": row.remark,
+                        "advisory": row.advisory,
+                    })
+                })
                 .collect();
             json!({"server": server.server, "ok": server.is_ok(), "checks": rows})
         };
@@ -140,11 +148,12 @@ mod tests {
         CheckOutcome {
             server: server.parse().unwrap(),
             rows: vec![
-                Row { name: "wal_level", state: State::Ok, remark: None },
+                Row { name: "wal_level", state: State::Ok, remark: None, advisory: false },
                 Row {
                     name: "receive-wal running",
                     state,
                     remark: Some("nobody receives".to_owned()),
+                    advisory: false,
                 },
             ],
             last_backup_size: Some(7),
@@ -184,6 +193,25 @@ mod tests {
         report.barman(&mut document);
         assert_eq!(document["main"]["receive_wal_running"]["status"], "OK");
         assert!(report.console().contains("WARNING"));
+    }
+
+    #[test]
+    fn advice_is_for_people_and_for_the_clean_json() {
+        let mut report = report(&[("main", State::Ok)], false);
+        let advice = Row {
+            name: "archive backlog",
+            state: State::Warning,
+            remark: Some("300 segments wait".to_owned()),
+            advisory: true,
+        };
+        report.servers[0].rows.push(advice);
+        assert!(report.console().contains("archive backlog: WARNING (300 segments wait)"));
+        assert_eq!(report.clean()[0]["checks"][2]["advisory"], true);
+        let mut document = Map::new();
+        report.barman(&mut document);
+        let keys: Vec<_> = document["main"].as_object().unwrap().keys().collect();
+        assert_eq!(keys, ["receive_wal_running", "wal_level"]);
+        assert_eq!(report.exit_code(), 0);
     }
 
     #[test]

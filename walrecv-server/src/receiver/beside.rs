@@ -2,37 +2,93 @@
 
 use std::sync::Arc;
 
-use pgwire_stream::{Config, Endpoint, Feature, Host, ReplicationClient};
+use pgwire_stream::{Config, Endpoint, Feature, Host, ReplicationClient, SystemId};
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
-use super::{Receiver, ReceiverError, synchronous_watch};
-use crate::settings::Synchronous;
+use super::other_hosts::OtherHost;
+use super::status::HostSlot;
+use super::{Receiver, synchronous_watch};
+use crate::settings::{CreateSlot, Synchronous};
+
+/// The host that was reached last.
+pub(super) struct Reached {
+    /// What leads there, and to no other host.
+    pub(super) config: Config,
+    /// The cluster that was there.
+    pub(super) system_id: SystemId,
+}
+
+/// What those are called that keep the slots of other hosts.
+const SLOT_KEEPER: &str = "walrecv (slot)";
+
+/// The database where the conninfo names none.
+pub(super) const DATABASE: &str = "postgres";
 
 impl Receiver {
     /// Starts what runs beside the stream of this connection. Dropping it ends it.
-    pub(super) fn run_beside(
-        &self,
-        client: &ReplicationClient,
-    ) -> Result<JoinSet<()>, ReceiverError> {
-        let config = self.config()?;
-        let here = client.host();
+    pub(super) fn run_beside(&self, client: &ReplicationClient) -> JoinSet<()> {
         let mut tasks = JoinSet::new();
+        let Some(here) = &self.reached else { return tasks };
+        for host in self.other_hosts(here) {
+            let span = tracing::info_span!("other_host", host = host.host);
+            tasks.spawn(host.tend().instrument(span));
+        }
         let can_be_asked = client.server_version().supports(Feature::ReplicationSql);
         if self.settings.synchronous == Synchronous::WhenNamed && can_be_asked {
             let watch = synchronous_watch::watch(
                 Arc::clone(&self.synchrony),
                 Arc::clone(&self.status),
-                only(&config, here),
+                here.config.clone(),
             );
             tasks.spawn(watch.in_current_span());
         }
-        Ok(tasks)
+        tasks
+    }
+
+    /// The other hosts of the conninfo, if the slot is to be kept there, too.
+    fn other_hosts(&self, here: &Reached) -> Vec<OtherHost> {
+        let mut others = Vec::new();
+        let config = match self.config() {
+            Ok(config) if self.settings.slot_on_all_hosts => Some(config),
+            Ok(_) => None,
+            Err(error) => {
+                tracing::warn!(error = %error, "the slots of the other hosts are not kept");
+                None
+            }
+        };
+        for host in config.iter().flat_map(|config| &config.hosts) {
+            let is_here = here.config.hosts.iter().any(|reached| is_same(host, reached));
+            if is_here {
+                continue;
+            }
+            let mut config = only(&here.config, host.clone());
+            // With its own password.
+            config.hosts = vec![host.clone()];
+            config.dbname.get_or_insert_with(|| DATABASE.to_owned());
+            // Nobody to wait for.
+            config.application_name = Some(SLOT_KEEPER.to_owned());
+            others.push(OtherHost {
+                host: host.to_string(),
+                config,
+                slot: self.settings.slot_name.clone(),
+                create: self.settings.create_slot == CreateSlot::Auto,
+                system_id: here.system_id,
+                segment_size: self.segment_size,
+                status: Arc::clone(&self.status),
+                sure: false,
+            });
+        }
+        self.status.send_modify(|status| {
+            status.other_hosts =
+                others.iter().map(|other| HostSlot::new(other.host.clone())).collect();
+        });
+        others
     }
 }
 
 /// The configuration that leads to this one of its hosts alone, whatever that is by now.
-fn only(config: &Config, mut host: Host) -> Config {
+pub(super) fn only(config: &Config, mut host: Host) -> Config {
     let mut config = config.clone();
     let configured = config.hosts.iter().find(|configured| is_same(configured, &host));
     host.password = configured.and_then(|configured| configured.password.clone());

@@ -2,6 +2,7 @@
 
 use pgwire_stream::{Advice, ConfigError, Lsn, SlotName, TimelineId};
 
+use super::slot_view::Occupant;
 use super::start::{Refusal, Undecided};
 use super::writer::WriterError;
 use crate::catalog::identity::IdentityError;
@@ -49,6 +50,32 @@ pub enum ReceiverError {
     SlotMissing {
         /// The slot.
         slot: SlotName,
+    },
+    /// Somebody else uses the slot.
+    #[error("the replication slot `{slot}` is in use by {by}")]
+    SlotInUse {
+        /// The slot.
+        slot: SlotName,
+        /// Who.
+        by: Box<Occupant>,
+        /// What the server says.
+        source: pgwire_stream::Error,
+    },
+    /// The slot is not for WAL as it is.
+    #[error("the replication slot `{slot}` is a logical one, and WAL needs a physical one")]
+    SlotLogical {
+        /// The slot.
+        slot: SlotName,
+    },
+    /// The server keeps no WAL for this slot any more, and lets nobody use it.
+    #[error("the server has given up the replication slot `{slot}`{}", because(.reason))]
+    SlotLost {
+        /// The slot.
+        slot: SlotName,
+        /// Why, in the server's words.
+        reason: Option<String>,
+        /// What it says to whoever would use it.
+        source: pgwire_stream::Error,
     },
     /// The server no longer has the WAL that comes next.
     #[error(
@@ -107,8 +134,16 @@ impl ReceiverError {
     /// Whether somebody else uses the slot: perhaps our own last connection, which the server has
     /// not yet missed.
     pub(super) fn is_slot_in_use(&self) -> bool {
-        matches!(self, Self::Server { source, .. } if source.is_slot_in_use())
+        match self {
+            Self::SlotInUse { .. } => true,
+            Self::Server { source, .. } => source.is_slot_in_use(),
+            _ => false,
+        }
     }
+}
+
+fn because(reason: &Option<String>) -> String {
+    reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default()
 }
 
 impl From<Undecided> for ReceiverError {
@@ -138,10 +173,27 @@ impl Failure for ReceiverError {
 
     fn hint(&self) -> Option<String> {
         match self {
-            Self::Server { source, .. } if source.is_slot_in_use() => Some(
-                "another receiver uses the slot: stop it, or give this one a `slot_name` of its own"
+            Self::SlotInUse { by, .. } if by.temporary => Some(
+                "it is a temporary slot of another session, and goes with that: give this \
+                 receiver a `slot_name` of its own"
                     .to_owned(),
             ),
+            Self::SlotInUse { by, .. } => {
+                let process = by.process.map_or_else(|| "PID".to_owned(), |pid| pid.to_string());
+                Some(format!(
+                    "another receiver uses the slot: stop it, or give this one a `slot_name` of \
+                     its own. One whose host is dead is ended by `SELECT \
+                     pg_terminate_backend({process})` on the server"
+                ))
+            }
+            Self::SlotLogical { .. } => {
+                Some("name another slot: `slot_name`; it is made by itself".to_owned())
+            }
+            Self::SlotLost { slot, .. } => Some(format!(
+                "drop it with `SELECT pg_drop_replication_slot('{slot}')`, and make it anew with \
+                 `walrecv-server receive-wal --create-slot`, while the server still has the WAL \
+                 that follows; or set create_slot = \"auto\", which does so where no gap arises"
+            )),
             Self::Connect(source) | Self::Server { source, .. } => source.hint(),
             Self::Config(error) => error.hint(),
             Self::Identity(error) => error.hint(),

@@ -48,9 +48,12 @@ mod error;
 mod held;
 mod journal;
 mod open_segment;
+mod other_hosts;
 mod prepare;
 mod second_opinion;
 mod slot;
+mod slot_trouble;
+mod slot_view;
 mod start;
 mod status;
 mod stream;
@@ -71,13 +74,19 @@ pub use archive::ArchiveError;
 pub use error::ReceiverError;
 pub use journal::{RecordedGap, RecordedSwitch, gaps, switches};
 pub use open_segment::SegmentError;
+pub(crate) use prepare::receiving_config;
+pub use slot_view::Occupant;
+pub(crate) use slot_view::{KeptWal, SlotView, view as view_slot};
+
 pub use start::Refusal;
-pub use status::{State, Status};
+pub use status::{HostSlot, State, Status};
+pub(crate) use synchronous::names as is_named;
 pub use writer::WriterError;
 
 use self::archive::Archive;
 use self::archiver::Archiver;
 use self::backoff::Backoff;
+use self::beside::Reached;
 use self::prepare::Newcomer;
 use self::stream::End;
 use self::synchronous_watch::Synchrony;
@@ -137,8 +146,14 @@ pub struct Receiver {
     opinions: Arc<Semaphore>,
     /// Whether commits on the server wait for us.
     synchrony: Arc<Synchrony>,
+    /// The host that was reached last.
+    reached: Option<Reached>,
     /// The server said so where it could not be asked before.
     slot_missing: bool,
+    /// The server said that it has given the slot up, which does not always show.
+    slot_lost: bool,
+    /// The slot was there, and kept nothing, when it was last looked at.
+    slot_keeps_nothing: bool,
     /// The WAL from here on is gone, and the operator has said to go on without it.
     given_up: Option<(TimelineId, Lsn)>,
     /// Whether WAL has been streamed.
@@ -172,7 +187,10 @@ impl Receiver {
             wal: None,
             opinions: second_opinion::places(),
             synchrony: Arc::new(Synchrony::new(when_named)),
+            reached: None,
             slot_missing: false,
+            slot_lost: false,
+            slot_keeps_nothing: false,
             given_up: None,
             streamed: false,
         };
@@ -212,7 +230,15 @@ impl Receiver {
         let began = tokio::time::Instant::now();
         loop {
             self.status.send_modify(|status| status.enter(State::Connecting));
-            let error = match self.connection(stop, &mut backoff).await {
+            let ended = match self.connection(stop, &mut backoff).await {
+                Err(error) => tokio::select! {
+                    biased;
+                    error = self.understood(error) => Err(error),
+                    () = stopped(stop) => return Ok(Finished::Stopped),
+                },
+                ended => ended,
+            };
+            let error = match ended {
                 Ok(End::Stopped) => return Ok(Finished::Stopped),
                 Ok(End::Reached) => return Ok(Finished::EndReached),
                 Ok(End::ServerShutdown) => {
@@ -257,6 +283,12 @@ impl Receiver {
                 self.slot_missing = true;
                 return true;
             }
+            ReceiverError::SlotLost { .. }
+                if self.settings.create_slot == CreateSlot::Auto && !self.slot_lost =>
+            {
+                self.slot_lost = true;
+                return true;
+            }
             _ => {}
         }
         match error.advice() {
@@ -281,13 +313,14 @@ impl Receiver {
         };
         let Some((client, start)) = prepared else { return Ok(End::Reached) };
         let size = self.segment_size;
-        let _beside = self.run_beside(&client)?;
+        let _beside = self.run_beside(&client);
         let began = tokio::time::Instant::now();
         let result = self.stream(client, start, size, stop).await;
         let state = self.status.borrow().state;
         if state == State::Streaming {
             self.streamed = true;
             self.slot_missing = false;
+            self.slot_lost = false;
             // A connection that breaks at once is no success, or there would be no end of them.
             if began.elapsed() >= LASTING {
                 backoff.succeeded();

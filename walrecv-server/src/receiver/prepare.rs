@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use pgwire_stream::wal::WalOptions;
 use pgwire_stream::{
-    Config, Feature, HistoryFile, Lsn, ReplicationClient, TimelineHistory, TimelineId,
+    Config, ConfigError, Feature, HistoryFile, Lsn, ReplicationClient, TimelineHistory, TimelineId,
 };
 
 use super::archive::Archive;
+use super::beside::{self, Reached};
 use super::open_segment::renew_inherited;
 use super::slot::{self, Slot};
 use super::start::{self, Kept, Source, Start};
@@ -37,8 +38,11 @@ impl Receiver {
         let config = self.config()?;
         let mut client =
             ReplicationClient::connect(&config).await.map_err(ReceiverError::Connect)?;
+        // From here on everything is about this one of the hosts.
+        let config = beside::only(&config, client.host());
         let system =
             client.identify_system().await.map_err(ReceiverError::server("identify the server"))?;
+        self.reached = Some(Reached { config: config.clone(), system_id: system.system_id });
         let size = client
             .wal_segment_size()
             .await
@@ -76,8 +80,17 @@ impl Receiver {
         let held = blocking(move || held::newest(&dir, size, wal.as_ref())).await??;
         let slot = match slot::look(&mut client, &config, &self.settings.slot_name).await? {
             Slot::Unknown if self.slot_missing => Slot::Missing,
+            Slot::Keeps(_) if self.slot_lost => Slot::Lost,
             slot => slot,
         };
+        self.slot_keeps_nothing = matches!(slot, Slot::KeepsNothing | Slot::Lost);
+        if slot == Slot::Lost && self.settings.create_slot == CreateSlot::Manual {
+            tracing::warn!(
+                slot = %self.settings.slot_name,
+                hint = "drop it, and make it anew while the server still has the WAL that follows",
+                "the server has given up the replication slot: it no longer keeps WAL for us"
+            );
+        }
         if let Some((timeline, from)) = self.given_up {
             // A gap is no reason to mix histories.
             start::decide(held.as_ref(), &source, None)?;
@@ -123,11 +136,7 @@ impl Receiver {
     }
 
     pub(super) fn config(&self) -> Result<Config, ReceiverError> {
-        let mut config = Config::load(self.settings.streaming_conninfo())?;
-        if config.application_name.is_none() && config.fallback_application_name.is_none() {
-            config.fallback_application_name = Some(APPLICATION_NAME.to_owned());
-        }
-        Ok(config)
+        Ok(receiving_config(self.settings.streaming_conninfo())?)
     }
 
     /// Makes the store of a server that is new.
@@ -265,7 +274,7 @@ impl Receiver {
             Slot::Missing if !auto => return Err(self.no_slot()),
             // Unknown: if it is there, nothing is changed.
             Slot::Missing | Slot::Unknown if auto => slot::create(client, name).await?,
-            Slot::KeepsNothing if auto && gives_up_for_good(client) => {
+            Slot::KeepsNothing | Slot::Lost if auto && gives_up_for_good(client) => {
                 slot::recreate(client, name).await?;
             }
             _ => return Ok(slot),
@@ -283,7 +292,8 @@ impl Receiver {
         source: &Source,
     ) -> Result<ReplicationClient, ReceiverError> {
         let auto = self.settings.create_slot == CreateSlot::Auto;
-        let given_up = slot == Slot::KeepsNothing && auto && gives_up_for_good(&client);
+        let keeps_nothing = matches!(slot, Slot::KeepsNothing | Slot::Lost);
+        let given_up = keeps_nothing && auto && gives_up_for_good(&client);
         match slot {
             Slot::Missing if !auto => return Err(self.no_slot()),
             Slot::Missing => {}
@@ -322,6 +332,15 @@ impl Receiver {
     pub(super) fn no_slot(&self) -> ReceiverError {
         ReceiverError::SlotMissing { slot: self.settings.slot_name.clone() }
     }
+}
+
+/// How WAL is received from where a connection string leads: with a name of ours, unless it has one.
+pub(crate) fn receiving_config(conninfo: &str) -> Result<Config, ConfigError> {
+    let mut config = Config::load(conninfo)?;
+    if config.application_name.is_none() && config.fallback_application_name.is_none() {
+        config.fallback_application_name = Some(APPLICATION_NAME.to_owned());
+    }
+    Ok(config)
 }
 
 /// From 16 on, a slot that the server has given up never keeps WAL again.

@@ -6,6 +6,7 @@ use pgwire_stream::{
 };
 
 use super::ReceiverError;
+use super::slot_view::{SlotView, view};
 use super::start::Kept;
 
 /// What is known about the slot.
@@ -15,6 +16,8 @@ pub(super) enum Slot {
     Keeps(Kept),
     /// It exists and keeps nothing: it was never used, or the server gave it up.
     KeepsNothing,
+    /// The server gave it up.
+    Lost,
     /// There is none.
     Missing,
     /// The server is too old to be asked on a replication connection, and there is no other.
@@ -25,57 +28,60 @@ impl Slot {
     pub(super) fn kept(self) -> Option<Kept> {
         match self {
             Self::Keeps(kept) => Some(kept),
-            Self::KeepsNothing | Self::Missing | Self::Unknown => None,
+            Self::KeepsNothing | Self::Lost | Self::Missing | Self::Unknown => None,
         }
     }
 }
 
+/// What is being done where a slot is read.
+pub(super) const READ: &str = "read the slot";
+
 /// Looks at the slot: with its own command on servers that have it (15+), else with SQL if the
-/// configuration names a database.
+/// configuration names a database. Of one that keeps nothing, SQL also tells whether it ever will.
 pub(super) async fn look(
     client: &mut ReplicationClient,
     config: &Config,
     name: &SlotName,
 ) -> Result<Slot, ReceiverError> {
-    if client.server_version().supports(Feature::ReadSlot) {
-        let position =
-            client.read_slot(name).await.map_err(ReceiverError::server("read the slot"))?;
-        return Ok(match position.map(|position| position.restart) {
+    let version = client.server_version();
+    let mut slot = Slot::Unknown;
+    if version.supports(Feature::ReadSlot) {
+        let position = client.read_slot(name).await.map_err(ReceiverError::server(READ))?;
+        slot = match position.map(|position| position.restart) {
             Some(Some((lsn, timeline))) => {
                 Slot::Keeps(Kept { lsn, timeline: Some(timeline), by_us: false })
             }
             Some(None) => Slot::KeepsNothing,
             None => Slot::Missing,
-        });
+        };
     }
-    if config.dbname.is_none() || !client.server_version().supports(Feature::ReplicationSql) {
-        return Ok(Slot::Unknown);
+    let told = !matches!(slot, Slot::Unknown | Slot::KeepsNothing);
+    if told || config.dbname.is_none() || !version.supports(Feature::ReplicationSql) {
+        return Ok(slot);
     }
     match look_with_sql(config, name).await {
-        Ok(slot) => Ok(slot),
+        Ok(Some(view)) if view.logical => Err(ReceiverError::SlotLogical { slot: name.clone() }),
+        Ok(Some(view)) if view.is_lost() => Ok(Slot::Lost),
+        Ok(Some(SlotView { restart: Some(lsn), .. })) => {
+            Ok(Slot::Keeps(Kept { lsn, timeline: None, by_us: false }))
+        }
+        Ok(Some(_)) => Ok(Slot::KeepsNothing),
+        Ok(None) => Ok(Slot::Missing),
         Err(error) => {
             tracing::debug!(error = %error, "cannot look at the slot with SQL");
-            Ok(Slot::Unknown)
+            Ok(slot)
         }
     }
 }
 
-async fn look_with_sql(config: &Config, name: &SlotName) -> Result<Slot, pgwire_stream::Error> {
+async fn look_with_sql(
+    config: &Config,
+    name: &SlotName,
+) -> Result<Option<SlotView>, pgwire_stream::Error> {
     let mut client = ReplicationClient::connect_database(config).await?;
-    // A slot name cannot hold a quote.
-    let sql = format!(
-        "SELECT restart_lsn FROM pg_catalog.pg_replication_slots WHERE slot_name = '{name}'"
-    );
-    let answer = client.query(&sql).await?;
+    let view = view(&mut client, name).await?;
     client.close().await?;
-    Ok(match answer.rows.first().map(|row| row.text(0)) {
-        None => Slot::Missing,
-        Some(None) => Slot::KeepsNothing,
-        Some(Some(text)) => match text.parse() {
-            Ok(lsn) => Slot::Keeps(Kept { lsn, timeline: None, by_us: false }),
-            Err(_) => Slot::Unknown,
-        },
-    })
+    Ok(view)
 }
 
 /// Makes the slot, which keeps WAL from the last checkpoint on.

@@ -47,6 +47,9 @@ pub struct Status {
     pub flushed: Option<Lsn>,
     /// How far the server could send when it was last heard.
     pub server_end: Option<Lsn>,
+    /// When everything that the server could send was durable last.
+    #[serde(default)]
+    pub caught_up_at: Option<PgTimestamp>,
     /// When the server last sent something.
     pub heard_at: Option<PgTimestamp>,
     /// Whether commits on the server wait for us.
@@ -60,6 +63,39 @@ pub struct Status {
     pub suspect: u64,
     /// What went wrong last, in one line.
     pub last_error: Option<String>,
+    /// The slot on the other hosts of the conninfo, where it is kept there.
+    #[serde(default)]
+    pub other_hosts: Vec<HostSlot>,
+}
+
+/// The slot on a host that WAL is not received from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostSlot {
+    /// The host, as the conninfo has it.
+    pub host: String,
+    /// Whether it could be reached on the last visit.
+    pub reached: bool,
+    /// When it was last visited.
+    pub visited_at: Option<PgTimestamp>,
+    /// The timeline that it is on.
+    pub timeline: Option<TimelineId>,
+    /// How far its own WAL goes.
+    pub server_end: Option<Lsn>,
+    /// From where on the slot keeps its WAL.
+    pub position: Option<Lsn>,
+    /// How many bytes that was behind what is durable here.
+    pub behind_us: Option<u64>,
+    /// How many bytes that was behind the end of its own WAL.
+    pub behind_server: Option<u64>,
+    /// Why the slot is not as it should be, in one line.
+    pub last_error: Option<String>,
+}
+
+impl HostSlot {
+    /// A host that was not visited yet.
+    pub(super) fn new(host: String) -> Self {
+        Self { host, ..Self::default() }
+    }
 }
 
 impl Status {
@@ -76,12 +112,22 @@ impl Status {
             written: None,
             flushed: None,
             server_end: None,
+            caught_up_at: None,
             heard_at: None,
             synchronous: false,
             disk_full: false,
             waiting_for_archive: 0,
             suspect: 0,
             last_error: None,
+            other_hosts: Vec::new(),
+        }
+    }
+
+    /// Everything before this position is durable now.
+    pub(super) fn flush(&mut self, lsn: Lsn) {
+        self.flushed = Some(lsn);
+        if self.server_end.is_none_or(|end| lsn >= end) {
+            self.caught_up_at = Some(std::time::SystemTime::now().into());
         }
     }
 

@@ -259,7 +259,7 @@ impl Receiver {
                 if let Err(error) = progress.flushed(lsn) {
                     tracing::error!(error = %error, %timeline, "a flush position was not reported");
                 }
-                status.send_modify(|status| status.flushed = Some(lsn));
+                status.send_modify(|status| status.flush(lsn));
             }
             Report::Completed(segment) => {
                 // The disk has proved itself.
@@ -356,6 +356,11 @@ impl Receiver {
         let synchronous = self.synchrony.holds();
         self.status.send_modify(|status| {
             status.enter(State::Streaming);
+            if status.timeline != Some(timeline) || status.flushed.is_none() {
+                // How far another timeline is durable says nothing about this one.
+                status.written = Some(from);
+                status.flushed = Some(from);
+            }
             status.timeline = Some(timeline);
             status.started_at = Some(from);
             status.received = Some(from);

@@ -24,6 +24,7 @@ pub(super) const SERVER: &[&str] = &[
     "immediate_checkpoint",
     "manifest_checksums",
     "slot_name",
+    "slot_on_all_hosts",
     "streaming_conninfo",
     "synchronous",
     "wal_validation",
@@ -53,7 +54,6 @@ const NOT_SUPPORTED: &[&str] = &[
     "minimum_redundancy",
     "retention_policy",
     "sender",
-    "slot_on_all_hosts",
     "verify_schedule",
 ];
 

@@ -30,6 +30,8 @@ pub struct ServerSettings {
     pub slot_name: SlotName,
     /// Who creates the slot.
     pub create_slot: CreateSlot,
+    /// Whether the same slot is kept on every host of the conninfo.
+    pub slot_on_all_hosts: bool,
     /// Whether every commit waits for us.
     pub synchronous: Synchronous,
     /// The longest time between received and durable.
@@ -174,6 +176,7 @@ impl ServerSettings {
             backup_conninfo: None,
             slot_name,
             create_slot: CreateSlot::default(),
+            slot_on_all_hosts: false,
             synchronous: Synchronous::default(),
             flush_interval: Duration::from_secs(1),
             compression: Compression::default(),
@@ -229,6 +232,9 @@ impl ServerSettings {
             backup_conninfo: layers.value("backup_conninfo", value::conninfo).map(ConnInfo::new),
             create_slot: layers
                 .value("create_slot", |given| value::choice(given, CREATE_SLOT))
+                .unwrap_or_default(),
+            slot_on_all_hosts: layers
+                .value("slot_on_all_hosts", value::boolean)
                 .unwrap_or_default(),
             synchronous: layers
                 .value("synchronous", |given| value::choice(given, SYNCHRONOUS))

@@ -80,6 +80,7 @@ description = "orders"
 conninfo = "host=db1 user=walrecv password=geheim dbname=postgres"
 slot_name = "backup"
 create_slot = "manual"
+slot_on_all_hosts = true
 synchronous = true
 compression = "gzip"
 compression_level = 9
@@ -104,6 +105,7 @@ streaming_conninfo = "host=web port=5433"
     assert_eq!(main.name.as_str(), "main");
     assert_eq!(main.slot_name.as_str(), "backup");
     assert_eq!(main.create_slot, CreateSlot::Manual);
+    assert!(main.slot_on_all_hosts && !web.slot_on_all_hosts);
     assert_eq!(main.synchronous, Synchronous::Always);
     assert_eq!(main.flush_interval, Duration::from_millis(250));
     assert_eq!((main.compression, main.compression_level), (Compression::Gzip, 9));

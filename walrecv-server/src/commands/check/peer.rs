@@ -1,11 +1,11 @@
 //! What the server itself can be asked.
 
-use pgwire_stream::{Feature, ReplicationClient, ServerVersion, SlotName};
+use pgwire_stream::{Feature, ReplicationClient, ServerVersion};
 
-use super::{Row, State};
+use super::{Row, State, slot, synchronous};
 use crate::catalog::Identity;
 use crate::commands::connection::Peer;
-use crate::settings::{CreateSlot, ServerSettings};
+use crate::settings::ServerSettings;
 
 /// The first version that is supported and tested.
 const OLDEST: ServerVersion = ServerVersion::from_num(10_00_00);
@@ -16,7 +16,6 @@ const PRIVILEGES: &str = "superuser or standard user with backup privileges";
 const SQL: &str = "PostgreSQL";
 const VERSION: &str = "PostgreSQL version";
 const WAL_LEVEL: &str = "wal_level";
-const SLOT: &str = "replication slot";
 const COHERENCE: &str = "systemid coherence";
 
 /// Whether the server can be reached, and is as it should be.
@@ -79,7 +78,7 @@ async fn streaming(
         Ok(peer) => peer.database().await,
         Err(error) => Err(error),
     };
-    let database = match database {
+    let mut database = match database {
         Ok(database) => {
             rows.push(Row::ok(SQL));
             Some(database)
@@ -93,7 +92,12 @@ async fn streaming(
             None
         }
     };
-    rows.push(slot(&mut client, database, peer, settings, identity.is_some()).await);
+    let received = identity.is_some();
+    rows.extend(slot::rows(&mut client, database.as_mut(), peer, settings, received).await);
+    rows.extend(synchronous::row(&mut client, database.as_mut(), settings).await);
+    if let Some(database) = database {
+        let _ = database.close().await;
+    }
     let _ = client.close().await;
 }
 
@@ -132,89 +136,4 @@ async fn backup_source(settings: &ServerSettings, identity: Option<&Identity>) -
             Row::failure(BACKUP_STREAMING, State::Failed, &error)
         }
     }
-}
-
-/// A slot, as far as the server tells.
-enum Slot {
-    Missing,
-    /// It keeps no WAL: never used, or lost what it kept.
-    Empty,
-    Idle,
-    Active,
-    /// It is there; whether somebody uses it is not known.
-    Present,
-}
-
-async fn slot(
-    client: &mut ReplicationClient,
-    database: Option<ReplicationClient>,
-    peer: &Peer,
-    settings: &ServerSettings,
-    received_before: bool,
-) -> Row {
-    let name = &settings.slot_name;
-    let found = match database {
-        Some(mut database) => {
-            let found = by_sql(&mut database, name).await;
-            let _ = database.close().await;
-            found
-        }
-        None if client.server_version().supports(Feature::ReadSlot) => {
-            client.read_slot(name).await.map(|slot| match slot {
-                None => Slot::Missing,
-                Some(slot) if slot.restart.is_none() => Slot::Empty,
-                Some(_) => Slot::Present,
-            })
-        }
-        None => {
-            let remark = "cannot be seen: that needs a connection to a database before \
-                          PostgreSQL 15";
-            return Row::remark(SLOT, State::Warning, remark);
-        }
-    };
-    let made_on_start = settings.create_slot == CreateSlot::Auto && !received_before;
-    match found {
-        Ok(Slot::Active | Slot::Present) => Row::ok(SLOT),
-        Ok(Slot::Idle) => {
-            Row::remark(SLOT, State::Failed, format!("slot '{name}' not active: is `run` running?"))
-        }
-        Ok(Slot::Empty) => Row::remark(
-            SLOT,
-            State::Failed,
-            format!("slot '{name}' not initialised: it keeps no WAL"),
-        ),
-        Ok(Slot::Missing) if made_on_start => Row::remark(
-            SLOT,
-            State::Warning,
-            format!("slot '{name}' is made when receiving begins"),
-        ),
-        Ok(Slot::Missing) => Row::remark(
-            SLOT,
-            State::Failed,
-            format!(
-                "slot '{name}' doesn't exist: `walrecv-server receive-wal {} --create-slot` makes \
-                 it, and WAL may be missing",
-                settings.name
-            ),
-        ),
-        Err(error) => Row::failure(SLOT, State::Failed, &peer.failed("read the slot of")(error)),
-    }
-}
-
-async fn by_sql(
-    database: &mut ReplicationClient,
-    name: &SlotName,
-) -> Result<Slot, pgwire_stream::Error> {
-    // A slot's name has no quotes in it.
-    let sql = format!(
-        "SELECT active, restart_lsn IS NULL FROM pg_replication_slots \
-         WHERE slot_type = 'physical' AND slot_name = '{name}'"
-    );
-    let result = database.query(&sql).await?;
-    Ok(match result.rows.first().map(|row| (row.text(0), row.text(1))) {
-        None => Slot::Missing,
-        Some((Some("t"), _)) => Slot::Active,
-        Some((_, Some("t"))) => Slot::Empty,
-        Some(_) => Slot::Idle,
-    })
 }

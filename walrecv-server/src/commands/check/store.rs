@@ -1,20 +1,26 @@
 //! What is stored for a server.
 
+use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use pgwire_stream::SegmentName;
 use rustix::fs::{Access as Allowed, access};
 
+use super::running::RECEIVER;
 use super::{Row, State};
 use crate::catalog::{BackupError, BackupOutcome, BackupStatus};
 use crate::commands::list_backups::{ListedBackup, list_backups};
 use crate::storage::{LockKind, ServerDir, ServerLock, durable};
 
 const DIRECTORIES: &str = "directories";
-const RECEIVER: &str = "receive-wal running";
+const BACKLOG: &str = "archive backlog";
 const LAST_BACKUP: &str = "last backup";
 const WAL_ARCHIVE: &str = "WAL archive";
 const ERRORS: &str = "archiver errors";
+
+/// How many segments may wait to be archived before that is worth a warning.
+const MANY: usize = 256;
 
 /// Whether the store can be written, by the right users only.
 pub(super) fn directories(store: &ServerDir) -> Row {
@@ -60,6 +66,19 @@ pub(super) fn receiver(store: &ServerDir) -> Row {
         }
         Err(error) => Row::failure(RECEIVER, State::Failed, &error),
     }
+}
+
+/// How many complete segments wait to be archived.
+pub(super) fn backlog(store: &ServerDir) -> Row {
+    let files = match durable::list_dir(&store.streaming()) {
+        Ok(files) => files,
+        Err(error) => return Row::advice(BACKLOG, State::Warning, error.to_string()),
+    };
+    let is_segment =
+        |file: &&OsString| file.to_str().is_some_and(|name| name.parse::<SegmentName>().is_ok());
+    let waiting = files.iter().filter(is_segment).count();
+    let state = if waiting < MANY { State::Ok } else { State::Warning };
+    Row::advice(BACKLOG, state, format!("{waiting} segments wait to be archived"))
 }
 
 /// Whether what must not happen to WAL happened.
@@ -194,6 +213,24 @@ mod tests {
         assert_eq!(receiver(&store), Row::ok(RECEIVER));
         drop(lock);
         assert_eq!(receiver(&store).state, State::Failed);
+    }
+
+    #[test]
+    fn complete_segments_wait_to_be_archived() {
+        let (_directory, store) = store();
+        let told = |count| (State::Ok, true, Some(format!("{count} segments wait to be archived")));
+        let row = |row: Row| (row.state, row.advisory, row.remark);
+        assert_eq!(row(backlog(&store)), told(0));
+        store.create().unwrap();
+        for name in ["000000010000000000000005", "000000010000000000000006.partial", ".tmp"] {
+            fs::write(store.streaming().join(name), b"").unwrap();
+        }
+        assert_eq!(row(backlog(&store)), told(1));
+        for number in 0..MANY {
+            fs::write(store.streaming().join(format!("0000000100000001{number:08X}")), b"")
+                .unwrap();
+        }
+        assert_eq!(backlog(&store).state, State::Warning);
     }
 
     #[test]

@@ -1,0 +1,225 @@
+//! Everything that a replication slot can be other than what it should: each is told as what it
+//! is, and none leaves a gap that nobody hears of.
+
+use std::time::{Duration, Instant};
+
+use pgwire_stream::{
+    Config, Lsn, ReplicationClient, SegmentName, SegmentSize, StartReplication, TimelineId,
+};
+use rustix::process::Signal;
+use walrecv_tests::run::{ScenarioResult, Scenarios};
+use walrecv_tests::walrecv::Daemon;
+use walrecv_tests::{Cluster, Context, Installation, Result};
+
+use crate::site::{PASSWORD, ROLE, Site, lsn};
+
+pub(crate) fn register(scenarios: Scenarios) -> Scenarios {
+    scenarios
+        .per_major("slot_in_use", &[10, 13, 15, 18], in_use)
+        .per_major("slot_logical", &[10, 13, 15, 18], logical)
+        .per_major("slot_dropped_while_streaming", &[10, 13, 15, 18], dropped_while_streaming)
+        .per_major("slot_lost_with_its_wal", &[13, 15, 18], lost_with_its_wal)
+        .per_major("slot_lost_without_a_gap", &[18], lost_without_a_gap)
+}
+
+/// A site whose server has these settings.
+fn site(installation: &Installation, settings: &[&str]) -> Result<Site> {
+    let mut options = Cluster::options(installation).archive();
+    if installation.major >= 11 {
+        options = options.wal_segment_megabytes(1);
+    }
+    for line in settings {
+        options = options.config(*line);
+    }
+    Site::around(options.start()?)
+}
+
+fn configure(site: &Site, more: &str) -> Result<()> {
+    let conninfo = site.cluster.conninfo(ROLE, PASSWORD);
+    site.walrecv.configure(&format!("[servers.main]\nconninfo = \"{conninfo}\"\n{more}\n"))
+}
+
+fn wait_until_said(daemon: &Daemon, words: &[&str]) {
+    let begin = Instant::now();
+    while !words.iter().all(|word| daemon.log().contains(word)) {
+        assert!(begin.elapsed() < Duration::from_secs(60), "no {words:?} in:\n{}", daemon.log());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Writes some segments of WAL.
+fn write_wal(cluster: &Cluster, segments: usize) -> Result<()> {
+    for _ in 0..segments {
+        // An empty segment is never left.
+        cluster.execute("SELECT txid_current()")?;
+        cluster.execute("SELECT pg_switch_wal()")?;
+    }
+    Ok(())
+}
+
+/// Compares every segment from this position on with what the server has archived, once that is
+/// as many as there must be.
+fn nothing_is_missing(site: &Site, from: Lsn, least: usize) -> Result<()> {
+    let size = SegmentSize::from_setting(&site.cluster.value("SHOW wal_segment_size")?)
+        .context(|| "the server has no segment size".to_owned())?;
+    let first = SegmentName::new(TimelineId::FIRST, size.segment_of(from), size);
+    site.cluster
+        .wait_for("the server's archive", |_| Ok(site.compare_with_archive(&first)? >= least))
+}
+
+fn wal_status(cluster: &Cluster) -> Result<String> {
+    cluster.value("SELECT wal_status FROM pg_replication_slots WHERE slot_name = 'walrecv'")
+}
+
+/// Writes WAL until the server gives the slot up.
+fn until_lost(cluster: &Cluster) -> Result<()> {
+    cluster.wait_for("the loss of the slot", |cluster| {
+        write_wal(cluster, 4)?;
+        cluster.execute("CHECKPOINT")?;
+        Ok(wal_status(cluster)? == "lost")
+    })
+}
+
+fn in_use(installation: &Installation) -> ScenarioResult {
+    let site = site(installation, &[])?;
+    configure(&site, "")?;
+    site.cluster.execute("SELECT pg_create_physical_replication_slot('walrecv', true)")?;
+    let mut config: Config = site.cluster.conninfo(ROLE, PASSWORD).parse()?;
+    config.application_name = Some("the-other-host".to_owned());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let _stream = runtime.block_on(async {
+        let mut client = ReplicationClient::connect(&config).await?;
+        let mut start = StartReplication::new(client.identify_system().await?.flushed_to);
+        start.slot = Some("walrecv".parse()?);
+        Ok::<_, Box<dyn std::error::Error>>(client.start_replication(start).await?)
+    })?;
+    let process = site.cluster.value("SELECT active_pid FROM pg_replication_slots")?;
+    let output = site.walrecv.run(&["receive-wal", "main"])?.code(1)?;
+    for word in [
+        &format!("in use by process {process} (`the-other-host` at 127.0.0.1"),
+        "slot_name",
+        &format!("pg_terminate_backend({process})"),
+    ] {
+        assert!(output.stderr.contains(word), "no `{word}` in:\n{}", output.stderr);
+    }
+    Ok(())
+}
+
+fn logical(installation: &Installation) -> ScenarioResult {
+    let site = site(installation, &["wal_level = logical"])?;
+    site.cluster.execute("SELECT pg_create_logical_replication_slot('walrecv', 'pgoutput')")?;
+    // The second cannot be asked about the slot beforehand on servers before 15.
+    let conninfo = site.cluster.conninfo(ROLE, PASSWORD);
+    for conninfo in [conninfo.clone(), conninfo.replace("dbname=postgres ", "")] {
+        site.walrecv.configure(&format!("[servers.main]\nconninfo = \"{conninfo}\"\n"))?;
+        let output = site.walrecv.run(&["receive-wal", "main"])?.code(1)?;
+        for word in ["`walrecv` is a logical one", "slot_name"] {
+            assert!(output.stderr.contains(word), "no `{word}` in:\n{}", output.stderr);
+        }
+    }
+    Ok(())
+}
+
+fn dropped_while_streaming(installation: &Installation) -> ScenarioResult {
+    const DROP: &str = "DO $$ BEGIN LOOP BEGIN \
+         PERFORM pg_terminate_backend(active_pid) FROM pg_replication_slots; \
+         PERFORM pg_drop_replication_slot('walrecv'); EXIT; \
+         EXCEPTION WHEN object_in_use THEN PERFORM pg_sleep(0.001); END; END LOOP; END $$";
+
+    let site = site(installation, &[])?;
+    configure(&site, "")?;
+    let cluster = &site.cluster;
+    let daemon = site.run()?;
+    let begin = lsn(&cluster.value("SELECT restart_lsn FROM pg_replication_slots")?)?;
+    for _ in 0..3 {
+        site.wait_until_streaming()?;
+        write_wal(cluster, 2)?;
+        cluster.execute(DROP)?;
+        cluster.execute("CHECKPOINT")?;
+    }
+    // It is made anew, and nothing is missing.
+    site.wait_until_streaming()?;
+    write_wal(cluster, 2)?;
+    site.settle()?;
+    assert_eq!(cluster.value("SELECT count(*) FROM pg_replication_slots WHERE active")?, "1");
+    nothing_is_missing(&site, begin, 8)?;
+    daemon.stop()?;
+
+    // By hand, it is asked for, and nothing is missing either.
+    configure(&site, "create_slot = \"manual\"")?;
+    cluster.execute("SELECT pg_drop_replication_slot('walrecv')")?;
+    let daemon = site.walrecv.spawn(&["run"])?;
+    wait_until_said(&daemon, &["no replication slot `walrecv`", "--create-slot"]);
+    write_wal(cluster, 1)?;
+    site.walrecv.run(&["receive-wal", "main", "--create-slot"])?.success()?;
+    site.settle()?;
+    nothing_is_missing(&site, begin, 9)?;
+    assert_eq!(daemon.stop()?, 0);
+    Ok(())
+}
+
+fn lost_with_its_wal(installation: &Installation) -> ScenarioResult {
+    let keep = if installation.major >= 13 { "wal_keep_size = 0" } else { "wal_keep_segments = 0" };
+    let settings =
+        ["max_slot_wal_keep_size = 2MB", "max_wal_size = 2MB", "min_wal_size = 2MB", keep];
+    let site = site(installation, &settings)?;
+    configure(&site, "")?;
+    let cluster = &site.cluster;
+    let daemon = site.run()?;
+    write_wal(cluster, 2)?;
+    site.settle()?;
+
+    // The backup host is away for too long, with its connection open.
+    daemon.signal(Signal::STOP)?;
+    until_lost(cluster)?;
+    for _ in 0..5 {
+        write_wal(cluster, 8)?;
+        cluster.execute("CHECKPOINT")?;
+    }
+    daemon.signal(Signal::CONT)?;
+    wait_until_said(&daemon, &["no longer has the WAL that follows", "--reset"]);
+    daemon.stop()?;
+    // Nobody streams on behind a gap without having been told to.
+    let output = site.walrecv.run(&["receive-wal", "main"])?.code(3)?;
+    assert!(output.stderr.contains("--reset"), "{}", output.stderr);
+
+    let end = site.position()?;
+    write_wal(cluster, 1)?;
+    let end = end.to_string();
+    site.walrecv.run(&["receive-wal", "main", "--reset", "--endpos", &end])?.success()?;
+    let daemon = site.run()?;
+    write_wal(cluster, 2)?;
+    site.settle()?;
+    cluster.wait_for("a slot that keeps WAL", |cluster| Ok(wal_status(cluster)? == "reserved"))?;
+    assert_eq!(daemon.stop()?, 0);
+    Ok(())
+}
+
+fn lost_without_a_gap(installation: &Installation) -> ScenarioResult {
+    let settings = ["idle_replication_slot_timeout = 1s", "wal_keep_size = 200MB"];
+    let site = site(installation, &settings)?;
+    configure(&site, "")?;
+    let cluster = &site.cluster;
+    let daemon = site.run()?;
+    let begin = lsn(&cluster.value("SELECT restart_lsn FROM pg_replication_slots")?)?;
+    write_wal(cluster, 2)?;
+    site.settle()?;
+    daemon.stop()?;
+    std::thread::sleep(Duration::from_secs(2));
+    until_lost(cluster)?;
+
+    // Whoever makes slots by hand is told what became of theirs.
+    configure(&site, "create_slot = \"manual\"")?;
+    let output = site.walrecv.run(&["receive-wal", "main"])?.code(1)?;
+    for word in ["has given up the replication slot `walrecv` (idle_timeout)", "create_slot"] {
+        assert!(output.stderr.contains(word), "no `{word}` in:\n{}", output.stderr);
+    }
+    // Else it is made anew, because the server still has everything.
+    configure(&site, "")?;
+    let daemon = site.run()?;
+    site.settle()?;
+    assert_eq!(wal_status(cluster)?, "reserved");
+    nothing_is_missing(&site, begin, 6)?;
+    assert_eq!(daemon.stop()?, 0);
+    Ok(())
+}

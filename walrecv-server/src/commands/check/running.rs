@@ -1,0 +1,191 @@
+//! What the daemon tells of the receiver of a server.
+
+use std::time::{Duration, SystemTime};
+
+use pgwire_stream::{Lsn, PgTimestamp};
+
+use super::{Row, State};
+use crate::daemon::ControlClient;
+use crate::receiver::{HostSlot, State as Receiving, Status};
+use crate::settings::ServerSettings;
+use crate::storage::ServerDir;
+
+/// How long the daemon may take to answer.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// How long a receiver may be without a server before that is a failure.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// How long it may be behind before that is worth a warning.
+const BEHIND: Duration = Duration::from_secs(300);
+
+pub(super) const RECEIVER: &str = "receive-wal running";
+const STATE: &str = "receiver state";
+const OTHER_HOSTS: &str = "slots on other hosts";
+
+/// How the daemon's receiver of this server is; `None` if no daemon can be asked.
+pub(super) async fn status(settings: &ServerSettings, store: &ServerDir) -> Option<Status> {
+    let home = store.path().parent()?;
+    let asking = async {
+        let mut client = ControlClient::connect(home).await.ok()?;
+        client.servers().await.ok()
+    };
+    let servers = tokio::time::timeout(PATIENCE, asking).await.ok()??;
+    servers.into_iter().find(|status| status.server == settings.name)
+}
+
+/// Whether the receiver fails, although its process runs.
+pub(super) fn failure(status: &Status, now: SystemTime) -> Option<Row> {
+    let unheard = status.heard_at.is_none_or(|heard| since(heard, now) >= SILENCE);
+    let fails = match status.state {
+        Receiving::Refused => true,
+        Receiving::Connecting | Receiving::Waiting => unheard && status.last_error.is_some(),
+        Receiving::Streaming | Receiving::Stopped => false,
+    };
+    let error = status.last_error.as_deref().unwrap_or("it was refused");
+    fails.then(|| Row::remark(RECEIVER, State::Failed, format!("it runs, and fails: {error}")))
+}
+
+/// What is worth knowing about a receiver.
+pub(super) fn rows(status: &Status, now: SystemTime) -> Vec<Row> {
+    let mut rows = vec![state(status, now)];
+    if !status.other_hosts.is_empty() {
+        rows.push(other_hosts(&status.other_hosts));
+    }
+    rows
+}
+
+fn state(status: &Status, now: SystemTime) -> Row {
+    let error = |else_: &str| status.last_error.clone().unwrap_or_else(|| else_.to_owned());
+    match status.state {
+        Receiving::Streaming if status.disk_full => {
+            Row::advice(STATE, State::Warning, "the disk is full: nothing can be received")
+        }
+        Receiving::Streaming => {
+            let (flushed, end) = (status.flushed, status.server_end);
+            let bytes = end.zip(flushed).map_or(0, |(end, flushed)| end.bytes_since(flushed));
+            let behind = match (bytes, status.caught_up_at) {
+                (0, _) | (_, None) => Duration::ZERO,
+                (_, Some(at)) => since(at, now),
+            };
+            let state = if behind >= BEHIND { State::Warning } else { State::Ok };
+            let at = flushed.unwrap_or(Lsn::ZERO);
+            let mut remark = format!("streaming; durable up to {at}, {bytes} bytes behind");
+            if bytes > 0 {
+                remark.push_str(&format!(", for {} s", behind.as_secs()));
+            }
+            Row::advice(STATE, state, remark)
+        }
+        Receiving::Connecting => Row::advice(STATE, State::Ok, "connecting"),
+        Receiving::Waiting => {
+            Row::advice(STATE, State::Warning, error("it waits before it tries again"))
+        }
+        Receiving::Refused => Row::advice(STATE, State::Warning, error("it was refused")),
+        Receiving::Stopped => Row::advice(STATE, State::Warning, error("it has stopped")),
+    }
+}
+
+fn other_hosts(hosts: &[HostSlot]) -> Row {
+    let well = hosts.iter().all(|host| host.last_error.is_none());
+    let told: Vec<_> = hosts.iter().map(host).collect();
+    let state = if well { State::Ok } else { State::Warning };
+    Row::advice(OTHER_HOSTS, state, told.join("; "))
+}
+
+fn host(slot: &HostSlot) -> String {
+    let mut told = match (slot.position, slot.behind_us) {
+        (Some(position), Some(bytes)) => {
+            format!("{} keeps WAL from {position} on, {bytes} bytes behind us", slot.host)
+        }
+        _ if slot.last_error.is_some() => slot.host.clone(),
+        _ => format!("{} was not visited yet", slot.host),
+    };
+    if let Some(error) = &slot.last_error {
+        told.push_str(&format!(": {error}"));
+    }
+    told
+}
+
+fn since(moment: PgTimestamp, now: SystemTime) -> Duration {
+    let micros = PgTimestamp::from(now).as_micros().saturating_sub(moment.as_micros());
+    Duration::from_micros(u64::try_from(micros).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn streaming() -> Status {
+        let mut status = Status::new("main".parse().unwrap(), "walrecv".parse().unwrap());
+        status.state = Receiving::Streaming;
+        status.flushed = Some(Lsn::from_u64(100));
+        status.server_end = Some(Lsn::from_u64(100));
+        status
+    }
+
+    fn ago(now: SystemTime, seconds: u64) -> Option<PgTimestamp> {
+        Some((now - Duration::from_secs(seconds)).into())
+    }
+
+    #[test]
+    fn a_receiver_that_streams_tells_how_far_it_is() {
+        let now = SystemTime::now();
+        let mut status = streaming();
+        assert_eq!(failure(&status, now), None);
+        status.caught_up_at = ago(now, 3600);
+        assert_eq!(rows(&status, now)[0].state, State::Ok, "an idle server is not behind");
+        status.server_end = Some(Lsn::from_u64(150));
+        status.caught_up_at = ago(now, 20);
+        let row = &rows(&status, now)[0];
+        assert!(row.advisory);
+        assert_eq!(row.state, State::Ok);
+        assert!(row.remark.as_ref().unwrap().ends_with("50 bytes behind, for 20 s"), "{row:?}");
+        status.caught_up_at = ago(now, 301);
+        assert_eq!(rows(&status, now)[0].state, State::Warning);
+    }
+
+    #[test]
+    fn a_receiver_that_receives_nothing_fails_though_its_process_runs() {
+        let now = SystemTime::now();
+        let mut status = streaming();
+        status.state = Receiving::Refused;
+        status.last_error = Some("rolled back".to_owned());
+        let row = failure(&status, now).unwrap();
+        assert_eq!((row.name, row.state, row.advisory), (RECEIVER, State::Failed, false));
+        assert!(row.remark.unwrap().contains("rolled back"));
+
+        status.state = Receiving::Waiting;
+        assert!(failure(&status, now).is_some(), "never heard");
+        status.heard_at = ago(now, 5);
+        assert_eq!(failure(&status, now), None, "the server restarts");
+        assert_eq!(rows(&status, now)[0].state, State::Warning);
+        status.heard_at = ago(now, 61);
+        assert!(failure(&status, now).is_some());
+    }
+
+    #[test]
+    fn other_hosts_are_told_one_by_one() {
+        let now = SystemTime::now();
+        let mut status = streaming();
+        assert_eq!(rows(&status, now).len(), 1);
+        status.other_hosts = vec![
+            HostSlot {
+                host: "b:5432".to_owned(),
+                position: Some(Lsn::from_u64(90)),
+                behind_us: Some(10),
+                ..HostSlot::default()
+            },
+            HostSlot { host: "c:5432".to_owned(), ..HostSlot::default() },
+        ];
+        let row = rows(&status, now).pop().unwrap();
+        assert_eq!((row.state, row.advisory), (State::Ok, true));
+        assert_eq!(
+            row.remark.unwrap(),
+            "b:5432 keeps WAL from 0/5A on, 10 bytes behind us; c:5432 was not visited yet"
+        );
+        status.other_hosts[1].last_error = Some("refused".to_owned());
+        let row = rows(&status, now).pop().unwrap();
+        assert_eq!(row.state, State::Warning);
+        assert!(row.remark.unwrap().ends_with("; c:5432: refused"));
+    }
+}
