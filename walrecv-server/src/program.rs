@@ -72,11 +72,15 @@ fn log_level(cli: &Cli) -> &'static str {
     }
 }
 
+/// The most threads that may wait for disks. They are made when they are needed, and end soon after.
+const BLOCKING_THREADS: usize = 4096;
+
 /// `get-wal` is started once for each segment of a recovery: it should start quickly.
 fn runtime(command: &Command) -> Result<Runtime, exit::NoRuntime> {
     let mut builder = match command {
         Command::GetWal(_) => Builder::new_current_thread(),
         _ => Builder::new_multi_thread(),
     };
-    builder.enable_all().build().map_err(exit::NoRuntime)
+    // Disks that hang hold a thread for each of their streams; no other stream shall wait for one.
+    builder.enable_all().max_blocking_threads(BLOCKING_THREADS).build().map_err(exit::NoRuntime)
 }

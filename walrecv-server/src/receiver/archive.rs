@@ -29,7 +29,7 @@ const CHUNK: usize = 256 << 10;
 
 /// How much WAL is compressed together. Larger frames are hardly smaller when they are stored, and
 /// take their memory twice for each thread that compresses.
-const FRAME: usize = 512 << 10;
+const FRAME: usize = 256 << 10;
 
 /// The most effort with which WAL is compressed as it comes. More takes longer than writing it raw,
 /// which makes it durable sooner.
