@@ -24,6 +24,7 @@ pub mod account;
 mod certificates;
 mod cgroup;
 pub mod cluster;
+pub mod corruption;
 pub mod disk;
 pub mod failure;
 pub mod installation;

@@ -32,6 +32,7 @@ mod runtime;
 mod same_segments;
 mod site;
 mod slots;
+mod suspect_wal;
 mod sync_before_report;
 mod synchronous;
 mod synchronous_watch;
@@ -72,6 +73,7 @@ fn main() -> std::process::ExitCode {
         disturbed_backups::register,
         synchronous_watch::register,
         slots::register,
+        suspect_wal::register,
         failover::register,
     ] {
         scenarios = register(scenarios);

@@ -99,6 +99,8 @@ struct Notes {
     finished: Vec<WalIndexRecord>,
     /// Segments that must not be archived yet.
     held: BTreeSet<SegmentName>,
+    /// Segments that are not any more what the stream has seen, and are looked at again.
+    mended: BTreeSet<SegmentName>,
 }
 
 /// How many segments notes are kept of.
@@ -106,7 +108,8 @@ const MOST_NOTES: usize = 64;
 
 impl Notes {
     fn is_expected(&self, segment: SegmentName) -> bool {
-        self.expected.is_some_and(|from| from <= segment && from.timeline() == segment.timeline())
+        let noted = |from: SegmentName| from <= segment && from.timeline() == segment.timeline();
+        self.expected.is_some_and(noted) && !self.mended.contains(&segment)
     }
 }
 
@@ -174,6 +177,9 @@ impl Archive {
     /// Notes what was found in a segment, archived or not.
     pub(super) fn note(&self, segment: SegmentName, findings: WalFindings) {
         let mut notes = self.notes();
+        if notes.mended.contains(&segment) {
+            return;
+        }
         if let Some(record) = notes.unfinished.remove(&segment) {
             notes.finished.push(record.with(findings));
         } else {
@@ -183,16 +189,17 @@ impl Archive {
     }
 
     /// Keeps a segment from being archived, or no longer. What was found in it must be found anew
-    /// if it has `changed`.
-    pub(super) fn hold(&self, segment: SegmentName, held: bool, changed: bool) {
+    /// if it was `mended`.
+    pub(super) fn hold(&self, segment: SegmentName, held: bool, mended: bool) {
         let mut notes = self.notes();
         if held {
             notes.held.insert(segment);
         } else {
             notes.held.remove(&segment);
         }
-        if changed {
+        if mended {
             notes.findings.remove(&segment);
+            notes.mended.insert(segment);
         }
     }
 
@@ -261,7 +268,9 @@ impl Archive {
         if let Some(mut judge) = judge {
             judge.read_on(&self.dir, segment);
             if let Some(findings) = judge.findings(segment, true) {
-                self.note(segment, findings);
+                let mut notes = self.notes();
+                notes.mended.remove(&segment);
+                notes.findings.insert(segment, findings);
             }
         }
         self.keep(storing.finish(|file| file)?)
@@ -332,10 +341,11 @@ impl Archive {
     fn record(&self, record: WalIndexRecord) -> Result<(), ArchiveError> {
         let segment = record.file.segment;
         let mut notes = self.notes();
+        let expected = notes.is_expected(segment);
         let record = match notes.findings.remove(&segment) {
             Some(findings) => record.with(findings),
             None => {
-                if notes.is_expected(segment) {
+                if expected {
                     notes.unfinished.insert(segment, record.clone());
                     keep_some(&mut notes.unfinished);
                 }

@@ -118,10 +118,10 @@ impl SecondOpinion {
         [first, last].map(|number| SegmentName::new(self.timeline, number, size)).to_vec()
     }
 
-    fn hold(&self, segments: &[SegmentName], held: bool, changed: bool) {
+    fn hold(&self, segments: &[SegmentName], held: bool, mended: bool) {
         if let Some((archive, archiver)) = &self.archive {
             for segment in segments {
-                archive.hold(*segment, held, changed);
+                archive.hold(*segment, held, mended);
             }
             if !held {
                 archiver.wake();
