@@ -1,6 +1,9 @@
 //! `identity.json`: which cluster a server's store belongs to.
 
+use std::io;
 use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use pgwire_stream::{SegmentSize, ServerVersion, SystemId};
 use serde::{Deserialize, Serialize};
@@ -10,6 +13,10 @@ use crate::failure::{Class, Failure};
 use crate::storage::{ServerDir, durable::Put};
 
 const FORMAT: u64 = 1;
+
+/// How long another process is waited for that writes the file, and how often is looked.
+const PATIENCE: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// What a cluster is told from all others by, and what of it never changes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -118,9 +125,26 @@ impl Identity {
             return ours.confirm(self, server);
         }
         server.create().map_err(DocumentError::from)?;
-        match document::save_new(&server.identity(), FORMAT, self, server.access())? {
+        match self.save_new(server)? {
             Put::Stored => Ok(()),
             Put::Exists => Self::require(server)?.confirm(self, server),
+        }
+    }
+
+    /// Another process may be about to say the same, as when a backup is taken as soon as the
+    /// receiver runs.
+    fn save_new(&self, server: &ServerDir) -> Result<Put, IdentityError> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match document::save_new(&server.identity(), FORMAT, self, server.access()) {
+                Err(DocumentError::Storage(error))
+                    if error.source.kind() == io::ErrorKind::ResourceBusy
+                        && Instant::now() < deadline =>
+                {
+                    thread::sleep(PAUSE);
+                }
+                saved => return Ok(saved?),
+            }
         }
     }
 

@@ -1,5 +1,6 @@
 //! `receive-wal`: the WAL of one server in the foreground, and what belongs to that.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use pgwire_stream::{DropSlot, Feature, Lsn, PhysicalSlot, SlotName};
@@ -19,6 +20,9 @@ const STOP_PATIENCE: Duration = Duration::from_secs(60);
 
 /// How often is looked whether it has stopped.
 const STOP_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How often is shown how the receiver is.
+const WATCH_INTERVAL: Duration = Duration::from_millis(500);
 
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,17 +159,18 @@ impl Failure for ReceiveWalError {
     }
 }
 
-/// Does what is asked for.
+/// Does what is asked for. `watch` is shown now and then how the receiver is.
 pub async fn receive_wal(
     settings: &ServerSettings,
     home: &Home,
     action: Action,
+    watch: impl Fn(&Status),
 ) -> Result<ReceiveWalOutcome, ReceiveWalError> {
     let done = match action {
         Action::Receive { end_at, reset } => {
             let options = ReceiverOptions { end_at, reset, persistent: false };
             let stop = interruption()?;
-            receive(settings, home, options, stop).await?
+            receive(settings, home, options, stop, watch).await?
         }
         Action::CreateSlot { if_not_exists } => create_slot(settings, if_not_exists).await?,
         Action::DropSlot => drop_slot(settings).await?,
@@ -178,9 +183,18 @@ async fn receive(
     home: &Home,
     options: ReceiverOptions,
     stop: watch::Receiver<bool>,
+    watch: impl Fn(&Status),
 ) -> Result<Done, ReceiveWalError> {
     let (receiver, status) = Receiver::new(settings.clone(), home, options);
-    let finished = receiver.run(stop).await.map_err(|source| ReceiveWalError::Receiver {
+    let mut receiving = pin!(receiver.run(stop));
+    let mut often = tokio::time::interval(WATCH_INTERVAL);
+    let finished = loop {
+        tokio::select! {
+            finished = &mut receiving => break finished,
+            _ = often.tick() => watch(&status.borrow()),
+        }
+    };
+    let finished = finished.map_err(|source| ReceiveWalError::Receiver {
         server: settings.name.clone(),
         role: role_of(settings.streaming_conninfo()),
         source,

@@ -12,6 +12,7 @@ mod list_backups;
 mod logging;
 mod progress;
 mod receive_wal;
+mod receiving;
 mod restore;
 mod show_backup;
 mod switch_wal;
@@ -31,6 +32,7 @@ pub use get_wal::END_OF_ARCHIVE;
 pub use list_backups::ListBackupsReport;
 pub use logging::start_logging;
 pub use progress::Progress;
+pub use receiving::Receiving;
 
 /// How results are printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -125,6 +127,11 @@ impl Printer {
             Color::Never => anstream::ColorChoice::Never.write_global(),
         }
         Self { format, quiet, bars: MultiProgress::new() }
+    }
+
+    /// Shows how a receiver in the foreground is.
+    pub fn receiving(&self) -> Receiving {
+        Receiving::new(self.bars.clone(), self.quiet)
     }
 
     /// A listener for long work, with what the work is done for.

@@ -53,7 +53,7 @@ async fn with_settings(
         // Never comes here: it has no settings yet.
         Command::Init(_) => Ok(Results::default()),
         Command::ListBackups(args) => list_backups(command, settings, args),
-        Command::ReceiveWal(args) => receive_wal(settings, args).await,
+        Command::ReceiveWal(args) => receive_wal(settings, args, printer).await,
         Command::Restore(args) => restore(settings, args, printer).await,
         Command::Run(_) => run(command, settings).await,
         Command::ShowBackup(args) => show_backup(settings, args),
@@ -247,7 +247,11 @@ async fn run(command: &Command, settings: &Settings) -> Outcome<Results> {
     Ok(Results::default())
 }
 
-async fn receive_wal(settings: &Settings, args: &ReceiveWalArgs) -> Outcome<Results> {
+async fn receive_wal(
+    settings: &Settings,
+    args: &ReceiveWalArgs,
+    printer: &Printer,
+) -> Outcome<Results> {
     let home = store::home(settings);
     if args.stop {
         return Ok(Results::one(commands::receive_wal::stop(&home, &args.server).await?));
@@ -260,7 +264,9 @@ async fn receive_wal(settings: &Settings, args: &ReceiveWalArgs) -> Outcome<Resu
         ReceiveWalArgs { drop_slot: true, .. } => Action::DropSlot,
         ReceiveWalArgs { endpos, reset, .. } => Action::Receive { end_at: *endpos, reset: *reset },
     };
-    Ok(Results::one(commands::receive_wal::receive_wal(server, &home, action).await?))
+    let line = printer.receiving();
+    let watch = |status: &_| line.show(status);
+    Ok(Results::one(commands::receive_wal::receive_wal(server, &home, action, watch).await?))
 }
 
 fn show_backup(settings: &Settings, args: &ShowBackupArgs) -> Outcome<Results> {

@@ -142,9 +142,20 @@ pub(super) struct Archiver {
 #[derive(Clone)]
 pub(super) struct ArchiverHandle(Arc<Shared>);
 
+/// When the task ends that is told to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// After the files in work.
+    Soon,
+    /// When nothing waits any more, or the rest cannot be archived.
+    Done,
+}
+
 struct Shared {
     news: Notify,
     stop: AtomicBool,
+    /// To be ended after the next pass.
+    finish: AtomicBool,
     frontier: Mutex<Option<Frontier>>,
     status: Arc<watch::Sender<Status>>,
 }
@@ -154,6 +165,7 @@ impl Archiver {
         let shared = Shared {
             news: Notify::new(),
             stop: AtomicBool::new(false),
+            finish: AtomicBool::new(false),
             frontier: Mutex::new(None),
             status,
         };
@@ -185,9 +197,12 @@ impl Archiver {
         ArchiverHandle(Arc::clone(&self.shared))
     }
 
-    /// Ends after the file in work.
-    pub(super) async fn stop(&mut self) {
-        self.shared.stop.store(true, Ordering::Relaxed);
+    /// Ends after the files in work, or when all that waits is archived.
+    pub(super) async fn stop(&mut self, when: End) {
+        match when {
+            End::Soon => self.shared.stop.store(true, Ordering::Relaxed),
+            End::Done => self.shared.finish.store(true, Ordering::Relaxed),
+        }
         self.shared.news.notify_one();
         if let Some(task) = self.task.take()
             && let Err(error) = task.await
@@ -210,6 +225,8 @@ async fn work(archive: Arc<Archive>, shared: Arc<Shared>) {
             () = shared.news.notified() => {}
             () = tokio::time::sleep(RETRY), if failed => {}
         }
+        // Looked at first: what is complete now is in the pass.
+        let last = shared.finish.load(Ordering::Relaxed);
         let (archive, watched) = (Arc::clone(&archive), Arc::clone(&shared));
         let pass = blocking(move || {
             pass(&archive, &watched.frontier, |left| {
@@ -227,6 +244,9 @@ async fn work(archive: Arc<Archive>, shared: Arc<Shared>) {
             tracing::error!(error = %error, cause, "WAL was not archived; trying again");
         }
         failed = error.is_some();
+        if last {
+            return;
+        }
     }
 }
 

@@ -210,7 +210,9 @@ impl Receiver {
             "receiver", server = %self.settings.name, slot = %self.settings.slot_name
         );
         let result = self.reconnect_until_done(&mut stop).instrument(span).await;
-        self.archiver.stop().await;
+        // Whoever wanted so much WAL and no more wants it in the archive.
+        let end = matches!(result, Ok(Finished::EndReached));
+        self.archiver.stop(if end { archiver::End::Done } else { archiver::End::Soon }).await;
         self.status.send_modify(|status| match &result {
             Err(error) => {
                 let refused = error.class() == Class::Refused;
