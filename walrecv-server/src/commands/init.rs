@@ -163,6 +163,7 @@ home = {home}
 #bandwidth_limit = 0             # of a backup, in kB/s, or as "20MB"; 0 is unlimited
 #flush_interval = "1s"           # the longest time between received and durable
 #synchronous = "auto"            # true, false; auto: when named in synchronous_standby_names
+#wal_validation = true           # look at WAL when it comes: is it WAL, and what does it say?
 
 [servers.{server}]
 #description = "what it is"

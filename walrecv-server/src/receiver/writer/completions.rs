@@ -9,8 +9,8 @@ use pgwire_stream::{Lsn, SegmentName};
 use super::super::open_segment::{OpenSegment, SegmentError};
 use super::{Desk, DirectSegment, Marks, Report, Reporter, WriterError};
 
-/// How many segments may wait. What is behind a full disk or a slow one must not grow.
-const MOST: usize = 2;
+/// How many segments may be under way. What is behind a slow disk must not grow.
+const MOST: usize = 1;
 
 /// A segment whose last byte has come.
 pub(super) enum Complete {
