@@ -24,5 +24,5 @@ pub use document::DocumentError;
 pub use history::{HistoryStore, HistoryStoreError};
 pub use identity::{Identity, IdentityError};
 pub use status::{BackupStatus, Standing};
-pub use wal::{Held, WalError, WalStore};
+pub use wal::{Held, WalError, WalStore, archived_file};
 pub use wal_index::{WalIndex, WalIndexError, WalIndexRecord};

@@ -20,8 +20,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
 use crate::storage::{
-    Access, ArchivedWal, ServerDir, ServerLock, Sha256Sum, StorageError, Stored, compression,
-    durable, durable::AtomicFile,
+    Access, ArchivedWal, DecryptionError, KeyFile, ServerDir, ServerLock, Sha256Sum, StorageError,
+    Stored, durable, durable::AtomicFile, encryption,
 };
 
 /// A directory has at most 4096 segments; this is enough for 16 kB about each.
@@ -124,6 +124,9 @@ pub enum WalIndexError {
         /// The index.
         path: PathBuf,
     },
+    /// A file is encrypted, and cannot be decrypted.
+    #[error(transparent)]
+    Decryption(#[from] DecryptionError),
     /// A file cannot be read or written.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -136,6 +139,7 @@ impl Failure for WalIndexError {
                 "check the disk; the segments beside `{}` are read without it",
                 path.display()
             )),
+            Self::Decryption(error) => error.hint(),
             Self::Storage(error) => error.hint(),
         }
     }
@@ -205,12 +209,17 @@ impl WalIndex {
     }
 
     /// Makes the index again from the files in its directory, which are read for it. Whatever
-    /// can be read of the old one is kept for files that are as it says.
+    /// can be read of the old one is kept for files that are as it says. A file that is encrypted,
+    /// and that no key opens, is left out if the old one does not know it: it is read without.
     ///
     /// # Errors
     /// If a file cannot be read or decompressed, or the index cannot be written. The old one is
     /// left as it was then.
-    pub fn rebuild(&self, _archive: &ServerLock) -> Result<Vec<WalIndexRecord>, WalIndexError> {
+    pub fn rebuild(
+        &self,
+        keys: Option<&KeyFile>,
+        _archive: &ServerLock,
+    ) -> Result<Vec<WalIndexRecord>, WalIndexError> {
         let known = parse_leniently(&self.text()?);
         let mut files: Vec<ArchivedWal> = durable::list_dir(&self.directory)?
             .iter()
@@ -219,11 +228,19 @@ impl WalIndex {
         files.sort();
         let mut records = Vec::new();
         for file in files {
-            let fresh = self.examine(file)?;
-            let same = |old: &&WalIndexRecord| {
-                old.file == file && old.stored_sha256 == fresh.stored_sha256
-            };
-            records.push(known.iter().rev().find(same).cloned().unwrap_or(fresh));
+            let stored = self.stored(file)?;
+            let same =
+                |old: &&WalIndexRecord| old.file == file && old.stored_sha256 == stored.sha256;
+            match known.iter().rev().find(same) {
+                Some(record) => records.push(record.clone()),
+                None => match self.plain(file, keys) {
+                    Ok(plain) => records.push(WalIndexRecord::new(file, plain, stored)),
+                    Err(WalIndexError::Decryption(error)) if error.is_for_want_of_keys() => {
+                        tracing::warn!(%file, "its WAL cannot be summed up without its key");
+                    }
+                    Err(error) => return Err(error),
+                },
+            }
         }
         let text =
             encode_all(&records).map_err(StorageError::of("encode a record of", &self.path))?;
@@ -231,14 +248,18 @@ impl WalIndex {
         Ok(records)
     }
 
-    /// Reads a file of the archive for what its record must say.
-    fn examine(&self, file: ArchivedWal) -> Result<WalIndexRecord, WalIndexError> {
+    /// Size and checksum of a file of the archive, as it is stored.
+    fn stored(&self, file: ArchivedWal) -> Result<Stored, StorageError> {
         let path = self.directory.join(file.to_string());
-        let fail = |source| StorageError { action: "read", path: path.clone(), source };
-        let stored = File::open(&path).and_then(Sha256Sum::of_reader).map_err(fail)?;
-        let plain = compression::open(&path, file.codec)?;
-        let plain = Sha256Sum::of_reader(plain).map_err(fail)?;
-        Ok(WalIndexRecord::new(file, plain, stored))
+        let stored = File::open(&path).and_then(Sha256Sum::of_reader);
+        stored.map_err(StorageError::of("read", &path))
+    }
+
+    /// Size and checksum of the WAL in a file of the archive.
+    fn plain(&self, file: ArchivedWal, keys: Option<&KeyFile>) -> Result<Stored, WalIndexError> {
+        let path = self.directory.join(file.to_string());
+        let plain = Sha256Sum::of_reader(encryption::open(&path, file.form, keys)?);
+        Ok(plain.map_err(StorageError::of("read", &path))?)
     }
 
     fn append_at(&self, text: &[u8], whole: usize, line: &[u8]) -> Result<(), StorageError> {
@@ -342,13 +363,17 @@ fn parse_leniently(text: &[u8]) -> Vec<WalIndexRecord> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::{Codec, Home, LockKind};
+    use crate::storage::{Form, Home, LockKind};
     use proptest::prelude::*;
 
     fn record(number: u32) -> WalIndexRecord {
         let segment: SegmentName = format!("0000000100000000{number:08X}").parse().unwrap();
         WalIndexRecord {
-            file: ArchivedWal { segment, partial: false, codec: Codec::None },
+            file: ArchivedWal {
+                segment,
+                partial: false,
+                form: Form::from(crate::storage::Codec::None),
+            },
             plain_size: 4,
             plain_sha256: Sha256Sum::of(&number.to_be_bytes()),
             stored_size: 4,
@@ -407,7 +432,7 @@ mod tests {
         assert!(matches!(error, WalIndexError::Damaged { line: 1, .. }), "{error}");
         assert!(index.append(&record(4), &lock).is_err());
 
-        let rebuilt = index.rebuild(&lock).unwrap();
+        let rebuilt = index.rebuild(None, &lock).unwrap();
         assert_eq!(rebuilt[0].plain_sha256, record(1).plain_sha256);
         assert_eq!(rebuilt[0].last_commit, None);
         assert_eq!(rebuilt[1..], [record(2), record(3)]);
@@ -417,7 +442,7 @@ mod tests {
     #[test]
     fn lines_of_a_later_version_are_left_alone() {
         let (_dir, _server, lock, index) = store();
-        let foreign = "{\"file\":\"000000010000000000000001.zst.age\"}";
+        let foreign = "{\"file\":\"000000010000000000000001.zst.pgp\"}";
         let line = format!("{:08x} {foreign}\n", crc32c::crc32c(foreign.as_bytes()));
         std::fs::write(&index.path, &line).unwrap();
         index.append(&record(2), &lock).unwrap();

@@ -4,6 +4,12 @@
 //! Each step is durable before the next begins: the compressed file under its final name, its
 //! record in the index, and only then the raw file goes. A crash between any two of them leaves a
 //! raw file beside an archived one; then the two are compared, and what is missing is done.
+//!
+//! An archived file that is encrypted to somebody else cannot be compared. Its record can, as long
+//! as the file is what the record says. Where there is no such record, the archived file is what
+//! an interrupted attempt at this very raw file has left, and the attempt is repeated. A beginning
+//! of a segment that cannot be compared is set apart and not replaced: if its record was lost, it
+//! may be the longer one.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -16,14 +22,14 @@ use pgwire_stream::{SegmentName, SegmentNumber, SegmentSize, TimelineId, WalFile
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
+use super::recognise::{Comparison, compare, compare_with_record};
 use super::status::Status;
 use super::{ReceiverError, blocking};
-use crate::catalog::{WalIndex, WalIndexError, WalIndexRecord};
-use crate::storage::compression::{self, CompressedWriter, Method};
-use crate::storage::durable::{self, AtomicFile};
+use crate::catalog::{WalIndex, WalIndexError, WalIndexRecord, archived_file};
+use crate::storage::durable::{self, AtomicFile, Put};
 use crate::storage::{
-    ArchivedWal, Codec, HashingWriter, LockError, LockKind, ServerDir, ServerLock, Sha256Sum,
-    StorageError, Stored,
+    ArchivedWal, ArchivedWriter, Codec, DecryptionError, Form, KeyFile, LockError, LockKind,
+    Packing, ServerDir, ServerLock, Sha256Sum, StorageError, Stored, encryption,
 };
 
 /// How much is read at a time.
@@ -40,6 +46,8 @@ pub(crate) enum ArchiveError {
     #[error("`{}` differs from `{}`, which is archived already", raw.display(), archived.display())]
     Differs { raw: PathBuf, archived: PathBuf },
     #[error(transparent)]
+    Decryption(#[from] DecryptionError),
+    #[error(transparent)]
     Index(#[from] WalIndexError),
     #[error(transparent)]
     Lock(#[from] LockError),
@@ -55,22 +63,19 @@ type Frontier = (TimelineId, SegmentNumber);
 pub(crate) struct Archive {
     dir: ServerDir,
     segment_size: SegmentSize,
-    method: Method,
-}
-
-/// How two files with WAL of the same segment compare.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Comparison {
-    Same,
-    /// The raw one goes on where the archived one ends.
-    RawIsLonger,
-    ArchivedIsLonger,
-    Different,
+    packing: Packing,
+    keys: Option<KeyFile>,
 }
 
 impl Archive {
-    pub(crate) fn new(dir: ServerDir, segment_size: SegmentSize, method: Method) -> Self {
-        Self { dir, segment_size, method }
+    /// The keys are to compare what is archived already; nothing else needs any.
+    pub(crate) fn new(
+        dir: ServerDir,
+        segment_size: SegmentSize,
+        packing: Packing,
+        keys: Option<KeyFile>,
+    ) -> Self {
+        Self { dir, segment_size, packing, keys }
     }
 
     /// Archives all that waits; `left` is told before each file how many there are.
@@ -152,7 +157,7 @@ impl Archive {
         }
         // A timeline that was left before anything was written: nothing to keep.
         if found > 0 {
-            match self.archived_before(segment, partial)? {
+            match archived_file(&self.dir, segment, partial)? {
                 Some(file) => self.complete(&raw, file, lock)?,
                 None => self.store(&raw, segment, partial, lock)?,
             }
@@ -160,21 +165,7 @@ impl Archive {
         Ok(durable::remove_file(&raw)?)
     }
 
-    fn archived_before(
-        &self,
-        segment: SegmentName,
-        partial: bool,
-    ) -> Result<Option<ArchivedWal>, StorageError> {
-        for codec in Codec::ALL {
-            let file = ArchivedWal { segment, partial, codec };
-            if durable::file_size(&self.dir.archived_file(file))?.is_some() {
-                return Ok(Some(file));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Compresses into a temporary file, which gets its name when it is complete, then records it.
+    /// Compresses, and encrypts, into a temporary file, which gets its name when it is complete, then records it.
     fn store(
         &self,
         raw: &Path,
@@ -182,13 +173,11 @@ impl Archive {
         partial: bool,
         lock: &ServerLock,
     ) -> Result<(), ArchiveError> {
-        let file = ArchivedWal { segment, partial, codec: self.method.codec };
+        let file = ArchivedWal { segment, partial, form: self.packing.form() };
         let target = self.dir.archived_file(file);
         durable::create_dir(&self.dir.wal_dir(segment), self.dir.access())?;
-        let temporary = AtomicFile::create(&target, self.dir.access())?;
-        let compress = || -> io::Result<(AtomicFile, Stored, Stored)> {
-            let sink = HashingWriter::new(temporary);
-            let mut plain = HashingWriter::new(CompressedWriter::new(sink, self.method)?);
+        let mut writer = ArchivedWriter::create(&target, self.dir.access(), &self.packing)?;
+        let pack = || -> io::Result<(Stored, Stored, AtomicFile)> {
             let mut source = File::open(raw)?;
             let mut chunk = vec![0; CHUNK];
             loop {
@@ -196,13 +185,11 @@ impl Archive {
                 if read == 0 {
                     break;
                 }
-                plain.write_all(chunk.get(..read).unwrap_or_default())?;
+                writer.write_all(chunk.get(..read).unwrap_or_default())?;
             }
-            let (compressor, plain) = plain.finish();
-            let (sink, stored) = compressor.finish()?.0.finish();
-            Ok((sink, plain, stored))
+            writer.finish()
         };
-        let (temporary, plain, stored) = compress().map_err(StorageError::of("compress", raw))?;
+        let (plain, stored, temporary) = pack().map_err(StorageError::of("archive", raw))?;
         temporary.commit()?;
         self.record(file, plain, stored, lock)
     }
@@ -220,7 +207,12 @@ impl Archive {
             // Nothing may wait for a file that can be made again.
             Err(error @ (WalIndexError::Damaged { .. } | WalIndexError::TooLarge { .. })) => {
                 tracing::error!(error = %error, "making the index again from the segments");
-                Ok(index.rebuild(lock).map(drop)?)
+                let known = index.rebuild(self.keys.as_ref(), lock)?;
+                // What it cannot know without a key is known here.
+                if !known.iter().any(|known| known.file == file) {
+                    index.append(&record, lock)?;
+                }
+                Ok(())
             }
             appended => Ok(appended?),
         }
@@ -234,11 +226,31 @@ impl Archive {
         lock: &ServerLock,
     ) -> Result<(), ArchiveError> {
         let archived = self.dir.archived_file(file);
-        match compare(raw, &archived, file.codec)? {
+        let compared = match compare(raw, &archived, file.form, self.keys.as_ref()) {
+            Err(error) if error.is_for_want_of_keys() => match self.record_of(file, lock)? {
+                None => {
+                    if file.partial {
+                        self.set_apart(&archived, &error)?;
+                    }
+                    return self.store(raw, file.segment, file.partial, lock);
+                }
+                Some(record) => match compare_with_record(raw, &record)? {
+                    Some(compared) => compared,
+                    None => return self.set_apart(raw, &error),
+                },
+            },
+            compared => compared?,
+        };
+        match compared {
             Comparison::Same => {}
             Comparison::ArchivedIsLonger if file.partial => {}
             Comparison::RawIsLonger if file.partial => {
-                return self.store(raw, file.segment, true, lock);
+                self.store(raw, file.segment, true, lock)?;
+                // It may have been stored in another form, and then still be there.
+                if file.form != self.packing.form() {
+                    durable::remove_file(&archived)?;
+                }
+                return Ok(());
             }
             _ => return Err(ArchiveError::Differs { raw: raw.to_owned(), archived }),
         }
@@ -252,49 +264,51 @@ impl Archive {
         let sum = |source: Box<dyn Read + Send>| {
             Sha256Sum::of_reader(source).map_err(StorageError::of("read", &archived))
         };
-        let plain = sum(compression::open(&archived, file.codec)?)?;
-        let stored = sum(compression::open(&archived, Codec::None)?)?;
+        let plain = sum(encryption::open(&archived, file.form, self.keys.as_ref())?)?;
+        let stored = sum(encryption::open(&archived, Form::plain(Codec::None), None)?)?;
         self.record(file, plain, stored, lock)
+    }
+
+    /// Moves a file to where an operator looks at it; nothing is lost.
+    fn set_apart(&self, path: &Path, reason: &DecryptionError) -> Result<(), ArchiveError> {
+        let errors = self.dir.errors();
+        durable::create_dir(&errors, self.dir.access())?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        for number in 1u64.. {
+            let apart = errors.join(format!("{name}.{number}"));
+            if durable::rename_file(path, &apart)? == Put::Stored {
+                let (path, apart) = (path.display(), apart.display());
+                tracing::error!(%path, %apart, %reason, "set apart: it cannot be compared");
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The record of a file, if the file is still what the record says.
+    fn record_of(
+        &self,
+        file: ArchivedWal,
+        lock: &ServerLock,
+    ) -> Result<Option<WalIndexRecord>, ArchiveError> {
+        let index = WalIndex::of(&self.dir, file.segment);
+        let record = match index.find(file) {
+            Err(WalIndexError::Damaged { .. } | WalIndexError::TooLarge { .. }) => {
+                let known = index.rebuild(self.keys.as_ref(), lock)?;
+                known.into_iter().find(|record| record.file == file)
+            }
+            found => found?,
+        };
+        let Some(record) = record else { return Ok(None) };
+        let path = self.dir.archived_file(file);
+        let stored = File::open(&path).and_then(Sha256Sum::of_reader);
+        let stored = stored.map_err(StorageError::of("read", &path))?;
+        Ok((stored.sha256 == record.stored_sha256).then_some(record))
     }
 }
 
 fn lock_of(frontier: &Mutex<Option<Frontier>>) -> MutexGuard<'_, Option<Frontier>> {
     frontier.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn compare(raw: &Path, archived: &Path, codec: Codec) -> Result<Comparison, StorageError> {
-    let mut left = File::open(raw).map_err(StorageError::of("open", raw))?;
-    let mut right = compression::open(archived, codec)?;
-    let (mut a, mut b) = (vec![0; CHUNK], vec![0; CHUNK]);
-    loop {
-        let a = fill(&mut left, &mut a).map_err(StorageError::of("read", raw))?;
-        let b = fill(&mut right, &mut b).map_err(StorageError::of("read", archived))?;
-        if a == b {
-            if a.is_empty() {
-                return Ok(Comparison::Same);
-            }
-        } else if a.starts_with(b) {
-            return Ok(Comparison::RawIsLonger);
-        } else if b.starts_with(a) {
-            return Ok(Comparison::ArchivedIsLonger);
-        } else {
-            return Ok(Comparison::Different);
-        }
-    }
-}
-
-/// Fills the buffer as far as the source goes.
-fn fill<'a>(source: &mut impl Read, buffer: &'a mut [u8]) -> io::Result<&'a [u8]> {
-    let mut filled = 0;
-    while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        match source.read(rest) {
-            Ok(0) => break,
-            Ok(read) => filled += read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(buffer.get(..filled).unwrap_or_default())
 }
 
 /// The background task that archives one server's segments, one at a time.
@@ -397,10 +411,14 @@ async fn work(archive: Arc<Archive>, shared: Arc<Shared>) {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt;
+
+    use age::secrecy::ExposeSecret;
+    use age::x25519::Identity;
 
     use super::*;
-    use crate::storage::{Access, Home};
+    use crate::storage::{Access, Home, Method};
 
     const SEGMENT: usize = 1 << 20;
 
@@ -415,7 +433,8 @@ mod tests {
         let dir = Home::new(home.path(), Access::Private).server(&"main".parse().unwrap());
         dir.create().unwrap();
         let size = SegmentSize::new(SEGMENT as u64).unwrap();
-        let archive = Archive::new(dir.clone(), size, Method::new(Codec::Zstd, 1));
+        let packing = Packing::new(Method::new(Codec::Zstd, 1), &[]);
+        let archive = Archive::new(dir.clone(), size, packing, None);
         Store { _home: home, dir, archive }
     }
 
@@ -429,13 +448,13 @@ mod tests {
 
     fn content(dir: &ServerDir, file: ArchivedWal) -> Vec<u8> {
         let mut plain = Vec::new();
-        let mut reader = compression::open(&dir.archived_file(file), file.codec).unwrap();
+        let mut reader = encryption::open(&dir.archived_file(file), file.form, None).unwrap();
         reader.read_to_end(&mut plain).unwrap();
         plain
     }
 
     fn whole() -> ArchivedWal {
-        ArchivedWal { segment: one(), partial: false, codec: Codec::Zstd }
+        ArchivedWal { segment: one(), partial: false, form: Codec::Zstd.into() }
     }
 
     fn cut() -> ArchivedWal {
@@ -541,6 +560,128 @@ mod tests {
             assert_eq!(content(&dir, cut()), wal(kept));
         }
         assert_eq!(records(&dir).last().unwrap().plain_size, 6000);
+    }
+
+    /// One that encrypts, with or without the key to read it again.
+    fn encrypting(store: &Store, secret: &Identity, with_key: bool) -> Archive {
+        let path = store._home.path().join("identity");
+        fs::write(&path, secret.to_string().expose_secret()).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+        let packing = Packing::new(Method::new(Codec::Zstd, 1), &[secret.to_public().into()]);
+        let size = SegmentSize::new(SEGMENT as u64).unwrap();
+        Archive::new(store.dir.clone(), size, packing, with_key.then(|| KeyFile::new(path)))
+    }
+
+    fn sealed(file: ArchivedWal) -> ArchivedWal {
+        ArchivedWal { form: file.form.encrypted(), ..file }
+    }
+
+    fn decrypted(store: &Store, file: ArchivedWal) -> Vec<u8> {
+        let keys = KeyFile::new(store._home.path().join("identity"));
+        let path = store.dir.archived_file(file);
+        let mut plain = Vec::new();
+        let mut reader = encryption::open(&path, file.form, Some(&keys)).unwrap();
+        reader.read_to_end(&mut plain).unwrap();
+        plain
+    }
+
+    #[test]
+    fn what_is_encrypted_survives_crashes_with_and_without_the_key() {
+        for (crashed_after, with_key) in (0..5).flat_map(|after| [(after, false), (after, true)]) {
+            let (store, secret) = (store(), Identity::generate());
+            let archive = encrypting(&store, &secret, with_key);
+            let dir = &store.dir;
+            let raw = dir.streaming_segment(one());
+            fs::write(&raw, wal(SEGMENT)).unwrap();
+            if crashed_after >= 1 {
+                archive.pass(&nowhere(), |_| true).unwrap();
+                fs::write(&raw, wal(SEGMENT)).unwrap();
+            }
+            match crashed_after {
+                // Before the record was there, with an index or without.
+                2 => fs::remove_file(dir.wal_index(one())).unwrap(),
+                // Before it was whole, as far as anybody can tell.
+                3 => {
+                    let mut index = fs::read(dir.wal_index(one())).unwrap();
+                    index[20] ^= 1;
+                    index.extend_from_slice(b"another line\n");
+                    fs::write(dir.wal_index(one()), index).unwrap();
+                }
+                // By an attempt of which the record is not.
+                4 => {
+                    let path = dir.archived_file(sealed(whole()));
+                    fs::write(path, b"something else that does not decrypt").unwrap();
+                }
+                _ => {}
+            }
+            let done = archive.pass(&nowhere(), |_| true);
+            if crashed_after == 4 && with_key {
+                // Whoever can read it sees that it is not what it should be.
+                assert!(done.is_err() && raw.exists());
+                continue;
+            }
+            done.unwrap();
+            assert!(!raw.exists(), "{crashed_after} {with_key}");
+            let record = records(dir).pop().unwrap();
+            assert_eq!(record.file, sealed(whole()));
+            assert_eq!(record.plain_sha256, Sha256Sum::of(&wal(SEGMENT)));
+            let stored = fs::read(dir.archived_file(sealed(whole()))).unwrap();
+            assert_eq!(record.stored_sha256, Sha256Sum::of(&stored), "{crashed_after} {with_key}");
+            assert_eq!(record.stored_size, stored.len() as u64);
+            assert_eq!(fs::read_dir(dir.wal_dir(one())).unwrap().count(), 2);
+        }
+    }
+
+    #[test]
+    fn without_the_key_the_record_tells_what_differs() {
+        let store = store();
+        let archive = encrypting(&store, &Identity::generate(), false);
+        let raw = store.dir.streaming_segment(one());
+        fs::write(&raw, wal(SEGMENT)).unwrap();
+        archive.pass(&nowhere(), |_| true).unwrap();
+        let mut other = wal(SEGMENT);
+        other[700_000] ^= 1;
+        fs::write(&raw, &other).unwrap();
+        let error = archive.pass(&nowhere(), |_| true).unwrap_err();
+        assert!(matches!(error, ArchiveError::Differs { .. }), "{error}");
+        assert_eq!(decrypted(&store, sealed(whole())), wal(SEGMENT));
+        fs::remove_file(&raw).unwrap();
+
+        // A cut tail that goes on, and one that goes less far than the one there.
+        let raw = store.dir.streaming_partial(one());
+        for length in [5000, 5000, 6000] {
+            fs::write(&raw, wal(length)).unwrap();
+            archive.pass(&frontier(1, 2), |_| true).unwrap();
+            assert!(!raw.exists());
+            assert_eq!(decrypted(&store, sealed(cut())), wal(length));
+        }
+        fs::write(&raw, wal(4000)).unwrap();
+        archive.pass(&frontier(1, 2), |_| true).unwrap();
+        assert!(!raw.exists());
+        let apart = |name: &str| fs::read(store.dir.errors().join(name)).unwrap();
+        assert_eq!(apart(&format!("{}.partial.1", one())), wal(4000));
+        assert_eq!(decrypted(&store, sealed(cut())), wal(6000));
+
+        // Nobody knows any more how long the archived one is: both are kept.
+        fs::remove_file(store.dir.wal_index(one())).unwrap();
+        let stored = fs::read(store.dir.archived_file(sealed(cut()))).unwrap();
+        fs::write(&raw, wal(5000)).unwrap();
+        archive.pass(&frontier(1, 2), |_| true).unwrap();
+        assert_eq!(apart(&format!("{}.1", sealed(cut()))), stored);
+        assert_eq!(decrypted(&store, sealed(cut())), wal(5000));
+    }
+
+    #[test]
+    fn a_tail_that_grows_is_stored_in_the_form_of_today() {
+        let store = store();
+        let raw = store.dir.streaming_partial(one());
+        fs::write(&raw, wal(5000)).unwrap();
+        store.archive.pass(&frontier(1, 2), |_| true).unwrap();
+        assert!(store.dir.archived_file(cut()).exists());
+        fs::write(&raw, wal(6000)).unwrap();
+        encrypting(&store, &Identity::generate(), true).pass(&frontier(1, 2), |_| true).unwrap();
+        assert!(!store.dir.archived_file(cut()).exists());
+        assert_eq!(decrypted(&store, sealed(cut())), wal(6000));
     }
 
     #[test]

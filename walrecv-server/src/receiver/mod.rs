@@ -37,6 +37,7 @@ mod held;
 mod journal;
 mod open_segment;
 mod prepare;
+mod recognise;
 mod slot;
 mod start;
 mod status;

@@ -13,7 +13,7 @@ use super::{Receiver, ReceiverError, blocking, held, journal, synchronous};
 use crate::catalog::{HistoryStore, Identity};
 use crate::settings::{CreateSlot, Synchronous};
 use crate::storage::compression::Method;
-use crate::storage::{Codec, LockKind, ServerLock, durable};
+use crate::storage::{Codec, KeyFile, LockKind, Packing, ServerLock, durable};
 
 /// What the server shows, and matches against `synchronous_standby_names`, if nothing is
 /// configured.
@@ -152,7 +152,9 @@ impl Receiver {
         self.lock = lock.await??.or(self.lock.take());
         let codec = Codec::from(self.settings.compression);
         let method = Method::new(codec, self.settings.compression_level);
-        self.archiver.start(Archive::new(self.dir.clone(), self.segment_size, method));
+        let packing = Packing::new(method, &self.settings.encryption_recipients);
+        let keys = self.settings.encryption_identity.as_ref().map(KeyFile::new);
+        self.archiver.start(Archive::new(self.dir.clone(), self.segment_size, packing, keys));
         if !self.renewed {
             // With the archiver at work, which makes room where that is short.
             let dir = self.dir.clone();
