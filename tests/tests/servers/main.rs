@@ -7,6 +7,7 @@ mod capabilities;
 mod commands;
 mod crashes;
 mod disturbed_backups;
+mod encryption;
 mod examples;
 mod full_path;
 mod harness;
@@ -54,6 +55,7 @@ fn main() -> std::process::ExitCode {
         commands::register,
         odd_places::register,
         disturbed_backups::register,
+        encryption::register,
     ] {
         scenarios = register(scenarios);
     }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use pgwire_stream::{Lsn, SegmentName};
 use walrecv_tests::walrecv::{Daemon, Output, Walrecv};
-use walrecv_tests::{Cluster, Context, Installation, Result};
+use walrecv_tests::{Cluster, Context, Installation, Result, tools};
 
 /// The only role that the backup server has.
 pub(crate) const ROLE: &str = "walrecv";
@@ -42,6 +42,11 @@ impl Site {
     pub(crate) fn replace_cluster(&mut self, cluster: Cluster) -> Result<Cluster> {
         self.walrecv.configure(&configuration(&cluster))?;
         Ok(std::mem::replace(&mut self.cluster, cluster))
+    }
+
+    /// Adds these lines to the server's section of the configuration.
+    pub(crate) fn configure(&self, lines: &str) -> Result<()> {
+        self.walrecv.configure(&format!("{}{lines}", configuration(&self.cluster)))
     }
 
     /// Starts the daemon and waits until WAL flows.
@@ -129,6 +134,15 @@ impl Site {
     /// Compares every segment that the server archived since `from` with ours, read by stock
     /// `zstd`. How many there were.
     pub(crate) fn compare_with_archive(&self, from: &SegmentName) -> Result<usize> {
+        self.compare(from, None)
+    }
+
+    /// The same where ours are encrypted, read by stock `age`; nothing is compared without it.
+    pub(crate) fn compare_encrypted(&self, from: &SegmentName, identity: &Path) -> Result<usize> {
+        self.compare(from, Some(identity))
+    }
+
+    fn compare(&self, from: &SegmentName, identity: Option<&Path>) -> Result<usize> {
         let mut compared = 0;
         for entry in std::fs::read_dir(self.cluster.archive_directory()).into_iter().flatten() {
             let path = entry.context(|| "cannot list the server's archive".to_owned())?.path();
@@ -138,25 +152,37 @@ impl Site {
                 continue;
             }
             let theirs = std::fs::read(&path).context(|| format!("cannot read {name}"))?;
-            let ours = self.stored_segment(&segment)?;
-            assert!(ours == theirs, "{name} differs from the server's archive");
-            compared += 1;
+            if let Some(ours) = self.stored_segment(&segment, identity)? {
+                assert!(ours == theirs, "{name} differs from the server's archive");
+                compared += 1;
+            }
         }
         Ok(compared)
     }
 
-    /// A segment's bytes as the store holds them.
-    fn stored_segment(&self, segment: &SegmentName) -> Result<Vec<u8>> {
+    /// A segment's bytes as the store holds them; `None` if there is nobody to decrypt them.
+    fn stored_segment(
+        &self,
+        segment: &SegmentName,
+        identity: Option<&Path>,
+    ) -> Result<Option<Vec<u8>>> {
         let server = self.walrecv.home().join("main");
-        let archived = server.join("wals").join(segment.folder()).join(format!("{segment}.zst"));
+        let suffix = if identity.is_some() { ".zst.age" } else { ".zst" };
+        let archived =
+            server.join("wals").join(segment.folder()).join(format!("{segment}{suffix}"));
         let received = server.join("streaming").join(segment.to_string());
         // The receiver moves it from one place to the other at any time.
         for _ in 0..600 {
-            if archived.exists() {
-                return stock_zstd(&archived);
+            match identity {
+                None if archived.exists() => return stock_zstd(&archived).map(Some),
+                Some(identity) if archived.exists() => {
+                    let decrypted = tools::decrypt(&archived, identity, self.walrecv.directory())?;
+                    return decrypted.map(|path| stock_zstd(&path)).transpose();
+                }
+                _ => {}
             }
             if let Ok(bytes) = std::fs::read(&received) {
-                return Ok(bytes);
+                return Ok(Some(bytes));
             }
             std::thread::sleep(std::time::Duration::from_millis(50));
         }

@@ -10,8 +10,13 @@ use walrecv_tests::{Context, Result, installation, program};
 use super::{Item, Outcome};
 
 /// Debian packages, each with a program that shows that it need not be installed.
-const PACKAGES: [(&str, &str); 4] =
-    [("npm", "npm"), ("python3-pip", "pip3"), ("patchelf", "patchelf"), ("zstd", "zstd")];
+const PACKAGES: [(&str, &str); 5] = [
+    ("npm", "npm"),
+    ("python3-pip", "pip3"),
+    ("patchelf", "patchelf"),
+    ("zstd", "zstd"),
+    ("age", "age"),
+];
 
 /// PostgreSQL, whichever major this release has.
 const SERVER: [&str; 2] = ["postgresql", "postgresql-client"];
