@@ -140,7 +140,7 @@ fn whatever_is_altered_or_cut_does_not_decrypt() {
 fn an_identity_file_is_read_only_if_nobody_else_can_and_never_shown() {
     let desk = Desk::new();
     let pair = desk.pair("good");
-    let path = desk.store("x", Codec::Zstd, &[pair.recipient.clone()], b"wal");
+    let path = desk.store("x", Codec::Zstd, std::slice::from_ref(&pair.recipient), b"wal");
     let good = fs::read_to_string(pair.keys.path()).unwrap();
     assert_eq!(pair.keys.recipients().unwrap(), [pair.recipient]);
 
