@@ -8,6 +8,7 @@ mod commands;
 mod crashes;
 mod disk_trouble;
 mod disturbed_backups;
+mod encryption;
 mod examples;
 mod failing_disk;
 mod full_path;
@@ -69,6 +70,7 @@ fn main() -> std::process::ExitCode {
         odd_places::register,
         disturbed_backups::register,
         synchronous_watch::register,
+        encryption::register,
     ] {
         scenarios = register(scenarios);
     }

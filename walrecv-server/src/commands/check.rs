@@ -2,6 +2,7 @@
 //!
 //! Never fails itself: what cannot be found out is a row of its own.
 
+mod encryption;
 mod peer;
 mod store;
 
@@ -91,6 +92,7 @@ pub async fn check(settings: &ServerSettings, store: &ServerDir) -> CheckOutcome
     }
     rows.push(store::directories(store));
     rows.push(store::receiver(store));
+    rows.extend(encryption::encryption(settings));
     let backups = store::backups(store);
     rows.extend(backups.rows);
     rows.push(store::set_apart(store));

@@ -49,6 +49,7 @@ mod held;
 mod journal;
 mod open_segment;
 mod prepare;
+mod recognise;
 mod second_opinion;
 mod slot;
 mod start;
