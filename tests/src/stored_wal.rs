@@ -9,9 +9,9 @@ use std::process::{Command, Stdio};
 use pgwire_stream::{Lsn, SegmentName, SegmentSize, TimelineId};
 
 use crate::failure::{Context, Failure, Result};
-use crate::program;
+use crate::{program, tools};
 
-/// How a segment may be archived: the suffix, and what reads it.
+/// How a segment may be archived: the suffix, and what reads it. [`ENCRYPTED`] may follow.
 const ARCHIVED: [(&str, &[&str]); 4] = [
     ("", &["cat"]),
     (".zst", &["zstd", "-d", "-c", "-q"]),
@@ -19,16 +19,33 @@ const ARCHIVED: [(&str, &[&str]); 4] = [
     (".gz", &["gzip", "-d", "-c"]),
 ];
 
+const ENCRYPTED: &str = ".age";
+
 /// The WAL of one server in a store.
 #[derive(Debug, Clone)]
 pub struct StoredWal {
     server: PathBuf,
+    decrypting: Option<Decrypting>,
+}
+
+/// Who decrypts, and where to.
+#[derive(Debug, Clone)]
+struct Decrypting {
+    identity: PathBuf,
+    into: PathBuf,
 }
 
 impl StoredWal {
     /// What lies in the directory of a server in a store.
     pub fn new(server: impl Into<PathBuf>) -> Self {
-        Self { server: server.into() }
+        Self { server: server.into(), decrypting: None }
+    }
+
+    /// The same, where complete segments may be encrypted to this key; stock `age` leaves what it
+    /// decrypts in a directory.
+    pub fn with_identity(self, identity: &Path, into: &Path) -> Self {
+        let (identity, into) = (identity.to_owned(), into.to_owned());
+        Self { decrypting: Some(Decrypting { identity, into }), ..self }
     }
 
     /// A complete segment; None if the store does not hold all of it.
@@ -37,17 +54,20 @@ impl StoredWal {
         if let Some(raw) = read(&self.received(segment))? {
             return Ok(Some(raw));
         }
-        match self.archived(segment) {
-            Some((path, reader)) => decompress(&path, reader).map(Some),
-            None => Ok(None),
+        if let Some((path, reader)) = self.archived(segment, "") {
+            return decompress(&path, reader).map(Some);
         }
+        let Some(Decrypting { identity, into }) = &self.decrypting else { return Ok(None) };
+        let Some((path, reader)) = self.archived(segment, ENCRYPTED) else { return Ok(None) };
+        let decrypted = tools::decrypt(&path, identity, into)?;
+        decrypted.map(|path| decompress(&path, reader)).transpose()
     }
 
     /// Whether `other` has the bytes of a complete segment; None if the store does not hold all
     /// of it. For segments too large to be read.
     pub fn equals(&self, segment: SegmentName, other: &Path) -> Result<Option<bool>> {
         let received = self.received(segment);
-        let (path, reader) = match self.archived(segment) {
+        let (path, reader) = match self.archived(segment, "") {
             Some(archived) => archived,
             None if received.exists() => (received, &["cat"][..]),
             None => return Ok(None),
@@ -66,10 +86,14 @@ impl StoredWal {
         self.server.join("streaming").join(segment.to_string())
     }
 
-    fn archived(&self, segment: SegmentName) -> Option<(PathBuf, &'static [&'static str])> {
+    fn archived(
+        &self,
+        segment: SegmentName,
+        encrypted: &str,
+    ) -> Option<(PathBuf, &'static [&'static str])> {
         let directory = self.server.join("wals").join(segment.folder());
         ARCHIVED.iter().find_map(|(suffix, reader)| {
-            let path = directory.join(format!("{segment}{suffix}"));
+            let path = directory.join(format!("{segment}{suffix}{encrypted}"));
             path.exists().then_some((path, *reader))
         })
     }

@@ -1,4 +1,4 @@
-//! The independent judges: PostgreSQL's own client programs, and stock `tar` and `zstd`.
+//! The independent judges: PostgreSQL's own client programs, and stock `tar`, `zstd` and `age`.
 //!
 //! Which program may judge which server is a matter of experience, and written here once:
 //!
@@ -122,6 +122,21 @@ pub fn client(program: PathBuf, cluster: &Cluster) -> Command {
         .env_remove("PGPASSWORD")
         .env("PGCONNECT_TIMEOUT", "30");
     command
+}
+
+/// Decrypts a file with stock `age` into this directory, under its name without the suffix; `None`
+/// without a judge.
+pub fn decrypt(encrypted: &Path, identity: &Path, into: &Path) -> Result<Option<PathBuf>> {
+    let Some(judge) = program::find_on_path("age") else {
+        missing("age", &format!("{}", encrypted.display()));
+        return Ok(None);
+    };
+    let name = encrypted.file_stem().context(|| format!("{} has no name", encrypted.display()))?;
+    let decrypted = into.join(name);
+    let mut command = Command::new(judge);
+    command.arg("-d").arg("-i").arg(identity).arg("-o").arg(&decrypted).arg(encrypted);
+    program::run(&mut command)?;
+    Ok(Some(decrypted))
 }
 
 /// Unpacks a stored archive as a person would by hand: stock `tar`, with stock `zstd`, `gzip`

@@ -8,6 +8,7 @@ mod commands;
 mod crashes;
 mod disk_trouble;
 mod disturbed_backups;
+mod encryption;
 mod examples;
 mod failing_disk;
 mod failover;
@@ -75,6 +76,7 @@ fn main() -> std::process::ExitCode {
         slots::register,
         suspect_wal::register,
         failover::register,
+        encryption::register,
     ] {
         scenarios = register(scenarios);
     }

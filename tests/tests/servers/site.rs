@@ -1,11 +1,11 @@
 //! A database server and the backup server that looks after it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use pgwire_stream::{Lsn, SegmentName, SegmentSize};
 use walrecv_tests::stored_wal::StoredWal;
 use walrecv_tests::walrecv::{Daemon, Output, Walrecv};
-use walrecv_tests::{Cluster, Context, Installation, Result};
+use walrecv_tests::{Cluster, Context, Installation, Result, program, tools};
 
 /// The only role that the backup server has.
 pub(crate) const ROLE: &str = "walrecv";
@@ -43,6 +43,11 @@ impl Site {
     pub(crate) fn replace_cluster(&mut self, cluster: Cluster) -> Result<Cluster> {
         self.walrecv.configure(&configuration(&cluster))?;
         Ok(std::mem::replace(&mut self.cluster, cluster))
+    }
+
+    /// Adds these lines to the server's section of the configuration.
+    pub(crate) fn configure(&self, lines: &str) -> Result<()> {
+        self.walrecv.configure(&format!("{}{lines}", configuration(&self.cluster)))
     }
 
     /// Starts the daemon and waits until WAL flows.
@@ -136,6 +141,23 @@ impl Site {
     /// Compares every segment that the server archived since `from` with ours, read by stock
     /// `zstd`. How many there were.
     pub(crate) fn compare_with_archive(&self, from: &SegmentName) -> Result<usize> {
+        self.compare(from, &self.stored())
+    }
+
+    /// The same where ours are encrypted, read by stock `age`; nothing is compared without it.
+    pub(crate) fn compare_encrypted(&self, from: &SegmentName, identity: &Path) -> Result<usize> {
+        if program::find_on_path("age").is_none() {
+            tools::missing("age", "the encrypted WAL");
+            return Ok(0);
+        }
+        self.compare(from, &self.stored().with_identity(identity, self.walrecv.directory()))
+    }
+
+    fn stored(&self) -> StoredWal {
+        StoredWal::new(self.walrecv.home().join("main"))
+    }
+
+    fn compare(&self, from: &SegmentName, stored: &StoredWal) -> Result<usize> {
         let mut compared = 0;
         for entry in std::fs::read_dir(self.cluster.archive_directory()).into_iter().flatten() {
             let path = entry.context(|| "cannot list the server's archive".to_owned())?.path();
@@ -145,25 +167,24 @@ impl Site {
                 continue;
             }
             let theirs = std::fs::read(&path).context(|| format!("cannot read {name}"))?;
-            let ours = self.stored_segment(&segment)?;
+            let ours = stored_segment(stored, &segment)?;
             assert!(ours == theirs, "{name} differs from the server's archive");
             compared += 1;
         }
         Ok(compared)
     }
+}
 
-    /// A segment's bytes as the store holds them.
-    fn stored_segment(&self, segment: &SegmentName) -> Result<Vec<u8>> {
-        let stored = StoredWal::new(self.walrecv.home().join("main"));
-        // It may still be on its way.
-        for _ in 0..600 {
-            if let Some(bytes) = stored.complete(*segment)? {
-                return Ok(bytes);
-            }
-            std::thread::sleep(std::time::Duration::from_millis(50));
+/// A segment's bytes as the store holds them.
+fn stored_segment(stored: &StoredWal, segment: &SegmentName) -> Result<Vec<u8>> {
+    // It may still be on its way.
+    for _ in 0..600 {
+        if let Some(bytes) = stored.complete(*segment)? {
+            return Ok(bytes);
         }
-        Err(walrecv_tests::Failure::new(format!("{segment} is not stored")))
+        std::thread::sleep(std::time::Duration::from_millis(50));
     }
+    Err(walrecv_tests::Failure::new(format!("{segment} is not stored")))
 }
 
 fn configuration(cluster: &Cluster) -> String {

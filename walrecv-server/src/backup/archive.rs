@@ -11,15 +11,15 @@ use super::BackupError;
 use super::index::IndexWriter;
 use super::spool::{ReceivedFile, SpoolWriter};
 use crate::catalog;
-use crate::storage::compression::{CompressedWriter, Frame, Method};
+use crate::storage::compression::{CompressedWriter, Frame};
 use crate::storage::durable::AtomicFile;
 use crate::storage::tar::{Member, MemberKind, TERMINATOR, TarError, TarEvent, TarReader};
-use crate::storage::{BackupDir, HashingWriter, StorageError};
+use crate::storage::{BackupDir, EncryptedWriter, HashingWriter, Packing, StorageError};
 
 /// How archives are stored and looked at.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct ArchiveOptions {
-    pub(super) compression: Method,
+    pub(super) packing: Packing,
     /// How files are hashed.
     pub(super) checksums: Option<ChecksumAlgorithm>,
 }
@@ -27,8 +27,8 @@ pub(super) struct ArchiveOptions {
 /// Writes one archive.
 ///
 /// The plain bytes go two ways: through the tar reader, which hashes every file for the spool and
-/// notes every member in the index; and through the compressor into a file whose stored bytes are
-/// hashed. Both files have hidden names until [`finish`](Self::finish).
+/// notes every member in the index; and through compression and encryption into a file whose stored
+/// bytes are hashed. Both files have hidden names until [`finish`](Self::finish).
 pub(super) struct ArchiveWriter {
     archive: Archive,
     /// The name that it is stored under, made by us.
@@ -39,7 +39,7 @@ pub(super) struct ArchiveWriter {
     tar: TarReader,
     member: Option<(Member, Option<FileHasher>)>,
     files: u64,
-    stored: CompressedWriter<HashingWriter<AtomicFile>>,
+    stored: CompressedWriter<EncryptedWriter<HashingWriter<AtomicFile>>>,
     target: PathBuf,
     plain_size: u64,
     index: IndexWriter,
@@ -60,10 +60,9 @@ impl ArchiveWriter {
             None => String::new(),
             Some(oid) => format!("pg_tblspc/{oid}/"),
         };
-        let target = directory.archive(&name, options.compression.codec);
+        let target = directory.archive(&name, options.packing.form());
         let file = HashingWriter::new(AtomicFile::create(&target, directory.access())?);
-        let stored = CompressedWriter::new(file, options.compression)
-            .map_err(StorageError::of("write", &target))?;
+        let stored = options.packing.writer(file).map_err(StorageError::of("write", &target))?;
         let index = AtomicFile::create(&directory.archive_index(&name), directory.access())?;
         Ok(Self {
             archive,
@@ -141,16 +140,18 @@ impl ArchiveWriter {
     }
 
     fn commit(mut self) -> Result<catalog::Archive, BackupError> {
-        let (file, frames) =
-            self.stored.finish().map_err(StorageError::of("write", &self.target))?;
+        let failed = |source| StorageError::of("write", &self.target)(source);
+        let (file, frames) = self.stored.finish().map_err(failed)?;
         note(&mut self.index, frames)?;
-        let (file, stored) = file.finish();
+        let (file, stored) = file.finish().map_err(failed)?.finish();
         file.commit()?;
+        let form = self.options.packing.form();
         self.index.commit()?;
         Ok(catalog::Archive {
             name: self.name,
             tablespace: self.archive.tablespace,
-            codec: self.options.compression.codec,
+            codec: form.codec,
+            encrypted: form.encrypted,
             plain_size: self.plain_size,
             stored_size: stored.size,
             stored_sha256: stored.sha256,

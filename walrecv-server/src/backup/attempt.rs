@@ -20,7 +20,7 @@ use crate::catalog::{
 use crate::progress::ProgressSink;
 use crate::storage::compression::Method;
 use crate::storage::durable::AtomicFile;
-use crate::storage::{BackupDir, Codec};
+use crate::storage::{BackupDir, Codec, Packing};
 
 /// One backup under way.
 pub(super) struct Attempt<'a> {
@@ -90,13 +90,14 @@ impl Attempt<'_> {
         backup: &mut BaseBackup,
         interrupted: &mut watch::Receiver<bool>,
     ) -> Result<ContentsWriter, BackupError> {
-        let compression = &self.request.settings.backup_compression;
+        let settings = &self.request.settings;
+        let compression = &settings.backup_compression;
         let workers = usize::try_from(compression.workers).ok().and_then(NonZeroUsize::new);
         let workers = workers.unwrap_or(NonZeroUsize::MIN);
+        let method = Method::new(Codec::from(compression.codec), compression.level);
         let options = ArchiveOptions {
-            compression: Method::new(Codec::from(compression.codec), compression.level)
-                .with_workers(workers),
-            checksums: algorithm(self.request.settings.manifest_checksums),
+            packing: Packing::new(method.with_workers(workers), &settings.encryption_recipients),
+            checksums: algorithm(settings.manifest_checksums),
         };
         let (directory, system_id) = (self.backup.clone(), self.identity.system_id);
         let contents = blocking(move || ContentsWriter::new(directory, system_id, options)).await?;

@@ -79,7 +79,7 @@ impl ContentsWriter {
                 if self.holds(archive.tablespace) {
                     return Err(BackupError::Disorder { what: "an archive for the second time" });
                 }
-                let open = ArchiveWriter::new(&self.directory, archive, self.options)?;
+                let open = ArchiveWriter::new(&self.directory, archive, self.options.clone())?;
                 Stage::Archives { spool, open: Some(Box::new(open)) }
             }
             (

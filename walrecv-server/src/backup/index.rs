@@ -1,6 +1,9 @@
 //! `<archive>.idx`: what lies where in a stored archive, so that one file can be fetched alone and
 //! a restore can begin in several places.
 //!
+//! Where a frame lies is said of the compressed archive: of an encrypted file, that is what
+//! decrypting it gives, 64 KiB by 64 KiB.
+//!
 //! Lines of JSON, written while the archive is: first the format, then members when they begin and
 //! frames when they are stored, each kind in the order of the archive. The frame that a member
 //! begins in is the last one that begins at or before its header.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  socket ─▶ events ─▶ receive ═bounded queue═▶ contents ─┬▶ archive: tar reader ─▶ hashes ─▶ spool
-//!                                                         │           compressor ─▶ hash ─▶ file
+//!                                                         │           compressor ─▶ age ─▶ hash ─▶ file
 //!                                                         └▶ manifest: file, and merged with spool
 //! ```
 //!

@@ -16,9 +16,10 @@ use super::contents::{Contents, ContentsWriter, ReceivedManifest};
 use super::index::{IndexLine, IndexedKind, IndexedPath};
 use super::*;
 use crate::progress::Silent;
+use crate::settings::Recipient;
 use crate::storage::compression::{Frame, Method};
 use crate::storage::durable::AtomicFile;
-use crate::storage::{Access, Codec, Home, Sha256Sum, durable};
+use crate::storage::{Access, Codec, Form, Home, KeyFile, Packing, Sha256Sum, durable, encryption};
 
 const SYSTEM: SystemId = SystemId::from_u64(7_357_089_276_153);
 const CRC: ChecksumAlgorithm = ChecksumAlgorithm::Crc32c;
@@ -147,7 +148,18 @@ fn store(
     codec: Codec,
     events: Vec<BackupEvent>,
 ) -> Result<Contents, BackupError> {
-    let options = ArchiveOptions { compression: Method::new(codec, 1), checksums: Some(CRC) };
+    store_for(directory, codec, &[], events)
+}
+
+/// Encrypted to these recipients.
+fn store_for(
+    directory: &BackupDir,
+    codec: Codec,
+    recipients: &[Recipient],
+    events: Vec<BackupEvent>,
+) -> Result<Contents, BackupError> {
+    let packing = Packing::new(Method::new(codec, 1), recipients);
+    let options = ArchiveOptions { packing, checksums: Some(CRC) };
     let mut contents = ContentsWriter::new(directory.clone(), SYSTEM, options)?;
     for event in events {
         contents.take(event)?;
@@ -202,6 +214,55 @@ fn a_good_backup_is_stored_as_it_was_sent() {
             assert_eq!(archive.stored_size, bytes.len() as u64);
             assert_eq!(archive.stored_sha256, Sha256Sum::of(&bytes));
         }
+    }
+}
+
+#[test]
+fn what_is_encrypted_is_what_would_be_stored_without() {
+    use std::io::Read;
+    use std::os::unix::fs::PermissionsExt;
+
+    use age::secrecy::ExposeSecret;
+
+    let home = tempfile::tempdir().unwrap();
+    let directory = directory(home.path());
+    let cluster = Cluster::new(true);
+    let secret = age::x25519::Identity::generate();
+    let recipients = [secret.to_public().into()];
+    let events = cluster.events(10_000, true);
+    let contents = store_for(&directory, Codec::Zstd, &recipients, events).unwrap();
+    let key_file = home.path().join("identity");
+    fs::write(&key_file, secret.to_string().expose_secret()).unwrap();
+    fs::set_permissions(&key_file, fs::Permissions::from_mode(0o600)).unwrap();
+    let keys = KeyFile::new(key_file);
+    for (n, archive) in contents.archives.iter().enumerate() {
+        assert!(archive.encrypted);
+        let path = directory.archive(&archive.name, archive.form());
+        assert!(path.to_str().unwrap().ends_with(".tar.zst.age"));
+        let stored = fs::read(&path).unwrap();
+        assert_eq!(archive.stored_size, stored.len() as u64);
+        assert_eq!(archive.stored_sha256, Sha256Sum::of(&stored));
+        let mut tar = Vec::new();
+        let mut plain = encryption::open(&path, archive.form(), Some(&keys)).unwrap();
+        plain.read_to_end(&mut tar).unwrap();
+        assert!(tar == cluster.tar(&cluster.archives[n].1), "{} differs", archive.name);
+
+        // The frames are those of the compressed archive.
+        let compressed = Form { codec: Codec::None, ..archive.form() };
+        let mut zstd = Vec::new();
+        let mut decrypted = encryption::open(&path, compressed, Some(&keys)).unwrap();
+        decrypted.read_to_end(&mut zstd).unwrap();
+        let index = fs::read_to_string(directory.archive_index(&archive.name)).unwrap();
+        let mut frames = 0;
+        for line in index.lines() {
+            if let IndexLine::Frame(frame) = serde_json::from_str(line).unwrap() {
+                let range = frame.stored_offset as usize..;
+                let part = zstd::decode_all(&zstd[range][..frame.stored_length as usize]).unwrap();
+                assert!(part == tar[frame.plain_offset as usize..][..frame.plain_length as usize]);
+                frames += 1;
+            }
+        }
+        assert!(frames > 0);
     }
 }
 
@@ -365,8 +426,10 @@ mod receiving {
     use tokio::sync::watch;
 
     fn writer(directory: &BackupDir) -> ContentsWriter {
-        let options =
-            ArchiveOptions { compression: Method::new(Codec::None, 0), checksums: Some(CRC) };
+        let options = ArchiveOptions {
+            packing: Packing::new(Method::new(Codec::None, 0), &[]),
+            checksums: Some(CRC),
+        };
         ContentsWriter::new(directory.clone(), SYSTEM, options).unwrap()
     }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::document::{self, DocumentError};
 use crate::settings::ServerName;
-use crate::storage::{BackupDir, BackupId, Codec, Sha256Sum};
+use crate::storage::{BackupDir, BackupId, Codec, Form, Sha256Sum};
 
 /// Raised whenever a reader of the previous format would misunderstand the new one. Fields that
 /// may be absent are added without it.
@@ -115,6 +115,9 @@ pub struct Archive {
     pub tablespace: Option<u32>,
     /// How it is compressed, which its file name ends with.
     pub codec: Codec,
+    /// Whether it is encrypted, which its file name ends with, too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub encrypted: bool,
     /// The size of the tar archive.
     pub plain_size: u64,
     /// The size of the file.
@@ -149,7 +152,19 @@ pub enum ManifestOrigin {
     Receipt,
 }
 
+impl Archive {
+    /// How it is stored.
+    pub fn form(&self) -> Form {
+        Form { codec: self.codec, encrypted: self.encrypted }
+    }
+}
+
 impl BackupRecord {
+    /// Whether the files in it can be read with a key only.
+    pub fn is_encrypted(&self) -> bool {
+        self.archives.iter().any(|archive| archive.encrypted)
+    }
+
     /// The record in a backup's directory; `None` if there is none.
     ///
     /// # Errors
@@ -233,6 +248,7 @@ pub(super) mod tests {
             name: "16386.tar".to_owned(),
             tablespace: Some(16386),
             codec: Codec::Zstd,
+            encrypted: true,
             plain_size: 1024,
             stored_size: 100,
             stored_sha256: Sha256Sum::of(b"x"),

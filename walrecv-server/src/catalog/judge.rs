@@ -6,7 +6,7 @@ use pgwire_stream::wal::{Start, WalOptions, WalValidator};
 use pgwire_stream::{SegmentName, SegmentNumber, SegmentSize, TimelineId};
 
 use super::wal_findings::{FindingsCollector, WalFindings};
-use crate::storage::{ArchivedWal, Codec, ServerDir, compression};
+use crate::storage::{ArchivedWal, Codec, Form, KeyFile, ServerDir, encryption};
 
 /// How much is read at a time.
 const CHUNK: usize = 256 << 10;
@@ -59,8 +59,14 @@ impl Judge {
         known.then(|| self.findings.take(number, &position))
     }
 
-    /// Reads the segments behind the last one until all is known of this one.
-    pub(crate) fn read_on(&mut self, server: &ServerDir, segment: SegmentName) {
+    /// Reads the segments behind the last one until all is known of this one, or as far as the
+    /// keys go.
+    pub(crate) fn read_on(
+        &mut self,
+        server: &ServerDir,
+        keys: Option<&KeyFile>,
+        segment: SegmentName,
+    ) {
         let Ok(number) = segment.number(self.segment_size) else { return };
         while !self.findings.is_settled(number, &self.validator.position()) {
             let next = self.validator.position().next;
@@ -70,7 +76,7 @@ impl Judge {
                 self.segment_size.segment_of(next),
                 self.segment_size,
             );
-            let source = if offset == 0 { open_segment(server, name) } else { None };
+            let source = if offset == 0 { open_segment(server, keys, name) } else { None };
             let Some(source) = source else { return };
             let read = read_all(source, |bytes| {
                 self.feed(bytes);
@@ -84,14 +90,22 @@ impl Judge {
 }
 
 /// Opens a segment of any directory, or one that is not archived yet, whatever is there of it.
-fn open_segment(server: &ServerDir, segment: SegmentName) -> Option<Box<dyn Read + Send>> {
-    let archived = Codec::ALL.into_iter().map(|codec| (server.archived(segment, codec), codec));
+fn open_segment(
+    server: &ServerDir,
+    keys: Option<&KeyFile>,
+    segment: SegmentName,
+) -> Option<Box<dyn Read + Send>> {
+    let archived = |partial| {
+        Form::ALL
+            .into_iter()
+            .map(move |form| (server.archived_file(ArchivedWal { segment, partial, form }), form))
+    };
     let raw = [server.streaming_segment(segment), server.streaming_partial(segment)];
-    let raw = raw.into_iter().map(|path| (path, Codec::None));
-    let tails = Codec::ALL
-        .into_iter()
-        .map(|codec| (server.archived_file(ArchivedWal { segment, partial: true, codec }), codec));
-    archived.chain(raw).chain(tails).find_map(|(path, codec)| compression::open(&path, codec).ok())
+    let raw = raw.into_iter().map(|path| (path, Form::plain(Codec::None)));
+    archived(false)
+        .chain(raw)
+        .chain(archived(true))
+        .find_map(|(path, form)| encryption::open(&path, form, keys).ok())
 }
 
 /// Reads until `take` has enough.

@@ -30,6 +30,6 @@ pub use history::{HistoryStore, HistoryStoreError};
 pub use identity::{Identity, IdentityError};
 pub use partial::{AHEAD, received_length};
 pub use status::{BackupStatus, Standing};
-pub use wal::{Held, WalError, WalStore};
+pub use wal::{Held, WalError, WalStore, archived_file};
 pub use wal_findings::{FindingsCollector, RestorePoint, SuspectRange, Validity, WalFindings};
 pub use wal_index::{WalIndex, WalIndexError, WalIndexRecord, WalIndexWriter, WalIndexWriters};

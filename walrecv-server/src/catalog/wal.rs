@@ -13,15 +13,22 @@ use pgwire_stream::{Lsn, SegmentName, SegmentNumber, SegmentSize, TimelineHistor
 use super::coverage::{Coverage, Gap, Reach};
 use super::partial::received_length;
 use super::wal_index::{WalIndex, WalIndexError};
-use crate::failure::Failure;
-use crate::storage::{ArchivedWal, Codec, ServerDir, StorageError, compression, durable};
+use crate::failure::{Class, Failure};
+use crate::storage::{
+    ArchivedWal, Codec, DecryptionError, Form, KeyFile, ServerDir, StorageError, durable,
+    encryption,
+};
 
 /// The WAL that is held for one server.
 #[derive(Clone, Debug)]
 pub struct WalStore {
     server: ServerDir,
     segment_size: SegmentSize,
+    keys: Option<KeyFile>,
 }
+
+/// How WAL lies where it is received.
+const RAW: Form = Form::plain(Codec::None);
 
 /// Where a segment is held.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,8 +37,8 @@ pub enum Held {
     Archived {
         /// The file.
         path: PathBuf,
-        /// How it is compressed.
-        codec: Codec,
+        /// How it is stored.
+        form: Form,
     },
     /// Whole and raw, not archived yet.
     Streaming {
@@ -42,8 +49,8 @@ pub enum Held {
     Partial {
         /// The file.
         path: PathBuf,
-        /// How it is compressed: not at all, unless it is in the archive.
-        codec: Codec,
+        /// How it is stored: as it is, unless it is in the archive.
+        form: Form,
         /// How much WAL is in it. Of one that is being received, it may be more by now.
         length: u64,
     },
@@ -65,16 +72,43 @@ pub enum WalError {
     /// What is known of the archive cannot be read.
     #[error(transparent)]
     Index(#[from] WalIndexError),
+    /// A file is encrypted, and cannot be decrypted.
+    #[error(transparent)]
+    Decryption(DecryptionError),
     /// A file cannot be read.
     #[error(transparent)]
     Storage(#[from] StorageError),
 }
 
+impl WalError {
+    /// Whether a file is not there.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Storage(error) if error.is_not_found())
+    }
+}
+
+impl From<DecryptionError> for WalError {
+    fn from(error: DecryptionError) -> Self {
+        match error {
+            DecryptionError::Storage(error) => error.into(),
+            error => Self::Decryption(error),
+        }
+    }
+}
+
 impl Failure for WalError {
+    fn class(&self) -> Class {
+        match self {
+            Self::Decryption(error) => error.class(),
+            Self::WrongSize { .. } | Self::Index(_) | Self::Storage(_) => Class::Failed,
+        }
+    }
+
     fn hint(&self) -> Option<String> {
         match self {
             Self::WrongSize { .. } => None,
             Self::Index(error) => error.hint(),
+            Self::Decryption(error) => error.hint(),
             Self::Storage(error) => error.hint(),
         }
     }
@@ -111,7 +145,13 @@ impl Wanted<'_> {
 impl WalStore {
     /// The WAL of a server whose segments have this size.
     pub fn new(server: &ServerDir, segment_size: SegmentSize) -> Self {
-        Self { server: server.clone(), segment_size }
+        Self { server: server.clone(), segment_size, keys: None }
+    }
+
+    /// The same, where these keys open what is encrypted.
+    #[must_use]
+    pub fn with_keys(self, keys: Option<&KeyFile>) -> Self {
+        Self { keys: keys.cloned(), ..self }
     }
 
     pub(super) fn server(&self) -> &ServerDir {
@@ -133,18 +173,16 @@ impl WalStore {
         if durable::file_size(&path)? == Some(self.segment_size.bytes().into()) {
             return Ok(Some(Held::Streaming { path }));
         }
-        for codec in Codec::ALL {
-            let path = self.server.archived(segment, codec);
-            if durable::file_size(&path)?.is_some() {
-                return Ok(Some(Held::Archived { path, codec }));
-            }
+        if let Some(file) = archived_file(&self.server, segment, false)? {
+            let path = self.server.archived_file(file);
+            return Ok(Some(Held::Archived { path, form: file.form }));
         }
         // Of two beginnings the longer one: a timeline may be left, and come back to.
         let cut = self.archived_partial(segment)?;
         Ok([partial, cut].into_iter().flatten().max_by_key(Held::length_of_partial))
     }
 
-    /// Reads a segment, decompressed; `None` if nothing of it is held.
+    /// Reads a segment, decrypted and decompressed; `None` if nothing of it is held.
     ///
     /// A whole segment ends with an error if it does not have the size of one. A partial one ends
     /// where it ended when it was found, although more may have been received since.
@@ -158,7 +196,7 @@ impl WalStore {
                 Ok(reader) => return Ok(Some(reader)),
                 // It moved on while we looked. It moves twice at most, so this ends.
                 Err(error) if error.is_not_found() => {}
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(error),
             }
         }
     }
@@ -167,15 +205,15 @@ impl WalStore {
     ///
     /// # Errors
     /// If it cannot be opened.
-    pub fn open_held(&self, held: &Held) -> Result<WalReader, StorageError> {
+    pub fn open_held(&self, held: &Held) -> Result<WalReader, WalError> {
         let whole = u64::from(self.segment_size.bytes());
-        let (path, codec, length) = match held {
-            Held::Archived { path, codec } => (path, *codec, whole),
-            Held::Streaming { path } => (path, Codec::None, whole),
-            Held::Partial { path, codec, length } => (path, *codec, *length),
+        let (path, form, length) = match held {
+            Held::Archived { path, form } => (path, *form, whole),
+            Held::Streaming { path } => (path, RAW, whole),
+            Held::Partial { path, form, length } => (path, *form, *length),
         };
-        let source = compression::open(path, codec)?;
-        let growing = matches!(held, Held::Partial { codec: Codec::None, .. });
+        let source = encryption::open(path, form, self.keys.as_ref())?;
+        let growing = matches!(held, Held::Partial { form: RAW, .. });
         Ok(WalReader { source, path: path.clone(), length, read: 0, growing })
     }
 
@@ -204,6 +242,39 @@ impl WalStore {
         self.scan(&Wanted { history: Some(history), first, last })
     }
 
+    /// The files of the archive that hold a history's WAL from `from` to `to` and are encrypted.
+    ///
+    /// # Errors
+    /// If a directory cannot be read.
+    pub fn encrypted_between(
+        &self,
+        history: &TimelineHistory,
+        from: Lsn,
+        to: Lsn,
+    ) -> Result<Vec<ArchivedWal>, WalError> {
+        let first = self.segment_size.segment_of(from);
+        let last = self.segment_size.last_byte_segment_of(to);
+        let wanted = Wanted { history: Some(history), first, last };
+        let mut encrypted = Vec::new();
+        for folder in self.folders()? {
+            if !wanted.has_some_of(folder, self.segment_size) {
+                continue;
+            }
+            for name in durable::list_dir(&self.server.wal_dir(folder))? {
+                match name.to_str().map(str::parse::<ArchivedWal>) {
+                    Some(Ok(file))
+                        if file.form.encrypted && wanted.has(file.segment, self.segment_size) =>
+                    {
+                        encrypted.push(file);
+                    }
+                    _ => {}
+                }
+            }
+        }
+        encrypted.sort();
+        Ok(encrypted)
+    }
+
     /// Whether the WAL of a history is held from `from` to `to`: something to show, but not to
     /// promise anything on, because it may not be durable yet.
     ///
@@ -228,9 +299,9 @@ impl WalStore {
     /// The receiver, usually another process, appends to a `.partial` segment and syncs it when
     /// it sees fit, so its length alone promises nothing. We sync ourselves what the answer rests
     /// on, after we have looked at the lengths: `fsync` writes back what is in a file, whoever
-    /// wrote it. A segment is never preallocated while it is received, so its length is what was
-    /// received. The directories are synced too, for the names: a segment may just have been
-    /// renamed. What moves on meanwhile is durable where it goes before it leaves.
+    /// wrote it. Zeros that lie ahead of what is received do not count as its length. The
+    /// directories are synced too, for the names: a segment may just have been renamed. What moves
+    /// on meanwhile is durable where it goes before it leaves.
     ///
     /// # Errors
     /// If a directory or an index cannot be read, or something cannot be made durable.
@@ -315,7 +386,7 @@ impl WalStore {
             match name.to_str().map(str::parse::<ArchivedWal>) {
                 Some(Ok(file)) if wanted.has(file.segment, self.segment_size) => {
                     let length = if file.partial {
-                        self.length_of_archived_partial(file)?
+                        self.least_length_of_archived_partial(file)?
                     } else {
                         self.segment_size.bytes().into()
                     };
@@ -330,30 +401,43 @@ impl WalStore {
     fn streaming_partial(&self, segment: SegmentName) -> Result<Option<Held>, WalError> {
         let path = self.server.streaming_partial(segment);
         let length = received_length(&path, self.segment_size.bytes().into())?;
-        Ok(length.map(|length| Held::Partial { path, codec: Codec::None, length }))
+        Ok(length.map(|length| Held::Partial { path, form: RAW, length }))
     }
 
     fn archived_partial(&self, segment: SegmentName) -> Result<Option<Held>, WalError> {
-        for codec in Codec::ALL {
-            let file = ArchivedWal { segment, partial: true, codec };
+        let mut found = Vec::new();
+        // One that grew may be there in its old form, too.
+        for form in Form::ALL {
+            let file = ArchivedWal { segment, partial: true, form };
             let path = self.server.archived_file(file);
             if durable::file_size(&path)?.is_some() {
                 let length = self.length_of_archived_partial(file)?;
-                return Ok(Some(Held::Partial { path, codec, length }));
+                found.push(Held::Partial { path, form, length });
             }
         }
-        Ok(None)
+        Ok(found.into_iter().max_by_key(Held::length_of_partial))
     }
 
-    /// The index knows; without it the file must be read.
+    /// The index knows; without it the file must be read, for which an encrypted one needs a key.
     fn length_of_archived_partial(&self, file: ArchivedWal) -> Result<u64, WalError> {
         if let Ok(Some(record)) = WalIndex::of(&self.server, file.segment).find(file) {
             return Ok(record.plain_size);
         }
         let path = self.server.archived_file(file);
         let limit = u64::from(self.segment_size.bytes());
-        let mut plain = compression::open(&path, file.codec)?.take(limit);
+        let mut plain = encryption::open(&path, file.form, self.keys.as_ref())?.take(limit);
         Ok(io::copy(&mut plain, &mut io::sink()).map_err(StorageError::of("read", &path))?)
+    }
+
+    /// The same where a wrong answer must only never be too much: no empty one is archived.
+    fn least_length_of_archived_partial(&self, file: ArchivedWal) -> Result<u64, WalError> {
+        match self.length_of_archived_partial(file) {
+            Err(WalError::Decryption(error)) if error.is_for_want_of_keys() => {
+                tracing::warn!(%file, "how much WAL is in it is not known without its key");
+                Ok(1)
+            }
+            length => length,
+        }
     }
 
     /// Looks for the missing segment by its names; whether something was found that helps.
@@ -388,6 +472,27 @@ impl WalStore {
     }
 }
 
+/// The file of the archive that holds a segment or its beginning, whatever its form.
+///
+/// By its names and not by listing the directory, because a list may miss a file while another
+/// process renames it; the usual forms are tried first.
+///
+/// # Errors
+/// If the operating system does not tell.
+pub fn archived_file(
+    server: &ServerDir,
+    segment: SegmentName,
+    partial: bool,
+) -> Result<Option<ArchivedWal>, StorageError> {
+    for form in Form::ALL {
+        let file = ArchivedWal { segment, partial, form };
+        if durable::file_size(&server.archived_file(file))?.is_some() {
+            return Ok(Some(file));
+        }
+    }
+    Ok(None)
+}
+
 fn sync_if_there(sync: impl FnOnce() -> Result<(), StorageError>) -> Result<(), StorageError> {
     match sync() {
         Err(error) if error.is_not_found() => Ok(()),
@@ -413,7 +518,8 @@ impl Held {
     }
 }
 
-/// The WAL of a segment, decompressed. Ends with an error if it is not as long as it must be.
+/// The WAL of a segment, decrypted and decompressed. Ends with an error if it is not as long as it
+/// must be.
 pub struct WalReader {
     source: Box<dyn Read + Send>,
     path: PathBuf,

@@ -233,11 +233,12 @@ impl Cli {
             value: value.clone(),
         });
         let mut arguments: Vec<_> = named.chain(set).collect();
-        if let Command::Backup(args) = &self.command {
-            arguments.extend(args.settings());
-        }
-        if let Command::ReceiveWal(args) = &self.command {
-            arguments.extend(args.settings());
+        match &self.command {
+            Command::Backup(args) => arguments.extend(args.settings()),
+            Command::ReceiveWal(args) => arguments.extend(args.settings()),
+            Command::GetWal(args) => arguments.extend(args.settings()),
+            Command::Restore(args) => arguments.extend(args.settings()),
+            _ => {}
         }
         Typed {
             config: self.global.config.clone(),

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use clap::Args;
 use pgwire_stream::Lsn;
 
+use super::wal::identity;
 use crate::restore::TablespaceMapping;
 use crate::restore::target::{TargetAction, TimelineChoice};
-use crate::settings::ServerName;
+use crate::settings::{Argument, ServerName};
 
 /// `restore`.
 #[derive(Args)]
@@ -43,9 +44,21 @@ pub struct RestoreArgs {
     #[arg(long, conflicts_with = "get_wal")]
     pub no_get_wal: bool,
 
+    /// The age identity file that opens what is encrypted [default: encryption_identity]; the
+    /// restored server reads its WAL with it, so its user must be able to read it, and nobody else
+    #[arg(long, value_name = "FILE")]
+    pub identity: Option<String>,
+
     /// Print what would be done, and do nothing
     #[arg(long)]
     pub dry_run: bool,
+}
+
+impl RestoreArgs {
+    /// The settings that were given as options of this command.
+    pub fn settings(&self) -> Option<Argument> {
+        identity(self.identity.as_ref())
+    }
 }
 
 /// Where recovery stops; at the end of the WAL if nothing says otherwise.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::Selection;
-use crate::settings::ServerName;
+use crate::settings::{Argument, ServerName};
 
 /// `get-wal`.
 #[derive(Args)]
@@ -24,6 +24,26 @@ pub struct GetWalArgs {
     /// Deliver the segment that is still being received, too
     #[arg(short = 'P', long)]
     pub partial: bool,
+
+    /// The age identity file that opens it, if it is encrypted [default: encryption_identity]
+    #[arg(long, value_name = "FILE")]
+    pub identity: Option<String>,
+}
+
+impl GetWalArgs {
+    /// The settings that were given as options of this command.
+    pub fn settings(&self) -> Option<Argument> {
+        identity(self.identity.as_ref())
+    }
+}
+
+/// The identity file as a setting.
+pub(super) fn identity(given: Option<&String>) -> Option<Argument> {
+    Some(Argument {
+        option: "--identity".to_owned(),
+        key: "encryption_identity".to_owned(),
+        value: given?.clone(),
+    })
 }
 
 /// `switch-wal`.

@@ -2,6 +2,7 @@
 //!
 //! Never fails itself: what cannot be found out is a row of its own.
 
+mod encryption;
 mod peer;
 mod running;
 mod slot;
@@ -108,6 +109,7 @@ pub async fn check(settings: &ServerSettings, store: &ServerDir) -> CheckOutcome
     rows.push(failure.unwrap_or_else(|| store::receiver(store)));
     rows.extend(status.iter().flat_map(|status| running::rows(status, now)));
     rows.push(store::backlog(store));
+    rows.extend(encryption::encryption(settings));
     let backups = store::backups(store);
     rows.extend(backups.rows);
     rows.push(store::set_apart(store));

@@ -1,5 +1,5 @@
 //! `get-wal`: one WAL file for a recovering server, from the store, or from the daemon where the
-//! user who asks may not read the store.
+//! user who asks may not read the store, or has no key to what is encrypted there.
 //!
 //! Takes no lock and writes nothing but the file. Does not listen to signals: PostgreSQL has to
 //! see a `restore_command` that was told to end die by the signal.
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use crate::daemon::{ControlClient, ControlError, WalAnswer};
 use crate::failure::{Class, Failure};
 use crate::restore::get_wal::{GetWalError, Lookup, deliver, exit_code, locate};
-use crate::storage::{Home, ServerDir};
+use crate::storage::{Home, KeyFile, ServerDir};
 
 /// What is asked for.
 #[derive(Clone, Debug)]
@@ -21,6 +21,8 @@ pub struct GetWalRequest {
     pub destination: PathBuf,
     /// Whether the segment that is still being received is delivered, too.
     pub partial: bool,
+    /// What opens it, if it is encrypted.
+    pub keys: Option<KeyFile>,
 }
 
 /// What came of it.
@@ -88,12 +90,17 @@ pub async fn get_wal(
     let from_store = tokio::task::spawn_blocking(move || from_store(&here, &asked)).await?;
     match from_store {
         Err(error) if error.is_not_permitted() => from_daemon(home, server, request).await,
+        // Why it was not delivered from here is then the reason, whatever the daemon says.
+        Err(error) if error.is_without_keys() => match from_daemon(home, server, request).await {
+            Ok(GetWalOutcome::Delivered) => Ok(GetWalOutcome::Delivered),
+            Ok(GetWalOutcome::EndOfArchive) | Err(_) => Err(error.into()),
+        },
         result => Ok(result?),
     }
 }
 
 fn from_store(server: &ServerDir, request: &GetWalRequest) -> Result<GetWalOutcome, GetWalError> {
-    match locate(server, &request.file, request.partial)? {
+    match locate(server, &request.file, request.partial, request.keys.as_ref())? {
         Lookup::EndOfArchive => Ok(GetWalOutcome::EndOfArchive),
         Lookup::Found(mut file) => {
             let length = file.length();

@@ -158,6 +158,7 @@ home = {home}
 #backup_compression = "zstd"
 #backup_compression_level = 1
 #backup_compression_workers = 2  # one for each core, if not set
+#encryption_recipients = []      # public keys of age (age1…): only who has a secret key can read it
 #manifest_checksums = "CRC32C"   # or SHA224, SHA256, SHA384, SHA512, NONE
 #immediate_checkpoint = false    # begin backups at once, at the price of more I/O
 #bandwidth_limit = 0             # of a backup, in kB/s, or as "20MB"; 0 is unlimited

@@ -87,6 +87,7 @@ impl ControlError {
                 Ok(StatusCode::FORBIDDEN) => exit_code::NOT_PERMITTED,
                 Ok(StatusCode::CONFLICT) => exit_code::GAP,
                 Ok(StatusCode::UNPROCESSABLE_ENTITY) => exit_code::CORRUPT,
+                Ok(StatusCode::LOCKED) => exit_code::ENCRYPTED,
                 _ => exit_code::IO,
             },
             Self::Io { .. } | Self::Http(_) | Self::Answer(_) => exit_code::IO,
@@ -134,6 +135,8 @@ pub struct ReaderAnswer {
     pub uid: Option<u32>,
     /// Whether the user would be served.
     pub served: bool,
+    /// Whether what is encrypted can be decrypted for the user.
+    pub decrypts: bool,
 }
 
 /// What the daemon answers when asked for a WAL file.
@@ -252,17 +255,21 @@ impl ControlClient {
         self.json("/v1/servers").await
     }
 
-    /// Whether the daemon would hand WAL to this user, named or numbered.
+    /// Whether the daemon would hand WAL of this server to this user, named or numbered.
     ///
     /// # Errors
     /// If the daemon does not tell.
-    pub async fn reader(&mut self, user: &str) -> Result<ReaderAnswer, ControlError> {
+    pub async fn reader(
+        &mut self,
+        server: &ServerName,
+        user: &str,
+    ) -> Result<ReaderAnswer, ControlError> {
         let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
         let user: String = user
             .bytes()
             .map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") })
             .collect();
-        self.json(&format!("/v1/readers/{user}")).await
+        self.json(&format!("/v1/servers/{server}/readers/{user}")).await
     }
 
     /// Asks for a WAL file; for the received part of a segment where `partial` allows it.

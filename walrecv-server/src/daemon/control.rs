@@ -4,16 +4,18 @@
 //! |---|---|---|
 //! | `GET /v1/ping` | `{}` | root, owner |
 //! | `GET /v1/servers` | how each receiver is | root, owner |
-//! | `GET /v1/readers/{user}` | whether this user would be given WAL | root, owner |
+//! | `GET /v1/servers/{server}/readers/{user}` | whether this user would be given WAL | root, owner |
 //! | `GET /v1/servers/{server}/wal/{file}?partial=true` | the file | and `wal_readers` |
 //!
 //! A WAL file is answered with 200 and the file, 404 if the archive ends before it, 409 if it is
-//! lost, 422 if it is damaged, 400 if there can be no such file, 500 if reading fails. Who may not
-//! ask gets 403. Everything but a file is JSON.
+//! lost, 422 if it is damaged, 423 if it is encrypted and the daemon cannot decrypt it, 400 if there
+//! can be no such file, 500 if reading fails. Who may not ask gets 403. Everything but a file is
+//! JSON.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::os::unix::net;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -37,8 +39,8 @@ use super::door::Door;
 use crate::failure::{Failure, in_one_line};
 use crate::restore::Owner;
 use crate::restore::get_wal::{GetWalError, Lookup, WalFile, locate};
-use crate::settings::ServerName;
-use crate::storage::Home;
+use crate::settings::{ServerName, ServerNameError};
+use crate::storage::{Home, KeyFile};
 
 /// How much of a WAL file is read at a time, and how many such parts may wait to be sent.
 const CHUNK: usize = 256 << 10;
@@ -49,12 +51,24 @@ pub(super) struct Control {
     home: Home,
     admission: Admission,
     board: Board,
+    /// The identity files. They are read for each request, so that one can be put there for the
+    /// time of a restore, and be taken away again.
+    keys: BTreeMap<ServerName, PathBuf>,
 }
 
 impl Control {
-    pub(super) fn new(home: Home, readers: Vec<String>, board: Board) -> io::Result<Self> {
+    pub(super) fn new(
+        home: Home,
+        readers: Vec<String>,
+        board: Board,
+        keys: BTreeMap<ServerName, PathBuf>,
+    ) -> io::Result<Self> {
         let admission = Admission::of(home.path(), readers)?;
-        Ok(Self { home, admission, board })
+        Ok(Self { home, admission, board, keys })
+    }
+
+    fn keys(&self, server: &ServerName) -> Option<KeyFile> {
+        self.keys.get(server).map(KeyFile::new)
     }
 
     /// Answers until it is told to stop, and then what was asked before.
@@ -66,7 +80,7 @@ impl Control {
         let router = Router::new()
             .route("/v1/ping", get(ping))
             .route("/v1/servers", get(servers))
-            .route("/v1/readers/{user}", get(reader))
+            .route("/v1/servers/{server}/readers/{user}", get(reader))
             .route("/v1/servers/{server}/wal/{file}", get(wal))
             .fallback(unknown)
             .with_state(Arc::new(self));
@@ -176,12 +190,22 @@ impl From<GetWalError> for Denial {
             | GetWalError::UnknownServer { .. } => StatusCode::BAD_REQUEST,
             GetWalError::Gap { .. } => StatusCode::CONFLICT,
             GetWalError::Corrupt { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+            GetWalError::Encrypted { .. } => StatusCode::LOCKED,
             // That the daemon itself may not read its store is no matter of the one who asks.
             GetWalError::NotPermitted(_)
             | GetWalError::Restless { .. }
             | GetWalError::Storage(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
-        Self { status, error: in_one_line(&error), hint: error.hint() }
+        let hint = match &error {
+            // What helps here would not help the daemon.
+            error if error.is_without_keys() => Some(
+                "set `encryption_identity` in the daemon's configuration, or let those who have \
+                 the key read the store"
+                    .to_owned(),
+            ),
+            error => error.hint(),
+        };
+        Self { status, error: in_one_line(&error), hint }
     }
 }
 
@@ -210,15 +234,22 @@ async fn servers(_: Operator, State(control): State<Arc<Control>>) -> Response {
 async fn reader(
     _: Operator,
     State(control): State<Arc<Control>>,
-    UrlPath(user): UrlPath<String>,
+    UrlPath((server, user)): UrlPath<(String, String)>,
 ) -> Result<Json<ReaderAnswer>, Denial> {
+    let server = server_name(&server)?;
     let answer = blocking(move || {
         let named = Owner::by_name(&user).map(|user| user.uid);
         let uid = named.or_else(|| user.parse().ok());
         let served = uid.is_some_and(|uid| control.admission.admits(uid, Right::ReadWal));
-        ReaderAnswer { uid, served }
+        let decrypts = control.keys(&server).is_some_and(|keys| keys.recipients().is_ok());
+        ReaderAnswer { uid, served, decrypts }
     });
     Ok(Json(answer.await?))
+}
+
+fn server_name(text: &str) -> Result<ServerName, Denial> {
+    let failed = |error: ServerNameError| Denial::new(StatusCode::BAD_REQUEST, in_one_line(&error));
+    text.parse().map_err(failed)
 }
 
 async fn wal(
@@ -227,12 +258,10 @@ async fn wal(
     UrlPath((server, file)): UrlPath<(String, String)>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Denial> {
-    let server: ServerName = server
-        .parse()
-        .map_err(|error| Denial::new(StatusCode::BAD_REQUEST, in_one_line(&error)))?;
+    let server = server_name(&server)?;
     let partial = query.is_some_and(|query| query.split('&').any(|part| part == "partial=true"));
-    let dir = control.home.server(&server);
-    match blocking(move || locate(&dir, &file, partial)).await?? {
+    let (dir, keys) = (control.home.server(&server), control.keys(&server));
+    match blocking(move || locate(&dir, &file, partial, keys.as_ref())).await?? {
         Lookup::EndOfArchive => {
             let answer = EndOfArchive { end_of_archive: true };
             Ok((StatusCode::NOT_FOUND, Json(answer)).into_response())

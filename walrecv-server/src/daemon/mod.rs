@@ -145,7 +145,12 @@ async fn start_control(
     stop: watch::Receiver<bool>,
 ) -> Result<Option<tokio::task::JoinHandle<()>>, DaemonFailure> {
     let prepared = control::listen(home.path()).and_then(|listener| {
-        let control = Control::new(home.clone(), settings.wal_readers.clone(), board)?;
+        let keys = settings
+            .servers
+            .iter()
+            .filter_map(|server| Some((server.name.clone(), server.encryption_identity.clone()?)));
+        let readers = settings.wal_readers.clone();
+        let control = Control::new(home.clone(), readers, board, keys.collect())?;
         Ok((listener, control))
     });
     let (listener, control) = match prepared {

@@ -217,6 +217,9 @@ fn base_rows(outcome: &ShowBackupOutcome) -> Vec<(String, String)> {
     if let Some(archive) = record.archives.first() {
         rows.push(row("Backup Compression", archive.codec));
     }
+    if record.is_encrypted() {
+        rows.push(row("Backup Encryption", "age"));
+    }
     if let Some(manifest) = &record.manifest {
         let origin = match manifest.origin {
             ManifestOrigin::Server => "by the server",
@@ -273,7 +276,7 @@ fn base_backup(outcome: &ShowBackupOutcome) -> Value {
         base.insert(key.to_owned(), value);
     };
     put("backup_method", json!("postgres"));
-    put("encryption", Value::Null);
+    put("encryption", json!(record.is_encrypted().then_some("age")));
     put("compression", json!(record.archives.first().map(|archive| archive.codec.to_string())));
     put("backup_size", json!(units::size(size)));
     put("backup_size_bytes", json!(size));
@@ -344,6 +347,7 @@ pub(super) mod tests {
                 name: "base.tar".to_owned(),
                 tablespace: None,
                 codec: Codec::Zstd,
+                encrypted: false,
                 plain_size: 30 << 20,
                 stored_size: 1024,
                 stored_sha256: Sha256Sum::of(b"x"),
@@ -431,7 +435,18 @@ pub(super) mod tests {
         assert_eq!(base["end_wal"], "000000010000000000000002");
         assert_eq!(base["throughput"], "1.0 MiB/s");
         assert_eq!(base["copy_time_seconds"], 30.0);
+        assert_eq!(base["encryption"], Value::Null);
         assert_eq!(backup["wal_information"]["last_available"], "000000010000000000000003");
+    }
+
+    #[test]
+    fn an_encrypted_backup_is_told_apart() {
+        let mut outcome = outcome();
+        outcome.record.archives.iter_mut().for_each(|archive| archive.encrypted = true);
+        assert!(outcome.console().contains("    Backup Encryption    : age\n"));
+        let mut document = Map::new();
+        outcome.barman(&mut document);
+        assert_eq!(document["main"]["base_backup_information"]["encryption"], "age");
     }
 
     #[test]

@@ -17,12 +17,13 @@ use crate::commands::interruption::{interruption, outlive_hangups};
 use crate::commands::receive_wal::Action;
 use crate::commands::restore::RestoreOptions;
 use crate::commands::{self, store};
-use crate::daemon::{self, ControlClient};
+use crate::daemon::{self, ControlClient, ControlError};
 use crate::failure::Failure;
 use crate::output::{CheckReport, Failed, ListBackupsReport, Printer, Report, Results};
 use crate::restore::target::{RecoveryTarget, TargetError};
-use crate::restore::{Owner, Request, WalDelivery};
+use crate::restore::{Owner, Request, Served, WalDelivery};
 use crate::settings::{DEFAULT_PATH, Lookup, ServerName, ServerSettings, Settings, SettingsError};
+use crate::storage::KeyFile;
 
 type Outcome<T> = Result<T, Box<dyn Failure>>;
 
@@ -179,6 +180,7 @@ async fn get_wal(settings: &Settings, args: &GetWalArgs) -> Outcome<Results> {
         file: args.file.clone(),
         destination: args.destination.clone(),
         partial: args.partial,
+        keys: settings.identity_file(&args.server).map(KeyFile::new),
     };
     // Whether there is such a server is for the store to say, or for the daemon.
     let server = home.server(&args.server);
@@ -198,6 +200,7 @@ async fn restore(settings: &Settings, args: &RestoreArgs, printer: &Printer) -> 
         owner: args.owner.clone(),
         wal: if args.no_get_wal { WalDelivery::Copy } else { WalDelivery::GetWal },
         program: commands::restore::this_program()?,
+        keys: settings.identity_file(&args.server).map(KeyFile::new),
     };
     let options = RestoreOptions { server: args.server.clone(), request, dry_run: args.dry_run };
     let home = store::home(settings);
@@ -205,8 +208,9 @@ async fn restore(settings: &Settings, args: &RestoreArgs, printer: &Printer) -> 
     let interrupted = interruption()?;
     let runtime = Handle::current();
     let restored = tokio::task::spawn_blocking(move || {
-        let serves =
-            |_: &ServerName, owner: &Owner| runtime.block_on(serves_wal(home.path(), owner));
+        let serves = |server: &ServerName, owner: &Owner| {
+            runtime.block_on(served(home.path(), server, owner)).unwrap_or_default()
+        };
         commands::restore::restore(&home, options, &serves, &progress, &interrupted)
     });
     match restored.await {
@@ -216,10 +220,10 @@ async fn restore(settings: &Settings, args: &RestoreArgs, printer: &Printer) -> 
     }
 }
 
-/// Whether a running daemon would hand WAL to this user.
-async fn serves_wal(home: &Path, owner: &Owner) -> bool {
-    let Ok(mut client) = ControlClient::connect(home).await else { return false };
-    client.reader(&owner.name).await.is_ok_and(|answer| answer.served)
+/// What a running daemon would do for this user.
+async fn served(home: &Path, server: &ServerName, owner: &Owner) -> Result<Served, ControlError> {
+    let answer = ControlClient::connect(home).await?.reader(server, &owner.name).await?;
+    Ok(Served { wal: answer.served, decrypts: answer.decrypts })
 }
 
 fn recovery_target(args: &TargetArgs) -> Result<RecoveryTarget, TargetError> {

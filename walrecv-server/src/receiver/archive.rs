@@ -1,12 +1,18 @@
 //! The archive: how a segment gets into it, from a raw file in `streaming/` or as it comes.
 //!
-//! Each step is durable before the next begins: the compressed file under its final name, its
-//! record in the index, and only then the raw file goes. A crash between any two of them leaves a
-//! raw file beside an archived one; then the two are compared, and what is missing is done.
+//! Each step is durable before the next begins: the packed file under its final name, its record
+//! in the index, and only then the raw file goes. A crash between any two of them leaves a raw file
+//! beside an archived one; then the two are compared, and what is missing is done.
+//!
+//! An archived file that is encrypted to somebody else cannot be compared. Its record can, as long
+//! as the file is what the record says. Where there is no such record, the archived file is what
+//! an interrupted attempt at this very raw file has left, and the attempt is repeated. A beginning
+//! of a segment that cannot be compared is set apart and not replaced: if its record was lost, it
+//! may be the longer one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Seek, Write};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,14 +20,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use pgwire_stream::{SegmentName, SegmentSize};
 
 use super::open_segment::SegmentError;
+use super::recognise::{Comparison, compare, compare_with_record, fill};
 use crate::catalog::judge::Judge;
-use crate::catalog::{WalFindings, WalIndex, WalIndexError, WalIndexRecord, WalIndexWriters};
+use crate::catalog::{
+    WalFindings, WalIndex, WalIndexError, WalIndexRecord, WalIndexWriters, archived_file,
+};
 use crate::failure::Failure;
-use crate::storage::compression::{self, CompressedWriter, Method};
-use crate::storage::durable::{self, AtomicFile};
+use crate::storage::durable::{self, AtomicFile, Put};
 use crate::storage::{
-    ArchivedWal, Codec, Crc32cWriter, HashingWriter, LockError, LockKind, Plain, ServerDir,
-    ServerLock, Sha256Sum, StorageError, Stored,
+    ArchivedWal, ArchivedWriter, Codec, DecryptionError, KeyFile, LockError, LockKind, Packing,
+    Plain, ServerDir, ServerLock, Sha256Sum, StorageError, Stored, compression, encryption,
 };
 
 /// How much is read at a time.
@@ -56,6 +64,9 @@ pub enum ArchiveError {
         /// The archived one.
         archived: PathBuf,
     },
+    /// What is archived already is encrypted, and cannot be decrypted.
+    #[error(transparent)]
+    Decryption(#[from] DecryptionError),
     /// The index cannot be used.
     #[error(transparent)]
     Index(#[from] WalIndexError),
@@ -72,6 +83,7 @@ impl Failure for ArchiveError {
                 "`{}` stays where it is; one of the two is not what the server sent",
                 raw.display()
             )),
+            Self::Decryption(error) => error.hint(),
             Self::Index(error) => error.hint(),
             Self::Storage(error) => error.hint(),
         }
@@ -82,7 +94,8 @@ impl Failure for ArchiveError {
 pub(crate) struct Archive {
     dir: ServerDir,
     segment_size: SegmentSize,
-    method: Method,
+    packing: Packing,
+    keys: Option<KeyFile>,
     indexes: Mutex<WalIndexWriters>,
     notes: Mutex<Notes>,
 }
@@ -119,42 +132,35 @@ fn keep_some<T>(notes: &mut BTreeMap<SegmentName, T>) {
     }
 }
 
-/// A segment that is being compressed into a file without a name.
+/// A segment that is being packed into a file without a name.
 pub(crate) struct Storing<F: Write> {
     file: ArchivedWal,
     target: PathBuf,
-    writer: Crc32cWriter<CompressedWriter<HashingWriter<F>>>,
+    writer: ArchivedWriter<F>,
 }
 
-/// A segment that is compressed, in a file without a name.
-pub(crate) struct Compressed {
+/// A segment that is packed, in a file without a name.
+pub(crate) struct Packed {
     file: ArchivedWal,
     temporary: AtomicFile,
     plain: Plain,
     stored: Stored,
 }
 
-/// How two files with WAL of the same segment compare.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Comparison {
-    Same,
-    /// The raw one goes on where the archived one ends.
-    RawIsLonger,
-    ArchivedIsLonger,
-    Different,
-}
-
 impl Archive {
-    /// Takes the archive's lock.
+    /// Takes the archive's lock. The keys are to read what is archived already; nothing else needs
+    /// any.
     pub(crate) fn open(
         dir: ServerDir,
         segment_size: SegmentSize,
-        method: Method,
+        packing: Packing,
+        keys: Option<KeyFile>,
     ) -> Result<Self, LockError> {
         let lock = Arc::new(ServerLock::try_acquire(&dir, LockKind::Archive)?);
-        let indexes = Mutex::new(WalIndexWriters::new(&dir, segment_size, lock));
-        let method = method.with_frame_size(FRAME);
-        Ok(Self { dir, segment_size, method, indexes, notes: Mutex::default() })
+        let indexes = WalIndexWriters::new(&dir, segment_size, lock).with_keys(keys.clone());
+        let packing = packing.with_method(packing.method().with_frame_size(FRAME));
+        let (indexes, notes) = (Mutex::new(indexes), Mutex::default());
+        Ok(Self { dir, segment_size, packing, keys, indexes, notes })
     }
 
     pub(super) fn dir(&self) -> &ServerDir {
@@ -226,7 +232,7 @@ impl Archive {
         }
         // A timeline that was left before anything was written: nothing to keep.
         if found > 0 {
-            match self.archived_before(segment, partial)? {
+            match archived_file(&self.dir, segment, partial)? {
                 Some(file) => self.complete(&raw, file)?,
                 None => self.store(&raw, segment, partial)?,
             }
@@ -234,24 +240,10 @@ impl Archive {
         Ok(durable::remove_file(&raw)?)
     }
 
-    fn archived_before(
-        &self,
-        segment: SegmentName,
-        partial: bool,
-    ) -> Result<Option<ArchivedWal>, StorageError> {
-        for codec in Codec::ALL {
-            let file = ArchivedWal { segment, partial, codec };
-            if durable::file_size(&self.dir.archived_file(file))?.is_some() {
-                return Ok(Some(file));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Compresses a raw file, and keeps the result.
+    /// Packs a raw file, and keeps the result.
     fn store(&self, raw: &Path, segment: SegmentName, partial: bool) -> Result<(), ArchiveError> {
         let mut judge = self.judge(segment);
-        let mut storing = self.begin(segment, partial, self.method, |file| file)?;
+        let mut storing = self.begin(segment, partial, &self.packing, |file| file)?;
         let mut source = File::open(raw).map_err(StorageError::of("open", raw))?;
         let mut chunk = vec![0; CHUNK];
         loop {
@@ -266,7 +258,7 @@ impl Archive {
             }
         }
         if let Some(mut judge) = judge {
-            judge.read_on(&self.dir, segment);
+            judge.read_on(&self.dir, self.keys.as_ref(), segment);
             if let Some(findings) = judge.findings(segment, true) {
                 let mut notes = self.notes();
                 notes.mended.remove(&segment);
@@ -290,49 +282,52 @@ impl Archive {
         &self,
         segment: SegmentName,
         partial: bool,
-        method: Method,
+        packing: &Packing,
         sink: impl FnOnce(AtomicFile) -> F,
     ) -> Result<Storing<F>, StorageError> {
-        let file = ArchivedWal { segment, partial, codec: method.codec };
+        let file = ArchivedWal { segment, partial, form: packing.form() };
         let target = self.dir.archived_file(file);
         durable::create_dir(&self.dir.wal_dir(segment), self.dir.access())?;
-        let sink = HashingWriter::new(sink(AtomicFile::create(&target, self.dir.access())?));
-        let compressor = CompressedWriter::new(sink, method);
-        let compressor = compressor.map_err(StorageError::of("compress into", &target))?;
-        Ok(Storing { file, target, writer: Crc32cWriter::new(compressor) })
+        let writer = ArchivedWriter::create(&target, self.dir.access(), packing, sink)?;
+        Ok(Storing { file, target, writer })
     }
 
     /// Begins to compress a segment that is about to come, with all processors; `None` if that
     /// would not be quicker than to write it raw first, or some of it is archived already.
+    ///
+    /// `None` as well if it is to be encrypted: it may have to be [read
+    /// back](Packed::read_back), and the keys for that are elsewhere.
     pub(super) fn begin_direct<F: Write>(
         &self,
         segment: SegmentName,
         sink: impl FnOnce(AtomicFile) -> F,
     ) -> Result<Option<Storing<F>>, StorageError> {
-        let Method { codec, level, .. } = self.method;
-        let quick = match codec {
-            Codec::Zstd => level <= QUICK_LEVEL,
+        let method = self.packing.method();
+        let quick = match method.codec {
+            Codec::Zstd => method.level <= QUICK_LEVEL,
             Codec::Lz4 => true,
             // One thread alone, or nothing to do.
             Codec::Gzip | Codec::None => false,
         };
         let is_archived = || {
-            let whole = self.archived_before(segment, false)?;
-            Ok::<_, StorageError>(whole.or(self.archived_before(segment, true)?).is_some())
+            let whole = archived_file(&self.dir, segment, false)?;
+            Ok::<_, StorageError>(whole.or(archived_file(&self.dir, segment, true)?).is_some())
         };
         if !quick
+            || self.packing.form().encrypted
             || is_archived()?
             || durable::file_size(&self.dir.streaming_segment(segment))?.is_some()
         {
             return Ok(None);
         }
         let workers = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-        self.begin(segment, false, self.method.with_workers(workers), sink).map(Some)
+        let packing = self.packing.with_method(method.with_workers(workers));
+        self.begin(segment, false, &packing, sink).map(Some)
     }
 
-    /// Gives a compressed segment its name, and records it. Durable on return.
-    pub(super) fn keep(&self, compressed: Compressed) -> Result<(), ArchiveError> {
-        let Compressed { file, temporary, plain, stored } = compressed;
+    /// Gives a packed segment its name, and records it. Durable on return.
+    pub(super) fn keep(&self, packed: Packed) -> Result<(), ArchiveError> {
+        let Packed { file, temporary, plain, stored } = packed;
         temporary.commit()?;
         self.record(WalIndexRecord::new(file, plain, stored))
     }
@@ -356,8 +351,12 @@ impl Archive {
         self.append(Some(record))
     }
 
+    fn indexes(&self) -> MutexGuard<'_, WalIndexWriters> {
+        self.indexes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn append(&self, record: Option<WalIndexRecord>) -> Result<(), ArchiveError> {
-        let mut indexes = self.indexes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut indexes = self.indexes();
         let mut records = std::mem::take(&mut self.notes().finished);
         records.extend(record);
         if records.is_empty() { Ok(()) } else { Ok(indexes.append(&records)?) }
@@ -366,11 +365,31 @@ impl Archive {
     /// The file is archived already. Its record may be missing, and a cut tail may have grown.
     fn complete(&self, raw: &Path, file: ArchivedWal) -> Result<(), ArchiveError> {
         let archived = self.dir.archived_file(file);
-        match compare(raw, &archived, file.codec)? {
+        let compared = match compare(raw, &archived, file.form, self.keys.as_ref()) {
+            Err(error) if error.is_for_want_of_keys() => match self.record_of(file)? {
+                None => {
+                    if file.partial {
+                        self.set_apart(&archived, &error)?;
+                    }
+                    return self.store(raw, file.segment, file.partial);
+                }
+                Some(record) => match compare_with_record(raw, &record)? {
+                    Some(compared) => compared,
+                    None => return self.set_apart(raw, &error),
+                },
+            },
+            compared => compared?,
+        };
+        match compared {
             Comparison::Same => {}
             Comparison::ArchivedIsLonger if file.partial => {}
             Comparison::RawIsLonger if file.partial => {
-                return self.store(raw, file.segment, true);
+                self.store(raw, file.segment, true)?;
+                // It may have been stored in another form, and then still be there.
+                if file.form != self.packing.form() {
+                    durable::remove_file(&archived)?;
+                }
+                return Ok(());
             }
             _ => return Err(ArchiveError::Differs { raw: raw.to_owned(), archived }),
         }
@@ -381,33 +400,55 @@ impl Archive {
             durable::sync_file(&self.dir.wal_index(file.segment))?;
             return Ok(());
         }
-        let plain = Plain::of_reader(compression::open(&archived, file.codec)?)
+        let plain = Plain::of_reader(encryption::open(&archived, file.form, self.keys.as_ref())?)
             .map_err(StorageError::of("read", &archived))?;
-        let stored = Sha256Sum::of_reader(compression::open(&archived, Codec::None)?)
-            .map_err(StorageError::of("read", &archived))?;
-        self.record(WalIndexRecord::new(file, plain, stored))
+        self.record(WalIndexRecord::new(file, plain, stored(&archived)?))
     }
+
+    /// The record of a file, if the file is still what the record says.
+    fn record_of(&self, file: ArchivedWal) -> Result<Option<WalIndexRecord>, ArchiveError> {
+        let Some(record) = self.indexes().find(file)? else { return Ok(None) };
+        let stored = stored(&self.dir.archived_file(file))?;
+        Ok((stored.sha256 == record.stored_sha256).then_some(record))
+    }
+
+    /// Moves a file to where an operator looks at it; nothing is lost.
+    fn set_apart(&self, path: &Path, reason: &DecryptionError) -> Result<(), ArchiveError> {
+        let errors = self.dir.errors();
+        durable::create_dir(&errors, self.dir.access())?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        for number in 1u64.. {
+            let apart = errors.join(format!("{name}.{number}"));
+            if durable::rename_file(path, &apart)? == Put::Stored {
+                let (path, apart) = (path.display(), apart.display());
+                tracing::error!(%path, %apart, %reason, "set apart: it cannot be compared");
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Size and checksum of a file as it is stored.
+fn stored(path: &Path) -> Result<Stored, StorageError> {
+    File::open(path).and_then(Sha256Sum::of_reader).map_err(StorageError::of("read", path))
 }
 
 impl<F: Write> Storing<F> {
     pub(super) fn write(&mut self, plain: &[u8]) -> Result<(), StorageError> {
-        self.writer.write_all(plain).map_err(StorageError::of("compress into", &self.target))
+        self.writer.write_all(plain).map_err(StorageError::of("write", &self.target))
     }
 
-    /// Compresses what is left.
-    pub(super) fn finish(
-        self,
-        file: impl FnOnce(F) -> AtomicFile,
-    ) -> Result<Compressed, StorageError> {
-        let (compressor, plain) = self.writer.finish();
-        let finished = compressor.finish().map_err(StorageError::of("compress into", &self.target));
-        let (sink, stored) = finished?.0.finish();
-        Ok(Compressed { file: self.file, temporary: file(sink), plain, stored })
+    /// Packs what is left.
+    pub(super) fn finish(self, file: impl FnOnce(F) -> AtomicFile) -> Result<Packed, StorageError> {
+        let finished = self.writer.finish().map_err(StorageError::of("write", &self.target));
+        let (plain, stored, sink) = finished?;
+        Ok(Packed { file: self.file, temporary: file(sink), plain, stored })
     }
 }
 
-impl Compressed {
-    /// Gives back what was compressed, in pieces.
+impl Packed {
+    /// Gives back what was compressed, in pieces; what is encrypted, nobody gets back.
     pub(super) fn read_back(
         &self,
         mut take: impl FnMut(&[u8]) -> Result<(), SegmentError>,
@@ -416,7 +457,7 @@ impl Compressed {
         let open = || -> io::Result<_> {
             let mut file = self.temporary.file().try_clone()?;
             file.rewind()?;
-            compression::reader(file, self.file.codec)
+            compression::reader(file, self.file.form.codec)
         };
         let mut source = open().map_err(StorageError::of("read", path))?;
         let mut chunk = vec![0; CHUNK];
@@ -427,39 +468,4 @@ impl Compressed {
             }
         }
     }
-}
-
-fn compare(raw: &Path, archived: &Path, codec: Codec) -> Result<Comparison, StorageError> {
-    let mut left = File::open(raw).map_err(StorageError::of("open", raw))?;
-    let mut right = compression::open(archived, codec)?;
-    let (mut a, mut b) = (vec![0; CHUNK], vec![0; CHUNK]);
-    loop {
-        let a = fill(&mut left, &mut a).map_err(StorageError::of("read", raw))?;
-        let b = fill(&mut right, &mut b).map_err(StorageError::of("read", archived))?;
-        if a == b {
-            if a.is_empty() {
-                return Ok(Comparison::Same);
-            }
-        } else if a.starts_with(b) {
-            return Ok(Comparison::RawIsLonger);
-        } else if b.starts_with(a) {
-            return Ok(Comparison::ArchivedIsLonger);
-        } else {
-            return Ok(Comparison::Different);
-        }
-    }
-}
-
-/// Fills the buffer as far as the source goes.
-fn fill<'a>(source: &mut impl Read, buffer: &'a mut [u8]) -> io::Result<&'a [u8]> {
-    let mut filled = 0;
-    while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        match source.read(rest) {
-            Ok(0) => break,
-            Ok(read) => filled += read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(buffer.get(..filled).unwrap_or_default())
 }

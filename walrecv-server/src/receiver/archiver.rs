@@ -259,8 +259,11 @@ mod tests {
 
     use super::*;
     use crate::catalog::{WalIndex, WalIndexRecord};
-    use crate::storage::compression::{self, Method};
-    use crate::storage::{Access, ArchivedWal, Codec, Crc32c, Home, ServerDir, Sha256Sum};
+    use crate::storage::{
+        Access, ArchivedWal, Codec, Crc32c, Home, Method, Packing, ServerDir, Sha256Sum, encryption,
+    };
+
+    mod encrypted;
 
     const SEGMENT: usize = 1 << 20;
 
@@ -280,7 +283,8 @@ mod tests {
 
     fn open(dir: &ServerDir) -> Archive {
         let size = SegmentSize::new(SEGMENT as u64).unwrap();
-        Archive::open(dir.clone(), size, Method::new(Codec::Zstd, 1)).unwrap()
+        let packing = Packing::new(Method::new(Codec::Zstd, 1), &[]);
+        Archive::open(dir.clone(), size, packing, None).unwrap()
     }
 
     fn wal(length: usize) -> Vec<u8> {
@@ -293,13 +297,13 @@ mod tests {
 
     fn content(dir: &ServerDir, file: ArchivedWal) -> Vec<u8> {
         let mut plain = Vec::new();
-        let mut reader = compression::open(&dir.archived_file(file), file.codec).unwrap();
+        let mut reader = encryption::open(&dir.archived_file(file), file.form, None).unwrap();
         reader.read_to_end(&mut plain).unwrap();
         plain
     }
 
     fn whole() -> ArchivedWal {
-        ArchivedWal { segment: one(), partial: false, codec: Codec::Zstd }
+        ArchivedWal { segment: one(), partial: false, form: Codec::Zstd.into() }
     }
 
     fn cut() -> ArchivedWal {

@@ -9,8 +9,8 @@ use pgwire_stream::{Lsn, SegmentName, SegmentNumber, SegmentSize, TimelineId, Wa
 use super::ReceiverError;
 use super::start::Held;
 use crate::catalog::partial::length_without_zeros;
-use crate::catalog::{HistoryStore, HistoryStoreError, WalIndex, WalIndexError};
-use crate::storage::{ArchivedWal, Codec, ServerDir, StorageError, durable};
+use crate::catalog::{HistoryStore, HistoryStoreError, WalIndex, WalIndexError, archived_file};
+use crate::storage::{ArchivedWal, ServerDir, StorageError, durable};
 
 /// How much is read at a time.
 const CHUNK: usize = 256 << 10;
@@ -80,14 +80,9 @@ fn segment_before_is_held(
         return Ok(false);
     };
     let before = SegmentName::new(held.timeline, before, size);
-    let archived = Codec::ALL.into_iter().map(|codec| dir.archived(before, codec));
     // While it is archived it is in both places, so this order never misses it.
-    for path in std::iter::once(dir.streaming_segment(before)).chain(archived) {
-        if durable::file_size(&path)?.is_some() {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+    let streaming = durable::file_size(&dir.streaming_segment(before))?;
+    Ok(streaming.is_some() || archived_file(dir, before, false)?.is_some())
 }
 
 fn in_streaming(dir: &ServerDir, size: SegmentSize) -> Result<Vec<Held>, StorageError> {
@@ -159,7 +154,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::storage::{Access, Home};
+    use crate::storage::{Access, Codec, Home};
 
     const SEGMENT: u64 = 1 << 20;
 

@@ -50,6 +50,7 @@ mod journal;
 mod open_segment;
 mod other_hosts;
 mod prepare;
+mod recognise;
 mod second_opinion;
 mod slot;
 mod slot_trouble;

@@ -17,7 +17,7 @@ use super::{Receiver, ReceiverError, blocking, held, journal, synchronous_watch}
 use crate::catalog::{HistoryStore, Identity};
 use crate::settings::{CreateSlot, Synchronous};
 use crate::storage::compression::Method;
-use crate::storage::{Codec, LockKind, ServerLock, durable};
+use crate::storage::{Codec, KeyFile, LockKind, Packing, ServerLock, durable};
 
 /// What the server shows, and matches against `synchronous_standby_names`, if nothing is
 /// configured.
@@ -169,8 +169,11 @@ impl Receiver {
         if self.archive.is_none() {
             let codec = Codec::from(self.settings.compression);
             let method = Method::new(codec, self.settings.compression_level);
+            let packing = Packing::new(method, &self.settings.encryption_recipients);
+            let keys = self.settings.encryption_identity.as_ref().map(KeyFile::new);
             let (dir, size) = (self.dir.clone(), self.segment_size);
-            let archive = Arc::new(blocking(move || Archive::open(dir, size, method)).await??);
+            let archive = blocking(move || Archive::open(dir, size, packing, keys)).await??;
+            let archive = Arc::new(archive);
             self.archiver.start(Arc::clone(&archive));
             self.archive = Some(archive);
         }

@@ -151,7 +151,7 @@ impl SecondOpinion {
             this.mend(&wal, from, &stored, &again)
         };
         let compared = blocking(compare).await;
-        compared.map_err(|error| Box::<dyn std::error::Error + Send + Sync>::from(error))?
+        compared.map_err(Box::<dyn std::error::Error + Send + Sync>::from)?
     }
 
     /// Receives a range over a connection of its own, without the slot.

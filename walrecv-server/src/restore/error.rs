@@ -12,7 +12,8 @@ use super::get_wal::GetWalError;
 use super::tablespaces::MappingError;
 use crate::catalog::{BackupError, Gap, HistoryStoreError, WalError};
 use crate::failure::{Class, Failure};
-use crate::storage::{BackupId, StorageError};
+use crate::settings::ServerName;
+use crate::storage::{BackupId, DecryptionError, StorageError};
 
 /// Why a restore is refused, or fails.
 #[derive(Debug, thiserror::Error)]
@@ -223,6 +224,34 @@ pub enum RestoreError {
         /// Why not.
         source: GetWalError,
     },
+    /// What is stored is encrypted, and cannot be decrypted.
+    #[error(transparent)]
+    Decryption(#[from] DecryptionError),
+    /// The restored server could not read the key to its WAL.
+    #[error(
+        "the user `{owner}` may not read the identity file `{}`, and the WAL is encrypted",
+        keys.display()
+    )]
+    IdentityUnreadable {
+        /// Who is to run the server.
+        owner: String,
+        /// The identity file.
+        keys: PathBuf,
+    },
+    /// The restored server depends on a daemon that could not decrypt.
+    #[error(
+        "the user `{owner}` may not read the store `{}`, and the daemon that serves it cannot \
+         decrypt the WAL of `{server}`",
+        home.display()
+    )]
+    DaemonWithoutKeys {
+        /// Who is to run the server.
+        owner: String,
+        /// The server that was backed up.
+        server: ServerName,
+        /// The store.
+        home: PathBuf,
+    },
     /// The WAL cannot be read.
     #[error(transparent)]
     Wal(#[from] WalError),
@@ -242,6 +271,7 @@ impl Failure for RestoreError {
             Self::Mapping(error) => error.class(),
             Self::Extract(error) => error.class(),
             Self::CopyWal { source, .. } => source.class(),
+            Self::Decryption(error) => error.class(),
             Self::Wal(error) => error.class(),
             Self::Storage(error) => error.class(),
             Self::UnknownOwner { .. } | Self::NotUtf8 { .. } | Self::NoLsnTarget { .. } => {
@@ -270,6 +300,17 @@ impl Failure for RestoreError {
             Self::Mapping(error) => return error.hint(),
             Self::Extract(error) => return error.hint(),
             Self::CopyWal { source, .. } => return source.hint(),
+            Self::Decryption(error) => return error.hint(),
+            Self::IdentityUnreadable { owner, .. } => format!(
+                "give `{owner}` a copy of its own, with mode 0600, and name that with --identity; \
+                 or let the daemon decrypt, with `encryption_identity` in its configuration; or \
+                 copy the WAL with --no-get-wal"
+            ),
+            Self::DaemonWithoutKeys { owner, .. } => format!(
+                "set `encryption_identity` in the daemon's configuration, or let the group of \
+                 `{owner}` read the store with `group_access = true`, or copy the WAL with \
+                 --no-get-wal"
+            ),
             Self::Wal(error) => return error.hint(),
             Self::Storage(error) => return error.hint(),
             Self::Incomplete { .. } | Self::Broken { .. } => {

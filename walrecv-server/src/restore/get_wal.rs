@@ -23,7 +23,7 @@ use crate::catalog::{
 };
 use crate::failure::{Class, Failure};
 use crate::settings::ServerName;
-use crate::storage::{ArchivedWal, Crc32c, ServerDir, StorageError};
+use crate::storage::{ArchivedWal, Crc32c, DecryptionError, KeyFile, ServerDir, StorageError};
 
 /// The exit codes of `get-wal`. All but the first two make PostgreSQL stop its recovery.
 pub mod exit_code {
@@ -43,6 +43,8 @@ pub mod exit_code {
     pub const IO: u8 = 204;
     /// The program itself failed.
     pub const PANIC: u8 = 205;
+    /// The file is encrypted, and no key that opens it is at hand.
+    pub const ENCRYPTED: u8 = 206;
 }
 
 const TRIES: usize = 8;
@@ -95,6 +97,14 @@ pub enum GetWalError {
         /// What is wrong with it.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// A file of the store is encrypted, and no key that opens it is at hand.
+    #[error("the stored `{name}` cannot be decrypted")]
+    Encrypted {
+        /// What was asked for.
+        name: String,
+        /// Why not.
+        source: DecryptionError,
+    },
     /// The file is lost.
     #[error("`{segment}` is missing, and WAL behind it is held: the archive has a gap")]
     Gap {
@@ -123,6 +133,7 @@ impl GetWalError {
             }
             Self::NotPermitted(_) => exit_code::NOT_PERMITTED,
             Self::Corrupt { .. } => exit_code::CORRUPT,
+            Self::Encrypted { .. } => exit_code::ENCRYPTED,
             Self::Gap { .. } => exit_code::GAP,
             Self::Restless { .. } | Self::Storage(_) => exit_code::IO,
         }
@@ -131,6 +142,11 @@ impl GetWalError {
     /// Whether somebody who may read the store could still deliver the file.
     pub fn is_not_permitted(&self) -> bool {
         matches!(self, Self::NotPermitted(_))
+    }
+
+    /// Whether somebody who has a key could still deliver the file.
+    pub fn is_without_keys(&self) -> bool {
+        matches!(self, Self::Encrypted { source: DecryptionError::NoKeys { .. }, .. })
     }
 
     fn corrupt(
@@ -154,6 +170,7 @@ impl Failure for GetWalError {
     fn class(&self) -> Class {
         match self {
             Self::Name(_) | Self::PartialName { .. } | Self::UnknownServer { .. } => Class::Usage,
+            Self::Encrypted { source, .. } => source.class(),
             _ => Class::Failed,
         }
     }
@@ -175,6 +192,7 @@ impl Failure for GetWalError {
             Self::Corrupt { .. } => "check the disk of the store; recovery cannot get past this \
                                      file, but a target before it can be reached"
                 .to_owned(),
+            Self::Encrypted { source, .. } => return source.hint(),
             Self::Gap { .. } => {
                 "recovery cannot get past this segment; a target before it can be reached, and a \
                  later backup begins behind it"
@@ -190,11 +208,17 @@ impl Failure for GetWalError {
 /// archiver may move the file meanwhile.
 ///
 /// With `partial`, the beginning of a segment counts as the segment, padded with zeros, where the
-/// WAL of its timeline ends: PostgreSQL replays it up to the last whole record.
+/// WAL of its timeline ends: PostgreSQL replays it up to the last whole record. The keys are for
+/// what is encrypted.
 ///
 /// # Errors
 /// If the store cannot be read completely, or what it must hold is damaged or lost.
-pub fn locate(server: &ServerDir, name: &str, partial: bool) -> Result<Lookup, GetWalError> {
+pub fn locate(
+    server: &ServerDir,
+    name: &str,
+    partial: bool,
+    keys: Option<&KeyFile>,
+) -> Result<Lookup, GetWalError> {
     let name: WalFileName = name.parse()?;
     let identity = match Identity::load(server) {
         Ok(Some(identity)) => identity,
@@ -215,7 +239,7 @@ pub fn locate(server: &ServerDir, name: &str, partial: bool) -> Result<Lookup, G
     match name {
         WalFileName::Segment(segment) => {
             segment.number(identity.segment_size)?;
-            let store = WalStore::new(server, identity.segment_size);
+            let store = WalStore::new(server, identity.segment_size).with_keys(keys);
             locate_segment(server, &store, segment, partial)
         }
         WalFileName::History(timeline) => match HistoryStore::new(server).load(timeline) {
@@ -248,7 +272,7 @@ fn locate_segment(
                     Ok(reader) => return Ok(Lookup::Found(whole(server, segment, &held, reader))),
                     // It has just moved on.
                     Err(error) if error.is_not_found() => continue,
-                    Err(error) => return Err(error.into()),
+                    Err(error) => return Err(failed(error)),
                 }
             }
             Some(held @ Held::Partial { length, .. }) => (Some(held), length),
@@ -258,7 +282,7 @@ fn locate_segment(
         let beginning = match beginning.map(|held| store.open_held(&held)).transpose() {
             Ok(beginning) => beginning,
             Err(error) if error.is_not_found() => continue,
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(failed(error)),
         };
         let end_of_timeline =
             end_of_timeline(store, segment.timeline(), size.start_of(number)).map_err(failed)?;
@@ -326,7 +350,7 @@ fn from_ancestor(
     }
     let Some((usable, name, found)) = best else { return Ok(None) };
     // Should it have moved meanwhile, PostgreSQL stops and can be started again.
-    let reader = store.open_held(&found)?;
+    let reader = store.open_held(&found).map_err(|error| from_wal_error(segment, error))?;
     let reader = whole(server, name, &found, reader).take(usable);
     Ok(Some(padded(store, reader, usable)))
 }
@@ -349,8 +373,8 @@ fn whole(server: &ServerDir, segment: SegmentName, held: &Held, reader: WalReade
     let length = reader.length();
     let known = match held {
         // Without an index, the size and the checksums of the codec must do.
-        Held::Archived { codec, .. } => WalIndex::of(server, segment)
-            .find(ArchivedWal { segment, partial: false, codec: *codec })
+        Held::Archived { form, .. } => WalIndex::of(server, segment)
+            .find(ArchivedWal { segment, partial: false, form: *form })
             .ok()
             .flatten(),
         Held::Streaming { .. } | Held::Partial { .. } => None,
@@ -369,6 +393,9 @@ fn whole(server: &ServerDir, segment: SegmentName, held: &Held, reader: WalReade
 fn from_wal_error(segment: SegmentName, error: WalError) -> GetWalError {
     match error {
         WalError::Storage(error) => error.into(),
+        WalError::Decryption(source) if source.is_for_want_of_keys() => {
+            GetWalError::Encrypted { name: segment.to_string(), source }
+        }
         error => GetWalError::corrupt(WalFileName::Segment(segment), error),
     }
 }
@@ -401,11 +428,9 @@ struct Verified<R> {
 impl<R: Read> Read for Verified<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let length = self.source.read(buffer)?;
-        if length == 0 && !buffer.is_empty() {
-            if self.found != self.expected {
-                let message = "its checksum is not the one it was archived with";
-                return Err(io::Error::new(io::ErrorKind::InvalidData, message));
-            }
+        if length == 0 && !buffer.is_empty() && self.found != self.expected {
+            let message = "its checksum is not the one it was archived with";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
         }
         self.found = self.found.with(buffer.get(..length).unwrap_or_default());
         Ok(length)
@@ -539,7 +564,7 @@ mod tests {
         let name = name.to_string();
         let dir = tempfile::tempdir().unwrap();
         let destination = dir.path().join("RECOVERYXLOG");
-        let delivered = match locate(server, &name, partial)? {
+        let delivered = match locate(server, &name, partial, None)? {
             Lookup::EndOfArchive => return Ok(None),
             Lookup::Found(mut file) => {
                 let length = file.length();
@@ -605,7 +630,7 @@ mod tests {
     fn a_cut_tail_in_the_archive_is_the_end_of_its_timeline() {
         let (_dir, server) = store();
         archive(&server, name(1, 1), Codec::Zstd, &wal(1, MIB));
-        let cut = ArchivedWal { segment: name(1, 2), partial: true, codec: Codec::Zstd };
+        let cut = ArchivedWal { segment: name(1, 2), partial: true, form: Codec::Zstd.into() };
         fs::write(server.archived_file(cut), zstd::encode_all(&wal(2, 500)[..], 1).unwrap())
             .unwrap();
         archive(&server, name(2, 2), Codec::Zstd, &wal(3, MIB));
@@ -674,6 +699,57 @@ mod tests {
     }
 
     #[test]
+    fn what_is_encrypted_needs_a_key_and_is_never_the_end() {
+        use age::secrecy::ExposeSecret;
+        use std::os::unix::fs::PermissionsExt;
+
+        use crate::storage::{ArchivedWriter, Method, Packing};
+
+        let (dir, server) = store();
+        let identity_file = |name: &str, secret: &age::x25519::Identity| {
+            let path = dir.path().join(name);
+            fs::write(&path, secret.to_string().expose_secret()).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+            KeyFile::new(path)
+        };
+        let secret = age::x25519::Identity::generate();
+        let packing = Packing::new(Method::new(Codec::Zstd, 1), &[secret.to_public().into()]);
+        for (number, partial, length) in [(1, false, MIB), (2, true, 700)] {
+            let file = ArchivedWal { segment: name(1, number), partial, form: packing.form() };
+            durable::create_dir(&server.wal_dir(file.segment), Access::Private).unwrap();
+            let path = server.archived_file(file);
+            let mut writer =
+                ArchivedWriter::create(&path, Access::Private, &packing, |file| file).unwrap();
+            writer.write_all(&wal(3, length)).unwrap();
+            writer.finish().unwrap().2.commit().unwrap();
+        }
+        let locate = |number, keys| locate(&server, &name(1, number).to_string(), true, keys);
+        let right = identity_file("right", &secret);
+        for (number, length) in [(1, MIB), (2, 700)] {
+            let Lookup::Found(mut file) = locate(number, Some(&right)).unwrap() else { panic!() };
+            let mut content = Vec::new();
+            file.read_to_end(&mut content).unwrap();
+            let mut expected = wal(3, length);
+            expected.resize(MIB, 0);
+            assert!(content == expected);
+        }
+        assert!(matches!(locate(3, Some(&right)).unwrap(), Lookup::EndOfArchive));
+        // The keys are not needed to tell the end.
+        assert!(matches!(locate(3, None).unwrap(), Lookup::EndOfArchive));
+
+        let wrong = identity_file("wrong", &age::x25519::Identity::generate());
+        let absent = KeyFile::new(dir.path().join("absent"));
+        for keys in [None, Some(&wrong), Some(&absent)] {
+            for number in [1, 2] {
+                let error = locate(number, keys).err().unwrap();
+                assert_eq!(error.exit_code(), exit_code::ENCRYPTED, "{error}");
+                assert_eq!(error.is_without_keys(), keys.is_none());
+                assert!(error.hint().is_some());
+            }
+        }
+    }
+
+    #[test]
     fn what_differs_from_the_index_is_not_delivered() {
         let (_dir, server) = store();
         archive(&server, name(1, 1), Codec::None, &wal(1, MIB));
@@ -681,7 +757,7 @@ mod tests {
         let segment_size = SegmentSize::new(MIB as u64).unwrap();
         let mut indexes = WalIndexWriters::new(&server, segment_size, Arc::new(lock));
         let mut record = WalIndexRecord {
-            file: ArchivedWal { segment: name(1, 1), partial: false, codec: Codec::None },
+            file: ArchivedWal { segment: name(1, 1), partial: false, form: Codec::None.into() },
             plain_size: MIB as u64,
             plain_crc32c: Crc32c::of(&wal(1, MIB)),
             stored_size: MIB as u64,

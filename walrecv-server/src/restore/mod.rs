@@ -44,13 +44,13 @@ use self::expected::Expected;
 use self::extract::{Extracted, Extractor, PG_CONTROL, PG_CONTROL_WITHHELD};
 use crate::catalog::Archive;
 use crate::progress::ProgressSink;
-use crate::storage::{BackupId, Sha256Sum, StorageError, compression};
+use crate::storage::{BackupId, Sha256Sum, StorageError, encryption};
 
 pub use destination::DestinationError;
 pub use error::RestoreError;
 pub use extract::ExtractError;
 pub use owner::Owner;
-pub use plan::{Plan, Request, ServesWal, WalDelivery, WalRange, plan};
+pub use plan::{Plan, Request, Served, ServesWal, WalDelivery, WalRange, plan};
 pub use tablespaces::{MappingError, PlacedTablespace, TablespaceMapping};
 
 /// From this version on a server's group may be allowed to read its data directory.
@@ -193,11 +193,11 @@ fn extract_archives(
                 None => return Err(RestoreError::TablespaceMap { backup: plan.backup }),
             },
         };
-        let path = backup.archive(&archive.name, archive.codec);
+        let path = backup.archive(&archive.name, archive.form());
         if !checksums {
             compare_stored(archive, &path)?;
         }
-        let stored = compression::open(&path, archive.codec)?;
+        let stored = encryption::open(&path, archive.form(), plan.sources.keys.as_ref())?;
         extractor.archive(&archive.name, prefix.as_bytes(), root, stored)?;
     }
     let extracted = extractor.finish()?;

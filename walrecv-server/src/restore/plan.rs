@@ -21,7 +21,10 @@ use crate::catalog::{
     WalStore,
 };
 use crate::settings::ServerName;
-use crate::storage::{BackupDir, BackupId, Home, ServerDir, StorageError};
+use crate::storage::{
+    ArchivedWal, BackupDir, BackupId, DecryptionError, Home, KeyFile, ServerDir, StorageError,
+    encryption,
+};
 
 /// The first version that can recover to an LSN.
 const LSN_TARGET: ServerVersion = ServerVersion::from_num(100_000);
@@ -53,6 +56,8 @@ pub struct Request {
     pub wal: WalDelivery,
     /// The absolute path of this program, for `restore_command`.
     pub program: PathBuf,
+    /// What opens an encrypted backup and its WAL; the path must be absolute.
+    pub keys: Option<KeyFile>,
 }
 
 /// How the restored server gets at its WAL.
@@ -122,10 +127,20 @@ pub(super) struct Sources {
     pub(super) backup: BackupDir,
     pub(super) record: BackupRecord,
     pub(super) history: TimelineHistory,
+    pub(super) keys: Option<KeyFile>,
 }
 
-/// Whether a running daemon would serve WAL of this server to this user.
-pub type ServesWal<'a> = &'a dyn Fn(&ServerName, &Owner) -> bool;
+/// What a running daemon would do for a user.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Served {
+    /// Whether it hands out WAL.
+    pub wal: bool,
+    /// Whether it can decrypt what is encrypted of it.
+    pub decrypts: bool,
+}
+
+/// What a running daemon would do with the WAL of this server for this user.
+pub type ServesWal<'a> = &'a dyn Fn(&ServerName, &Owner) -> Served;
 
 /// Plans a restore.
 ///
@@ -151,6 +166,9 @@ pub fn plan(
     let wal = find_wal(&dir, &record, &history, begin, end, &request.target)?;
     check_target(&record, &wal, end, &request.target, &mut notes)?;
 
+    check_archives(&dir, &record, request.keys.as_ref())?;
+    let encrypted = encrypted_wal(&dir, &record, &history, &wal)?;
+
     let place = Place::look(&request.destination)?;
     let owner = choose_owner(request.owner.as_deref(), &place)?;
     place.check(&owner, home.path())?;
@@ -159,12 +177,29 @@ pub fn plan(
 
     let restore_command = match request.wal {
         WalDelivery::GetWal => {
-            check_wal_access(&dir, &owner, &request.program, home, serves_wal)?;
+            let access = WalAccess { server: &dir, home, owner: &owner, encrypted: &encrypted };
+            let keys = access.keys_of_owner(request, serves_wal)?;
+            if let Some(keys) = keys {
+                notes.push(format!(
+                    "the restored server decrypts its WAL with `{}`: leave that where it is until \
+                     the recovery is over",
+                    keys.path().display()
+                ));
+            }
+            let identity = keys.map(|keys| utf8(keys.path())).transpose()?;
             let home = std::path::absolute(home.path())
                 .map_err(StorageError::of("resolve", home.path()))?;
-            recovery::get_wal_command(utf8(&request.program)?, utf8(&home)?, server.as_str())
+            recovery::get_wal_command(
+                utf8(&request.program)?,
+                utf8(&home)?,
+                server.as_str(),
+                identity,
+            )
         }
-        WalDelivery::Copy => recovery::NO_ARCHIVE_COMMAND.to_owned(),
+        WalDelivery::Copy => {
+            check_keys(&dir, &encrypted, request.keys.as_ref())?;
+            recovery::NO_ARCHIVE_COMMAND.to_owned()
+        }
     };
     let mut settings = RecoverySettings::new(
         record.server_version,
@@ -198,7 +233,13 @@ pub fn plan(
         owner,
         settings,
         notes,
-        sources: Sources { backup: dir.backup(record.id), server: dir, record, history },
+        sources: Sources {
+            backup: dir.backup(record.id),
+            server: dir,
+            record,
+            history,
+            keys: request.keys.clone(),
+        },
     })
 }
 
@@ -407,24 +448,92 @@ fn place_tablespaces(
     Ok(places)
 }
 
-/// Refuses a `restore_command` that would not work.
-fn check_wal_access(
+/// Refuses a backup that is encrypted and would not be decrypted.
+fn check_archives(
     server: &ServerDir,
-    owner: &Owner,
-    program: &Path,
-    home: &Home,
-    serves_wal: ServesWal<'_>,
+    record: &BackupRecord,
+    keys: Option<&KeyFile>,
 ) -> Result<(), RestoreError> {
-    if !owner.can_run(program) {
-        let (owner, program) = (owner.name.clone(), program.to_owned());
-        return Err(RestoreError::ProgramUnreachable { owner, program });
+    let backup = server.backup(record.id);
+    for archive in record.archives.iter().filter(|archive| archive.encrypted) {
+        encryption::open(&backup.archive(&archive.name, archive.form()), archive.form(), keys)?;
     }
-    let reads = [server.identity(), server.wals(), server.streaming()];
-    let reads = reads.iter().all(|path| owner.can_read(path));
-    if reads || serves_wal(server.name(), owner) {
-        return Ok(());
+    Ok(())
+}
+
+/// What is encrypted of the WAL that the server will read.
+fn encrypted_wal(
+    server: &ServerDir,
+    record: &BackupRecord,
+    history: &TimelineHistory,
+    wal: &WalRange,
+) -> Result<Vec<ArchivedWal>, RestoreError> {
+    let store = WalStore::new(server, record.segment_size);
+    Ok(store.encrypted_between(history, wal.needed_from, wal.needed_to)?)
+}
+
+/// Refuses WAL that would not be decrypted: the header of a file tells. Every one of them, because
+/// the recipients may have changed from any to the next.
+fn check_keys(
+    server: &ServerDir,
+    encrypted: &[ArchivedWal],
+    keys: Option<&KeyFile>,
+) -> Result<(), DecryptionError> {
+    for &file in encrypted {
+        encryption::open(&server.archived_file(file), file.form, keys)?;
     }
-    Err(RestoreError::WalUnreadable { owner: owner.name.clone(), home: home.path().to_owned() })
+    Ok(())
+}
+
+/// How the restored server gets at its WAL.
+struct WalAccess<'a> {
+    server: &'a ServerDir,
+    home: &'a Home,
+    owner: &'a Owner,
+    encrypted: &'a [ArchivedWal],
+}
+
+impl WalAccess<'_> {
+    /// The keys that it must be told of. Refuses a `restore_command` that would not work.
+    fn keys_of_owner<'k>(
+        &self,
+        request: &'k Request,
+        serves_wal: ServesWal<'_>,
+    ) -> Result<Option<&'k KeyFile>, RestoreError> {
+        let Self { server, home, owner, encrypted } = *self;
+        let program = &request.program;
+        if !owner.can_run(program) {
+            let (owner, program) = (owner.name.clone(), program.clone());
+            return Err(RestoreError::ProgramUnreachable { owner, program });
+        }
+        let keys = request.keys.as_ref();
+        let keys_of_owner = keys.filter(|keys| owner.can_read(keys.path()));
+        let reads = [server.identity(), server.wals(), server.streaming()];
+        let reads = reads.iter().all(|path| owner.can_read(path));
+        if reads && (encrypted.is_empty() || keys_of_owner.is_some()) {
+            check_keys(server, encrypted, keys_of_owner)?;
+            return Ok(keys_of_owner);
+        }
+        let served = serves_wal(server.name(), owner);
+        if served.wal && (encrypted.is_empty() || served.decrypts) {
+            return Ok(None);
+        }
+        let (name, home) = (owner.name.clone(), home.path().to_owned());
+        Err(match (reads, served.wal, keys, encrypted.first()) {
+            (true, _, Some(keys), _) => {
+                let keys = keys.path().to_owned();
+                RestoreError::IdentityUnreadable { owner: name, keys }
+            }
+            (true, _, None, Some(&file)) => {
+                DecryptionError::NoKeys { path: server.archived_file(file) }.into()
+            }
+            (false, true, ..) => {
+                let server = server.name().clone();
+                RestoreError::DaemonWithoutKeys { owner: name, server, home }
+            }
+            _ => RestoreError::WalUnreadable { owner: name, home },
+        })
+    }
 }
 
 /// Adds up what goes to each file system.

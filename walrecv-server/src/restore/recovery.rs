@@ -187,11 +187,13 @@ pub fn shell_word(word: &str) -> String {
 /// The `restore_command` that asks this program for WAL.
 ///
 /// It carries all that `get-wal` needs, so that the server's user needs no configuration file.
-pub fn get_wal_command(program: &str, home: &str, server: &str) -> String {
+pub fn get_wal_command(program: &str, home: &str, server: &str, identity: Option<&str>) -> String {
+    let identity = identity.map(|path| format!(" --identity {}", shell_word(path)));
     format!(
-        "{} --home {} get-wal --partial {} \"%f\" \"%p\"",
+        "{} --home {} get-wal --partial{} {} \"%f\" \"%p\"",
         shell_word(program),
         shell_word(home),
+        identity.unwrap_or_default(),
         shell_word(server),
     )
 }
@@ -416,15 +418,17 @@ mod tests {
         fn a_command_survives_server_and_shell(
             program in "/[ -~äß\n'\\\\%$`\"]{1,30}",
             home in "/[ -~äß\n'\\\\%$`\"]{0,30}",
+            identity in prop::option::of("/[ -~äß\n'\\\\%$`\"]{0,30}"),
         ) {
-            let command = get_wal_command(&program, &home, "main");
+            let command = get_wal_command(&program, &home, "main", identity.as_deref());
             let conf = quoted(&command);
             let arguments = shell_arguments(&expanded(&unquoted(&conf)));
-            prop_assert_eq!(arguments, vec![
-                program, "--home".to_owned(), home, "get-wal".to_owned(), "--partial".to_owned(),
-                "main".to_owned(), "000000010000000000000001".to_owned(),
-                "pg_wal/RECOVERYXLOG".to_owned(),
-            ]);
+            let mut expected = vec![program, "--home".to_owned(), home];
+            expected.extend(["get-wal", "--partial"].map(str::to_owned));
+            expected.extend(identity.into_iter().flat_map(|path| ["--identity".to_owned(), path]));
+            let rest = ["main", "000000010000000000000001", "pg_wal/RECOVERYXLOG"];
+            expected.extend(rest.map(str::to_owned));
+            prop_assert_eq!(arguments, expected);
         }
     }
 

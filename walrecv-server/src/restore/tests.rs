@@ -19,7 +19,13 @@ use crate::catalog::{
 use crate::failure::{Class, Failure};
 use crate::progress::Silent;
 use crate::settings::ServerName;
-use crate::storage::{Access, Codec, Home, ServerDir, Sha256Sum, durable};
+use crate::storage::{
+    Access, ArchivedWal, ArchivedWriter, Codec, DecryptionError, Home, KeyFile, Method, Packing,
+    ServerDir, Sha256Sum, durable,
+};
+
+/// A daemon that hands out WAL and has no key.
+const SERVED: Served = Served { wal: true, decrypts: false };
 
 const MIB: u64 = 1 << 20;
 const MAP: &[u8] = b"16386 /nonexistent/fast\n";
@@ -78,6 +84,7 @@ fn stored(server: &ServerDir, record: &mut BackupRecord, name: &str, oid: Option
         name: name.to_owned(),
         tablespace: oid,
         codec: Codec::Zstd,
+        encrypted: false,
         plain_size: tar.len() as u64,
         stored_size: bytes.len() as u64,
         stored_sha256: Sha256Sum::of(&bytes),
@@ -212,6 +219,7 @@ impl Store {
             owner: owner_name(),
             wal: WalDelivery::GetWal,
             program: PathBuf::from("/bin/sh"),
+            keys: None,
         }
     }
 
@@ -219,7 +227,7 @@ impl Store {
         let mut request = self.request();
         change(&mut request);
         let before = listing(self.dir.path());
-        let planned = plan(&self.home, &"main".parse().unwrap(), &request, &|_, _| true);
+        let planned = plan(&self.home, &"main".parse().unwrap(), &request, &|_, _| SERVED);
         assert_eq!(listing(self.dir.path()), before, "planning changes nothing");
         planned
     }
@@ -512,17 +520,161 @@ fn the_server_must_be_able_to_run_and_to_read_its_wal() {
 
     let request = store.request();
     let main: ServerName = "main".parse().unwrap();
-    let planned = plan(&store.home, &main, &request, &|_, _| false);
+    let planned = plan(&store.home, &main, &request, &|_, _| Served::default());
     if Owner::current().is_root() {
         // The store is root's, and 0700.
         let error = planned.unwrap_err();
         assert!(matches!(error, RestoreError::WalUnreadable { .. }), "{error}");
         assert!(error.hint().unwrap().contains("--no-get-wal"));
         let copied = Request { wal: WalDelivery::Copy, ..request };
-        plan(&store.home, &main, &copied, &|_, _| false).unwrap();
+        plan(&store.home, &main, &copied, &|_, _| Served::default()).unwrap();
     } else {
         planned.unwrap();
     }
+}
+
+/// A store whose second segment is encrypted, and an identity file with the key to it.
+fn encrypted_store() -> (Store, age::x25519::Identity) {
+    use std::io::Write;
+
+    let store = Store::new();
+    let secret = age::x25519::Identity::generate();
+    let packing = Packing::new(Method::new(Codec::Zstd, 1), &[secret.to_public().into()]);
+    let file = ArchivedWal { segment: segment(1, 2), partial: false, form: packing.form() };
+    fs::remove_file(store.server.archived(segment(1, 2), Codec::None)).unwrap();
+    let path = store.server.archived_file(file);
+    let mut writer = ArchivedWriter::create(&path, Access::Private, &packing, |file| file).unwrap();
+    writer.write_all(&vec![2; MIB as usize]).unwrap();
+    writer.finish().unwrap().2.commit().unwrap();
+    (store, secret)
+}
+
+impl Store {
+    fn identity_file(&self, name: &str, secret: &age::x25519::Identity) -> KeyFile {
+        use age::secrecy::ExposeSecret;
+
+        let path = self.dir.path().join(name);
+        fs::write(&path, secret.to_string().expose_secret()).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        KeyFile::new(path)
+    }
+
+    /// What a plan comes to with these keys and such a daemon.
+    fn plan_with(
+        &self,
+        keys: Option<&KeyFile>,
+        served: Served,
+        change: impl FnOnce(&mut Request),
+    ) -> Result<Plan, RestoreError> {
+        let mut request = Request { keys: keys.cloned(), ..self.request() };
+        change(&mut request);
+        plan(&self.home, &"main".parse().unwrap(), &request, &|_, _| served)
+    }
+}
+
+fn restore_command(plan: &Plan) -> String {
+    recovery::to_conf(&plan.settings.auto_conf)
+        .lines()
+        .find(|line| line.starts_with("restore_command"))
+        .unwrap()
+        .to_owned()
+}
+
+#[test]
+fn encrypted_wal_is_refused_beforehand_without_the_key() {
+    let (store, secret) = encrypted_store();
+    let right = store.identity_file("right", &secret);
+    let wrong = store.identity_file("wrong", &age::x25519::Identity::generate());
+    let copy = |request: &mut Request| request.wal = WalDelivery::Copy;
+
+    let error = store.plan_with(None, SERVED, copy).unwrap_err();
+    assert!(error.to_string().contains(".zst.age` is encrypted"), "{error}");
+    assert_eq!(error.class(), Class::Refused);
+    assert!(error.hint().unwrap().contains("--identity"));
+    let error = store.plan_with(Some(&wrong), SERVED, copy).unwrap_err();
+    assert!(error.to_string().starts_with("no identity in `"), "{error}");
+    let plan = store.plan_with(Some(&right), SERVED, copy).unwrap();
+    assert_eq!(execute(&plan, &Silent, &undisturbed()).unwrap().wal_files, 2);
+    let copied = fs::read(store.dir.path().join("data/pg_wal").join(segment(1, 2).to_string()));
+    assert!(copied.unwrap() == vec![2; MIB as usize]);
+}
+
+#[test]
+fn a_restored_server_is_told_of_a_key_that_it_may_read() {
+    let (store, secret) = encrypted_store();
+    let right = store.identity_file("right", &secret);
+    let everything = Served { wal: true, decrypts: true };
+    let ask = |_: &mut Request| {};
+    if !Owner::current().is_root() {
+        // The server runs as the user who reads the store, and the key.
+        let plan = store.plan_with(Some(&right), Served::default(), ask).unwrap();
+        assert!(restore_command(&plan).contains("--identity"));
+        assert!(store.plan_with(None, Served::default(), ask).is_err());
+        return;
+    }
+    // The store is root's: the daemon hands WAL out, and must have the key.
+    let error = store.plan_with(Some(&right), SERVED, ask).unwrap_err();
+    assert!(matches!(error, RestoreError::DaemonWithoutKeys { .. }), "{error}");
+    let plan = store.plan_with(None, everything, ask).unwrap();
+    assert!(!restore_command(&plan).contains("--identity"));
+
+    // Open to the server's user, who needs the key, too.
+    let open = |path: &Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    for path in [store.home.path(), store.server.path()] {
+        open(path, 0o755);
+    }
+    for path in [store.server.wals(), store.server.streaming()] {
+        open(&path, 0o755);
+    }
+    open(&store.server.identity(), 0o644);
+    let error = store.plan_with(Some(&right), Served::default(), ask).unwrap_err();
+    assert!(matches!(error, RestoreError::IdentityUnreadable { .. }), "{error}");
+    assert_eq!(error.class(), Class::Refused);
+    assert!(error.hint().is_some());
+    let error = store.plan_with(None, SERVED, ask).unwrap_err();
+    assert!(matches!(error, RestoreError::Decryption(DecryptionError::NoKeys { .. })), "{error}");
+    // The daemon may have what is missing.
+    store.plan_with(Some(&right), everything, ask).unwrap();
+
+    let nobody = Owner::by_name("nobody").unwrap();
+    std::os::unix::fs::chown(right.path(), Some(nobody.uid), Some(nobody.gid)).unwrap();
+    let plan = store.plan_with(Some(&right), Served::default(), ask).unwrap();
+    let expected = format!("--identity ''{}''", right.path().display());
+    assert!(restore_command(&plan).contains(&expected), "{}", restore_command(&plan));
+    assert!(plan.notes.iter().any(|note| note.contains("decrypts its WAL with")));
+    let wrong = store.identity_file("wrong", &age::x25519::Identity::generate());
+    std::os::unix::fs::chown(wrong.path(), Some(nobody.uid), Some(nobody.gid)).unwrap();
+    assert!(store.plan_with(Some(&wrong), Served::default(), ask).is_err());
+}
+
+#[test]
+fn an_encrypted_backup_is_decrypted_or_refused_beforehand() {
+    use std::io::Write;
+
+    let mut store = Store::new();
+    let secret = age::x25519::Identity::generate();
+    let packing = Packing::new(Method::new(Codec::None, 0), &[secret.to_public().into()]);
+    let backup = store.server.backup(store.record.id);
+    for archive in &mut store.record.archives {
+        let path = backup.archive(&archive.name, archive.form());
+        let zstd = fs::read(&path).unwrap();
+        fs::remove_file(path).unwrap();
+        archive.encrypted = true;
+        let path = backup.archive(&archive.name, archive.form());
+        let mut writer =
+            ArchivedWriter::create(&path, Access::Private, &packing, |file| file).unwrap();
+        writer.write_all(&zstd).unwrap();
+        writer.finish().unwrap().2.commit().unwrap();
+    }
+    store.save();
+    let error = store.plan_with(None, SERVED, |_| {}).unwrap_err();
+    assert!(error.to_string().contains("16386.tar.zst.age` is encrypted"), "{error}");
+    let right = store.identity_file("right", &secret);
+    let plan = store.plan_with(Some(&right), SERVED, |_| {}).unwrap();
+    assert_eq!(execute(&plan, &Silent, &undisturbed()).unwrap().files, 8);
+    assert_eq!(fs::read(store.dir.path().join("data/PG_VERSION")).unwrap(), b"15\n");
 }
 
 #[test]

@@ -85,7 +85,7 @@ fn newest(plan: &Plan, number: SegmentNumber) -> Result<(SegmentName, WalFile), 
 }
 
 fn locate(plan: &Plan, name: &str) -> Result<Lookup, RestoreError> {
-    get_wal::locate(&plan.sources.server, name, true)
+    get_wal::locate(&plan.sources.server, name, true, plan.sources.keys.as_ref())
         .map_err(|source| RestoreError::CopyWal { name: name.to_owned(), source })
 }
 

@@ -10,6 +10,7 @@ mod error;
 mod file;
 mod keys;
 mod layer;
+mod recipient;
 mod server;
 mod server_name;
 mod value;
@@ -21,6 +22,7 @@ use std::path::{Path, PathBuf};
 pub use environment::{Lookup, process as process_environment};
 pub use error::{Mistake, Origin, SettingsError};
 pub use file::DEFAULT_PATH;
+pub use recipient::{Recipient, RecipientError};
 pub use server::{
     BackupCompression, Compression, ConnInfo, CreateSlot, ServerSettings, Synchronous,
 };
@@ -85,6 +87,9 @@ pub struct Settings {
     pub wal_readers: Vec<String>,
     /// The servers, in order of their names.
     pub servers: Vec<ServerSettings>,
+    /// The identity file that was named on the command line or in the environment, which needs no
+    /// server that is configured.
+    pub encryption_identity: Option<PathBuf>,
 }
 
 impl Settings {
@@ -112,6 +117,9 @@ impl Settings {
         let group_access = global.value("group_access", value::boolean).unwrap_or_default();
         let wal_readers = global.value("wal_readers", value::words).unwrap_or_default();
 
+        let encryption_identity = Layers::new(overriding.to_vec(), &mut mistakes)
+            .value("encryption_identity", value::path);
+
         let mut names: BTreeSet<_> = files.servers.keys().cloned().collect();
         let described = overriding.iter().any(|layer| layer.get("conninfo").is_some());
         match typed.servers.as_slice() {
@@ -134,7 +142,7 @@ impl Settings {
             .collect();
 
         if mistakes.is_empty() {
-            Ok(Self { file: path, home, group_access, wal_readers, servers })
+            Ok(Self { file: path, home, group_access, wal_readers, servers, encryption_identity })
         } else {
             // The same default can be wrong for several servers.
             let mut told: Vec<Mistake> = Vec::new();
@@ -145,6 +153,15 @@ impl Settings {
             }
             Err(SettingsError::Mistakes(told))
         }
+    }
+
+    /// The identity file for what is stored for this server, configured or not.
+    pub fn identity_file(&self, name: &ServerName) -> Option<&Path> {
+        let configured = self.servers.iter().find(|server| server.name == *name);
+        configured
+            .and_then(|server| server.encryption_identity.as_ref())
+            .or(self.encryption_identity.as_ref())
+            .map(PathBuf::as_path)
     }
 
     /// The settings of this server.

@@ -1,14 +1,15 @@
 //! The settings of one server.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
 use pgwire_stream::{ManifestChecksums, SlotName};
 
-use super::ServerName;
 use super::layer::Layers;
 use super::value;
+use super::{Recipient, ServerName};
 
 /// The slot's name where none is configured.
 const DEFAULT_SLOT: &str = "walrecv";
@@ -44,6 +45,10 @@ pub struct ServerSettings {
     pub compression_level: i32,
     /// How base backups are stored.
     pub backup_compression: BackupCompression,
+    /// Who can read what is stored: it is encrypted to all of these keys. Without any, it is not.
+    pub encryption_recipients: Vec<Recipient>,
+    /// The file with the secret key, on a host that is to read what it stores.
+    pub encryption_identity: Option<PathBuf>,
     /// The checksums that the server puts into the manifest.
     pub manifest_checksums: ManifestChecksums,
     /// Whether a backup's checkpoint is made at once, at the price of more I/O.
@@ -186,6 +191,8 @@ impl ServerSettings {
                 level: Compression::default().default_level(),
                 workers: cores(),
             },
+            encryption_recipients: Vec::new(),
+            encryption_identity: None,
             manifest_checksums: ManifestChecksums::default(),
             immediate_checkpoint: false,
             wal_validation: true,
@@ -254,6 +261,10 @@ impl ServerSettings {
                     .and_then(|workers| u32::try_from(workers).ok())
                     .unwrap_or(defaults.backup_compression.workers),
             },
+            encryption_recipients: layers
+                .value("encryption_recipients", value::recipients)
+                .unwrap_or_default(),
+            encryption_identity: layers.value("encryption_identity", value::path),
             manifest_checksums: layers
                 .value("manifest_checksums", |given| value::choice(given, CHECKSUMS))
                 .unwrap_or_default(),

@@ -306,3 +306,61 @@ fn a_password_in_an_argument_is_refused_without_repeating_it() {
     assert!(!format!("{error:?} {error}").contains("geheim"));
     assert!(error.hint().unwrap().contains("pgpass"));
 }
+
+#[test]
+fn recipients_are_public_keys_and_a_server_may_do_without() {
+    use age::secrecy::ExposeSecret;
+
+    let [a, b] = [(); 2].map(|()| age::x25519::Identity::generate());
+    let keys = [&a, &b].map(|key| key.to_public().to_string());
+    let text = format!(
+        "[defaults]\nencryption_recipients = [\"{}\", \"{}\"]\n\
+         encryption_identity = \"/root/key\"\n[servers.a]\nconninfo = \"host=a\"\n\
+         [servers.b]\nconninfo = \"host=b\"\nencryption_recipients = []\n\
+         [servers.c]\nconninfo = \"host=c\"\nencryption_recipients = \"{}\"\n",
+        keys[0], keys[1], keys[1]
+    );
+    let settings = Written::new(&text).load().unwrap();
+    let recipients: Vec<Vec<String>> = settings
+        .servers
+        .iter()
+        .map(|server| server.encryption_recipients.iter().map(ToString::to_string).collect())
+        .collect();
+    assert_eq!(recipients, [keys.to_vec(), vec![], vec![keys[1].clone()]]);
+    assert_eq!(settings.identity_file(&settings.servers[0].name), Some(Path::new("/root/key")));
+
+    let complain = |list: &str| {
+        complaint(&format!(
+            "[defaults]\nencryption_recipients = {list}\n[servers.a]\nconninfo = \"\""
+        ))
+    };
+    let secret = a.to_string();
+    let text = complain(&format!("[\"{}\", \"{}\"]", keys[0], secret.expose_secret()));
+    let start = "walrecv-server.toml:2: `encryption_recipients`: entry 2 is a secret key of age";
+    assert!(text.contains(start), "{text}");
+    assert!(!text.contains(secret.expose_secret()), "{text}");
+    assert!(complain("[\"age1nonsense\"]").contains(":2: `encryption_recipients`: this is not a"));
+    assert!(complain("1").contains(":2: `encryption_recipients`: must be a list of public keys"));
+    let relative = "[servers.a]\nconninfo = \"host=a\"\nencryption_identity = \"key\"";
+    assert!(complaint(relative).contains(":3: `encryption_identity`: must be an absolute path"));
+}
+
+#[test]
+fn an_identity_file_can_be_named_for_servers_that_are_not_configured() {
+    let argument = argument("--identity", "encryption_identity", "/mnt/key");
+    let main: ServerName = "main".parse().unwrap();
+    let typed = Typed {
+        arguments: vec![self::argument("--home", "home", "/srv/x"), argument.clone()],
+        scope: Scope::Store,
+        servers: vec![main.clone()],
+        ..Typed::default()
+    };
+    let settings = Settings::load(&typed, &|_| None).unwrap();
+    assert_eq!(settings.identity_file(&main), Some(Path::new("/mnt/key")));
+    // And counts before the one that is configured.
+    let written =
+        Written::new("[servers.main]\nconninfo = \"host=a\"\nencryption_identity = \"/root/key\"");
+    let typed = Typed { arguments: vec![argument], servers: vec![main.clone()], ..written.typed() };
+    let settings = Settings::load(&typed, &|_| None).unwrap();
+    assert_eq!(settings.identity_file(&main), Some(Path::new("/mnt/key")));
+}

@@ -6,6 +6,7 @@ use std::time::Duration;
 use pgwire_stream::{Config, ConfigError, SlotName};
 
 use super::error::Origin;
+use super::recipient::Recipient;
 
 /// A value as it was given. Has no `Debug`: it may hold a password.
 #[derive(Clone)]
@@ -155,6 +156,22 @@ pub(super) fn words(given: &Given) -> Parsed<Vec<String>> {
             .collect()),
         _ => Err(PROBLEM.into()),
     }
+}
+
+/// Public keys. A single one may stand without the brackets of a list.
+pub(super) fn recipients(given: &Given) -> Parsed<Vec<Recipient>> {
+    let words = words(given).map_err(|_| "must be a list of public keys, as [\"age1…\"]")?;
+    let recipient = |(index, word): (usize, &String)| {
+        word.parse::<Recipient>().map_err(|error| Problem {
+            // Not the word itself: it may be a secret key.
+            text: match words.len() {
+                1 => format!("this {error}"),
+                _ => format!("entry {} {error}", index + 1),
+            },
+            hint: Some(error.hint().to_owned()),
+        })
+    };
+    words.iter().enumerate().map(recipient).collect()
 }
 
 pub(super) fn slot(given: &Given) -> Parsed<SlotName> {

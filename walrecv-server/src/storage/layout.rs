@@ -3,9 +3,9 @@
 //! ```text
 //! <home>/<server>/identity.json
 //!                 streaming/<segment>[.partial]
-//!                 wals/<16 digits>/<segment>[.partial][.zst|.lz4|.gz]    wals/<16 digits>/index
+//!                 wals/<16 digits>/<segment>[.partial][.zst|.lz4|.gz][.age]    wals/<16 digits>/index
 //!                 wals/<timeline>.history
-//!                 base/<backup id>/{backup.json,backup_manifest,<archive>[.zst|…],<archive>.idx}
+//!                 base/<backup id>/{backup.json,backup_manifest,<archive>[.zst|…][.age],<archive>.idx}
 //!                 state/  locks/  errors/
 //! ```
 
@@ -16,7 +16,7 @@ use std::str::FromStr;
 use pgwire_stream::{SegmentName, TimelineId, WalFileName};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use super::{Access, BackupId, Codec, LockKind, StorageError, durable};
+use super::{Access, BackupId, Form, LockKind, StorageError, durable};
 use crate::settings::ServerName;
 
 /// The directory under which everything is stored.
@@ -130,8 +130,8 @@ impl ServerDir {
     }
 
     /// A complete segment in the archive.
-    pub fn archived(&self, segment: SegmentName, codec: Codec) -> PathBuf {
-        self.archived_file(ArchivedWal { segment, partial: false, codec })
+    pub fn archived(&self, segment: SegmentName, form: impl Into<Form>) -> PathBuf {
+        self.archived_file(ArchivedWal { segment, partial: false, form: form.into() })
     }
 
     /// A file of the archive.
@@ -215,8 +215,8 @@ impl BackupDir {
     }
 
     /// A tar archive, such as `base.tar`, as it is stored.
-    pub fn archive(&self, name: &str, codec: Codec) -> PathBuf {
-        self.path.join(format!("{name}{}", codec.suffix()))
+    pub fn archive(&self, name: &str, form: impl Into<Form>) -> PathBuf {
+        self.path.join(format!("{name}{}", form.into()))
     }
 
     /// Frames and members of a tar archive.
@@ -225,15 +225,15 @@ impl BackupDir {
     }
 }
 
-/// A file of the WAL archive: `<segment>[.partial][.zst|.lz4|.gz]`.
+/// A file of the WAL archive: `<segment>[.partial][.zst|.lz4|.gz][.age]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ArchivedWal {
     /// The segment.
     pub segment: SegmentName,
     /// Whether only its beginning is there, because its timeline was left within it.
     pub partial: bool,
-    /// How it is compressed.
-    pub codec: Codec,
+    /// How it is stored.
+    pub form: Form,
 }
 
 /// The text is not the name of an archived segment.
@@ -246,7 +246,7 @@ pub struct ArchivedWalError {
 impl fmt::Display for ArchivedWal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let partial = if self.partial { ".partial" } else { "" };
-        write!(f, "{}{partial}{}", self.segment, self.codec.suffix())
+        write!(f, "{}{partial}{}", self.segment, self.form)
     }
 }
 
@@ -254,10 +254,10 @@ impl FromStr for ArchivedWal {
     type Err = ArchivedWalError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (plain, codec) = Codec::split_suffix(text);
+        let (plain, form) = Form::split_suffix(text);
         match plain.parse() {
-            Ok(WalFileName::Segment(segment)) => Ok(Self { segment, partial: false, codec }),
-            Ok(WalFileName::Partial(segment)) => Ok(Self { segment, partial: true, codec }),
+            Ok(WalFileName::Segment(segment)) => Ok(Self { segment, partial: false, form }),
+            Ok(WalFileName::Partial(segment)) => Ok(Self { segment, partial: true, form }),
             _ => Err(ArchivedWalError { text: text.chars().take(80).collect() }),
         }
     }
@@ -278,6 +278,7 @@ impl<'de> Deserialize<'de> for ArchivedWal {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::Codec;
 
     #[test]
     fn paths_are_as_documented() {
@@ -305,10 +306,18 @@ mod tests {
             "00000001000000A100000002.zst",
             "00000001000000A100000002.partial.gz",
             "00000001000000A100000002.partial",
+            "00000001000000A100000002.zst.age",
+            "00000001000000A100000002.partial.age",
         ] {
             assert_eq!(text.parse::<ArchivedWal>().unwrap().to_string(), text);
         }
-        for text in ["index", "00000002.history", "00000001000000A100000002.zst.zst", ".x.tmp"] {
+        for text in [
+            "index",
+            "00000002.history",
+            "00000001000000A100000002.zst.zst",
+            "00000001000000A100000002.age.zst",
+            ".x.tmp",
+        ] {
             assert!(text.parse::<ArchivedWal>().is_err(), "{text}");
         }
     }

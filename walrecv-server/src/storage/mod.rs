@@ -1,4 +1,4 @@
-//! Bytes that last: paths, durable writes, locks and compression.
+//! Bytes that last: paths, durable writes, locks, compression and encryption.
 //!
 //! Everything here blocks; asynchronous callers hand it to a blocking thread. It knows files, but
 //! not what they mean: that is the catalog's business.
@@ -6,19 +6,25 @@
 mod backup_id;
 mod crc;
 mod error;
+mod form;
 mod hash;
 mod layout;
 
+pub mod archived_writer;
 pub mod compression;
 pub mod durable;
+pub mod encryption;
 pub mod lock;
 pub mod tar;
 
+pub use archived_writer::{ArchivedWriter, Packing};
 pub use backup_id::{BackupId, BackupIdError};
 pub use compression::{Codec, CompressedWriter, Frame, Method};
 pub use crc::{Crc32c, Crc32cError, Crc32cWriter, Plain};
 pub use durable::Access;
+pub use encryption::{DecryptionError, EncryptedWriter, KeyFile};
 pub use error::{StorageError, is_out_of_space};
+pub use form::Form;
 pub use hash::{HashingWriter, Sha256Sum, Sha256SumError, Stored};
 pub use layout::{ArchivedWal, ArchivedWalError, BackupDir, Home, ServerDir};
 pub use lock::{LockError, LockKind, ServerLock};

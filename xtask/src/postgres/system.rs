@@ -10,11 +10,12 @@ use walrecv_tests::{Context, Result, installation, program};
 use super::{Item, Outcome};
 
 /// Debian packages, each with a program that shows that it need not be installed.
-const PACKAGES: [(&str, &str); 8] = [
+const PACKAGES: [(&str, &str); 9] = [
     ("npm", "npm"),
     ("python3-pip", "pip3"),
     ("patchelf", "patchelf"),
     ("zstd", "zstd"),
+    ("age", "age"),
     // Disks that lose their power, syncs that do nothing, and a look at system calls.
     ("e2fsprogs", "mkfs.ext4"),
     ("xfsprogs", "xfs_io"),

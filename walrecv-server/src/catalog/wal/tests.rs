@@ -3,9 +3,13 @@ use std::io::Write;
 use std::sync::Arc;
 
 use super::*;
-use crate::storage::{Access, CompressedWriter, Home, LockKind, Method, ServerLock, Sha256Sum};
+use crate::storage::{
+    Access, ArchivedWriter, CompressedWriter, Home, LockKind, Method, Packing, ServerLock,
+    Sha256Sum,
+};
 use pgwire_stream::TimelineId;
 
+use super::super::wal_findings::WalFindings;
 use super::super::wal_index::{WalIndexRecord, WalIndexWriters};
 
 const MIB: usize = 1 << 20;
@@ -36,7 +40,8 @@ fn lsn(mib: f64) -> Lsn {
 impl Store {
     fn archive(&self, file: ArchivedWal, plain: &[u8]) -> Vec<u8> {
         fs::create_dir_all(self.server.wal_dir(file.segment)).unwrap();
-        let mut writer = CompressedWriter::new(Vec::new(), Method::new(file.codec, 1)).unwrap();
+        let mut writer =
+            CompressedWriter::new(Vec::new(), Method::new(file.form.codec, 1)).unwrap();
         writer.write_all(plain).unwrap();
         let (stored, _) = writer.finish().unwrap();
         fs::write(self.server.archived_file(file), &stored).unwrap();
@@ -44,7 +49,8 @@ impl Store {
     }
 
     fn archive_whole(&self, timeline: u32, number: u64, codec: Codec) {
-        let file = ArchivedWal { segment: segment(timeline, number), partial: false, codec };
+        let file =
+            ArchivedWal { segment: segment(timeline, number), partial: false, form: codec.into() };
         self.archive(file, &vec![number as u8; MIB]);
     }
 
@@ -64,7 +70,7 @@ fn a_segment_is_found_wherever_it_is() {
         let path = store.server.archived(segment(1, number), codec);
         assert_eq!(
             store.wal.find(segment(1, number)).unwrap(),
-            Some(Held::Archived { path, codec })
+            Some(Held::Archived { path, form: codec.into() })
         );
         assert!(store.read(segment(1, number)).unwrap() == vec![number as u8; MIB]);
     }
@@ -72,7 +78,7 @@ fn a_segment_is_found_wherever_it_is() {
     let path = store.server.streaming_partial(segment(1, 9));
     fs::write(&path, b"received").unwrap();
     let held = store.wal.find(segment(1, 9)).unwrap().unwrap();
-    assert_eq!(held, Held::Partial { path: path.clone(), codec: Codec::None, length: 8 });
+    assert_eq!(held, Held::Partial { path: path.clone(), form: RAW, length: 8 });
     // What comes after it was found is for the next look.
     let mut reader = store.wal.open_held(&held).unwrap();
     fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(b" and more").unwrap();
@@ -90,7 +96,8 @@ fn a_file_of_the_wrong_size_is_not_taken_for_a_segment() {
     let store = store();
     for (number, length) in [(1, MIB - 1), (2, MIB + 1), (3, 0)] {
         for codec in Codec::ALL {
-            let file = ArchivedWal { segment: segment(1, number), partial: false, codec };
+            let file =
+                ArchivedWal { segment: segment(1, number), partial: false, form: codec.into() };
             store.archive(file, &vec![1; length]);
             let error = store.read(segment(1, number)).unwrap_err();
             assert!(error.to_string().contains("bytes of WAL instead of"), "{codec} {error}");
@@ -102,7 +109,7 @@ fn a_file_of_the_wrong_size_is_not_taken_for_a_segment() {
 #[test]
 fn a_cut_tail_counts_as_far_as_it_goes() {
     let store = store();
-    let file = ArchivedWal { segment: segment(1, 3), partial: true, codec: Codec::Zstd };
+    let file = ArchivedWal { segment: segment(1, 3), partial: true, form: Codec::Zstd.into() };
     let stored = store.archive(file, &vec![7; MIB / 2]);
     let held = store.wal.find(segment(1, 3)).unwrap().unwrap();
     assert!(matches!(held, Held::Partial { length, .. } if length == MIB as u64 / 2), "{held:?}");
@@ -114,11 +121,81 @@ fn a_cut_tail_counts_as_far_as_it_goes() {
     let index = WalIndex::of(&store.server, file.segment);
     let record = WalIndexRecord {
         plain_size: MIB as u64 / 4,
-        ..index.rebuild(store.wal.segment_size(), &lock).unwrap().remove(0)
+        ..index.rebuild(store.wal.segment_size(), None, &lock).unwrap().remove(0)
     };
     assert_eq!(record.stored_sha256, Sha256Sum::of(&stored));
     WalIndexWriters::new(&store.server, store.wal.segment_size(), lock).append(&[record]).unwrap();
     assert_eq!(store.wal.coverage().unwrap().end_of(TimelineId::FIRST), Some(lsn(3.25)));
+}
+
+#[test]
+fn encrypted_wal_is_held_without_the_key_and_read_with_it() {
+    use age::secrecy::ExposeSecret;
+    use std::os::unix::fs::PermissionsExt;
+
+    let store = store();
+    let secret = age::x25519::Identity::generate();
+    let key_file = store._home.path().join("identity");
+    fs::write(&key_file, secret.to_string().expose_secret()).unwrap();
+    fs::set_permissions(&key_file, fs::Permissions::from_mode(0o600)).unwrap();
+    let encrypt = |number, partial, length| {
+        let packing = Packing::new(Method::new(Codec::Zstd, 1), &[secret.to_public().into()]);
+        let file = ArchivedWal { segment: segment(1, number), partial, form: packing.form() };
+        fs::create_dir_all(store.server.wal_dir(file.segment)).unwrap();
+        let path = store.server.archived_file(file);
+        let mut writer =
+            ArchivedWriter::create(&path, Access::Private, &packing, |file| file).unwrap();
+        writer.write_all(&vec![number as u8; length]).unwrap();
+        let (plain, stored, file_of) = writer.finish().unwrap();
+        file_of.commit().unwrap();
+        WalIndexRecord::new(file, plain, stored)
+    };
+    let whole = encrypt(1, false, MIB);
+    let cut = encrypt(2, true, MIB / 2);
+
+    let keys = KeyFile::new(&key_file);
+    let with_keys = store.wal.clone().with_keys(Some(&keys));
+    let error = store.wal.open(segment(1, 1)).err().unwrap();
+    assert!(matches!(error, WalError::Decryption(DecryptionError::NoKeys { .. })), "{error}");
+    let mut content = Vec::new();
+    with_keys.open(segment(1, 1)).unwrap().unwrap().read_to_end(&mut content).unwrap();
+    assert!(content == vec![1; MIB]);
+
+    // Whoever cannot know how much is in a cut tail says so where it matters, and otherwise
+    // counts what must be in it.
+    let end = |wal: &WalStore| wal.coverage().unwrap().end_of(TimelineId::FIRST).unwrap();
+    assert!(matches!(store.wal.find(segment(1, 2)), Err(WalError::Decryption(_))));
+    assert_eq!(end(&store.wal), Lsn::from_u64(2 * MIB as u64 + 1));
+    assert_eq!(end(&with_keys), lsn(2.5));
+
+    // Without the key an index keeps what it knows, and makes up nothing.
+    let lock = Arc::new(ServerLock::try_acquire(&store.server, LockKind::Archive).unwrap());
+    let (index, size) = (WalIndex::of(&store.server, cut.file.segment), store.wal.segment_size());
+    assert_eq!(index.rebuild(size, None, &lock).unwrap(), []);
+    let mut indexes = WalIndexWriters::new(&store.server, size, Arc::clone(&lock));
+    indexes.append(std::slice::from_ref(&cut)).unwrap();
+    assert_eq!(end(&store.wal), lsn(2.5));
+    assert_eq!(index.rebuild(size, None, &lock).unwrap(), std::slice::from_ref(&cut));
+    let mut rebuilt = index.rebuild(size, Some(&keys), &lock).unwrap();
+    // Zeros and the like: that it is no WAL is seen now.
+    assert!(rebuilt[0].findings.validity.is_some());
+    rebuilt[0].findings = WalFindings::default();
+    assert_eq!(rebuilt, [whole, cut]);
+
+    let root = TimelineHistory::root(TimelineId::FIRST);
+    let between = |from, to| store.wal.encrypted_between(&root, lsn(from), lsn(to)).unwrap().len();
+    assert_eq!((between(1.0, 2.0), between(1.5, 3.0), between(3.0, 9.0)), (1, 2, 0));
+}
+
+#[test]
+fn the_longer_of_two_forms_of_a_cut_tail_counts() {
+    let store = store();
+    for (codec, length) in [(Codec::Zstd, 1000), (Codec::None, 3000), (Codec::Gzip, 2000)] {
+        let file = ArchivedWal { segment: segment(1, 3), partial: true, form: codec.into() };
+        store.archive(file, &vec![7; length]);
+    }
+    let held = store.wal.find(segment(1, 3)).unwrap().unwrap();
+    assert!(matches!(held, Held::Partial { length: 3000, .. }), "{held:?}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Making an index again from the segments in its directory.
 
+use std::error::Error;
 use std::fs::File;
-use std::io;
 
 use pgwire_stream::SegmentSize;
 
@@ -9,13 +9,15 @@ use super::line::{encode_all, parse_leniently};
 use super::{WalIndex, WalIndexError, WalIndexRecord};
 use crate::catalog::judge::{Judge, read_all};
 use crate::storage::{
-    ArchivedWal, Plain, ServerLock, Sha256Sum, StorageError, compression, durable,
+    ArchivedWal, DecryptionError, KeyFile, Plain, ServerLock, Sha256Sum, StorageError, Stored,
+    durable, encryption,
 };
 
 impl WalIndex {
     /// Makes the index again from the files in its directory, which are read and validated for it.
     /// Whatever can be read of the old one is kept for files that are as it says, and for those
-    /// that are damaged.
+    /// that are damaged. A file that is encrypted, and that no key opens, is left out if the old
+    /// one does not know it.
     ///
     /// # Errors
     /// If a file cannot be read, or the index cannot be written. The old one is left as it was
@@ -23,6 +25,7 @@ impl WalIndex {
     pub fn rebuild(
         &self,
         segment_size: SegmentSize,
+        keys: Option<&KeyFile>,
         _archive: &ServerLock,
     ) -> Result<Vec<WalIndexRecord>, WalIndexError> {
         let known = match self.text() {
@@ -31,13 +34,20 @@ impl WalIndex {
             Err(error) => return Err(error),
         };
         let mut records = Vec::new();
-        for fresh in self.read_files(segment_size)? {
+        for fresh in self.read_files(segment_size, keys)? {
             let file = fresh.file();
             let mut of_file = known.iter().rev().filter(|old| old.file == file);
             match fresh {
                 Fresh::Read(fresh) => {
                     let same = of_file.find(|old| old.stored_sha256 == fresh.stored_sha256);
                     records.push(same.cloned().unwrap_or(*fresh));
+                }
+                Fresh::Sealed { stored, .. } => {
+                    let same = of_file.find(|old| old.stored_sha256 == stored.sha256);
+                    if same.is_none() {
+                        tracing::warn!(%file, "its WAL cannot be summed up without its key");
+                    }
+                    records.extend(same.cloned());
                 }
                 Fresh::Damaged { error, .. } => {
                     let path = self.directory.join(file.to_string());
@@ -53,7 +63,11 @@ impl WalIndex {
     }
 
     /// Reads every file, the whole segments before the cut tails.
-    fn read_files(&self, segment_size: SegmentSize) -> Result<Vec<Fresh>, WalIndexError> {
+    fn read_files(
+        &self,
+        segment_size: SegmentSize,
+        keys: Option<&KeyFile>,
+    ) -> Result<Vec<Fresh>, WalIndexError> {
         let mut files: Vec<ArchivedWal> = durable::list_dir(&self.directory)?
             .iter()
             .filter_map(|name| name.to_str()?.parse().ok())
@@ -67,62 +81,72 @@ impl WalIndex {
             let Ok(number) = file.segment.number(segment_size) else { continue };
             let goes_on = !file.partial && Judge::is_at(judge.as_ref(), number);
             if !goes_on {
-                self.close(&mut judge, &mut open, &mut fresh);
+                self.close(&mut judge, keys, &mut open, &mut fresh);
             }
             let judging = judge
                 .get_or_insert_with(|| Judge::new(segment_size, file.segment.timeline(), number));
-            match self.examine(file, judging)? {
-                Ok(record) => {
-                    open.push(fresh.len());
-                    fresh.push(Fresh::Read(Box::new(record)));
-                }
-                Err(error) => {
-                    fresh.push(Fresh::Damaged { file, error });
-                    self.close(&mut judge, &mut open, &mut fresh);
-                    continue;
-                }
+            let examined = self.examine(file, keys, judging)?;
+            if !matches!(examined, Fresh::Read(_)) {
+                fresh.push(examined);
+                self.close(&mut judge, keys, &mut open, &mut fresh);
+                continue;
             }
+            open.push(fresh.len());
+            fresh.push(examined);
             open.retain(|&place| !give(judging, fresh.get_mut(place), false));
         }
-        self.close(&mut judge, &mut open, &mut fresh);
+        self.close(&mut judge, keys, &mut open, &mut fresh);
         Ok(fresh)
     }
 
     /// Ends a run of segments that follow each other: what is still open is told from the WAL
     /// behind, if that is in the next directory, and as far as it can be.
-    fn close(&self, judge: &mut Option<Judge>, open: &mut Vec<usize>, fresh: &mut [Fresh]) {
+    fn close(
+        &self,
+        judge: &mut Option<Judge>,
+        keys: Option<&KeyFile>,
+        open: &mut Vec<usize>,
+        fresh: &mut [Fresh],
+    ) {
         let Some(mut judge) = judge.take() else { return };
         for place in open.drain(..) {
             let fresh = fresh.get_mut(place);
             if let Some(Fresh::Read(record)) = fresh.as_deref() {
-                judge.read_on(&self.server, record.file.segment);
+                judge.read_on(&self.server, keys, record.file.segment);
             }
             give(&mut judge, fresh, true);
         }
     }
 
-    /// Reads a file of the archive for what its record must say; the inner error is that of a file
-    /// that is damaged.
+    /// Reads a file of the archive for what its record must say.
     fn examine(
         &self,
         file: ArchivedWal,
+        keys: Option<&KeyFile>,
         judge: &mut Judge,
-    ) -> Result<Result<WalIndexRecord, io::Error>, StorageError> {
+    ) -> Result<Fresh, StorageError> {
         let path = self.directory.join(file.to_string());
         let stored = File::open(&path)
             .and_then(Sha256Sum::of_reader)
             .map_err(StorageError::of("read", &path))?;
         let mut plain = Plain::default();
-        let source = compression::open(&path, file.codec)?;
+        let source = match encryption::open(&path, file.form, keys) {
+            Ok(source) => source,
+            Err(DecryptionError::Storage(error)) => return Err(error),
+            Err(error) if error.is_for_want_of_keys() => return Ok(Fresh::Sealed { file, stored }),
+            Err(error) => return Ok(Fresh::Damaged { file, error: error.into() }),
+        };
         let read = read_all(source, |bytes| {
             plain.add(bytes);
             judge.feed(bytes);
             true
         });
         match read {
-            Ok(()) => Ok(Ok(WalIndexRecord::new(file, plain, stored))),
+            Ok(()) => Ok(Fresh::Read(Box::new(WalIndexRecord::new(file, plain, stored)))),
             // What the operating system did not say, the codec did.
-            Err(error) if error.raw_os_error().is_none() => Ok(Err(error)),
+            Err(error) if error.raw_os_error().is_none() => {
+                Ok(Fresh::Damaged { file, error: error.into() })
+            }
             Err(error) => Err(StorageError::of("read", &path)(error)),
         }
     }
@@ -131,14 +155,22 @@ impl WalIndex {
 /// What reading a file gave.
 enum Fresh {
     Read(Box<WalIndexRecord>),
-    Damaged { file: ArchivedWal, error: io::Error },
+    /// It is encrypted, and no key opens it.
+    Sealed {
+        file: ArchivedWal,
+        stored: Stored,
+    },
+    Damaged {
+        file: ArchivedWal,
+        error: Box<dyn Error + Send + Sync>,
+    },
 }
 
 impl Fresh {
     fn file(&self) -> ArchivedWal {
         match self {
             Self::Read(record) => record.file,
-            Self::Damaged { file, .. } => *file,
+            Self::Sealed { file, .. } | Self::Damaged { file, .. } => *file,
         }
     }
 }

@@ -31,7 +31,7 @@ fn findings(number: u32) -> WalFindings {
 fn record(number: u32) -> WalIndexRecord {
     let segment: SegmentName = format!("0000000100000000{number:08X}").parse().unwrap();
     WalIndexRecord {
-        file: ArchivedWal { segment, partial: false, codec: Codec::None },
+        file: ArchivedWal { segment, partial: false, form: Codec::None.into() },
         plain_size: 4,
         plain_crc32c: Crc32c::of(&number.to_be_bytes()),
         stored_size: 4,
@@ -91,7 +91,7 @@ fn damage_in_the_middle_is_reported_and_rebuilding_repairs_it() {
     assert!(matches!(error, WalIndexError::Damaged { line: 1, .. }), "{error}");
     assert!(matches!(open(&server, &lock), Err(WalIndexError::Damaged { line: 1, .. })));
 
-    let rebuilt = index.rebuild(SegmentSize::DEFAULT, &lock).unwrap();
+    let rebuilt = index.rebuild(SegmentSize::DEFAULT, None, &lock).unwrap();
     assert_eq!(rebuilt[0].plain_crc32c, record(1).plain_crc32c);
     assert_eq!(rebuilt[0].findings.last_commit, None);
     assert_eq!(rebuilt[1..], [record(2), record(3)]);
@@ -108,7 +108,7 @@ fn rebuilding_validates_the_segments_and_what_lies_on_their_borders() {
     let begins: Vec<Lsn> = (1..=5u32)
         .map(|number| {
             let begin = wal.commit(number, i64::from(number));
-            wal.into_next_segment();
+            wal.cross_into_next_segment();
             begin
         })
         .collect();
@@ -119,8 +119,8 @@ fn rebuilding_validates_the_segments_and_what_lies_on_their_borders() {
         let from = (number - 4092) * MIB;
         &bytes[from as usize..bytes.len().min((from + MIB) as usize)]
     };
-    let put = |number, codec, partial| {
-        let file = ArchivedWal { segment: name(number), partial, codec };
+    let put = |number, codec: Codec, partial| {
+        let file = ArchivedWal { segment: name(number), partial, form: codec.into() };
         durable::create_dir(&server.wal_dir(file.segment), Access::Private).unwrap();
         let mut writer = CompressedWriter::new(Vec::new(), Method::new(codec, 1)).unwrap();
         writer.write_all(part(number)).unwrap();
@@ -133,7 +133,7 @@ fn rebuilding_validates_the_segments_and_what_lies_on_their_borders() {
     }
     put(4097, Codec::Zstd, true);
     let index = WalIndex::of(&server, name(4092));
-    let records = index.rebuild(size, &lock).unwrap();
+    let records = index.rebuild(size, None, &lock).unwrap();
     let found: Vec<_> =
         records.iter().map(|record| (record.findings.validity, record.findings.xids)).collect();
     let (good, bad) = (Some(Validity::Validated), Some(Validity::Suspect));
@@ -143,7 +143,7 @@ fn rebuilding_validates_the_segments_and_what_lies_on_their_borders() {
     assert_eq!(records[1].findings.suspect[0].to, size.start_of(SegmentNumber::from_u64(4094)));
 
     // The next directory: its last segment goes on in a tail.
-    let next = WalIndex::of(&server, name(4096)).rebuild(size, &lock).unwrap();
+    let next = WalIndex::of(&server, name(4096)).rebuild(size, None, &lock).unwrap();
     let tail = &next[1];
     assert_eq!(tail.plain_size, part(4097).len() as u64);
     assert_eq!((next[0].findings.validity, tail.findings.validity), (good, None));
@@ -152,9 +152,9 @@ fn rebuilding_validates_the_segments_and_what_lies_on_their_borders() {
     let path = server.archived_file(records[1].file);
     let stored = std::fs::read(&path).unwrap();
     std::fs::write(&path, &stored[..stored.len() / 2]).unwrap();
-    assert_eq!(index.rebuild(size, &lock).unwrap(), records);
+    assert_eq!(index.rebuild(size, None, &lock).unwrap(), records);
     std::fs::remove_file(server.wal_index(name(4092))).unwrap();
-    let without = index.rebuild(size, &lock).unwrap();
+    let without = index.rebuild(size, None, &lock).unwrap();
     let files: Vec<_> = without.iter().map(|record| record.file).collect();
     assert_eq!(files, [records[0].file, records[2].file, records[3].file]);
 }
@@ -180,7 +180,7 @@ fn an_index_does_not_grow_beyond_what_is_read() {
 #[test]
 fn lines_of_a_later_version_are_left_alone() {
     let (_dir, server, lock, index) = store();
-    let foreign = "{\"file\":\"000000010000000000000001.zst.age\"}";
+    let foreign = "{\"file\":\"000000010000000000000001.zst.pgp\"}";
     let line = format!("{:08x} {foreign}\n", crc32c::crc32c(foreign.as_bytes()));
     std::fs::write(&index.path, &line).unwrap();
     append(&server, &lock, 2);

@@ -10,7 +10,7 @@ use pgwire_stream::{SegmentName, SegmentSize};
 use super::line::{encode, parse};
 use super::{MAX_SIZE, WalIndex, WalIndexError, WalIndexRecord};
 use crate::storage::{
-    ServerDir, ServerLock, StorageError,
+    ArchivedWal, KeyFile, ServerDir, ServerLock, StorageError,
     durable::{self, AtomicFile},
 };
 
@@ -181,6 +181,7 @@ impl WalIndex {
 pub struct WalIndexWriters {
     server: ServerDir,
     segment_size: SegmentSize,
+    keys: Option<KeyFile>,
     archive: Arc<ServerLock>,
     /// By the name of the directory, the one that was used last at the end.
     open: Vec<(String, WalIndexWriter)>,
@@ -189,7 +190,31 @@ pub struct WalIndexWriters {
 impl WalIndexWriters {
     /// The indexes of a server whose archive is locked.
     pub fn new(server: &ServerDir, segment_size: SegmentSize, archive: Arc<ServerLock>) -> Self {
-        Self { server: server.clone(), segment_size, archive, open: Vec::new() }
+        Self { server: server.clone(), segment_size, keys: None, archive, open: Vec::new() }
+    }
+
+    /// The same, where these keys open what an index is made again from.
+    #[must_use]
+    pub fn with_keys(self, keys: Option<KeyFile>) -> Self {
+        Self { keys, ..self }
+    }
+
+    /// The newest record about a file. An index that is damaged is made again from the segments
+    /// first.
+    ///
+    /// # Errors
+    /// If the index cannot be read, or not be made again.
+    pub fn find(&mut self, file: ArchivedWal) -> Result<Option<WalIndexRecord>, WalIndexError> {
+        let index = WalIndex::of(&self.server, file.segment);
+        match index.find(file) {
+            Err(error @ (WalIndexError::Damaged { .. } | WalIndexError::TooLarge { .. })) => {
+                // A new file takes the place of the one that is open.
+                self.open.retain(|(folder, _)| *folder != file.segment.folder());
+                self.make_again(&index, &error)?;
+                index.find(file)
+            }
+            found => found,
+        }
     }
 
     /// Adds records, each to the index of its directory: one sync for those of a directory that
@@ -234,11 +259,15 @@ impl WalIndexWriters {
         match WalIndexWriter::open(&self.server, segment, Arc::clone(&self.archive)) {
             // Nothing may wait for a file that can be made again.
             Err(error @ (WalIndexError::Damaged { .. } | WalIndexError::TooLarge { .. })) => {
-                tracing::error!(error = %error, "making the index again from the segments");
-                WalIndex::of(&self.server, segment).rebuild(self.segment_size, &self.archive)?;
+                self.make_again(&WalIndex::of(&self.server, segment), &error)?;
                 WalIndexWriter::open(&self.server, segment, Arc::clone(&self.archive))
             }
             opened => opened,
         }
+    }
+
+    fn make_again(&self, index: &WalIndex, why: &WalIndexError) -> Result<(), WalIndexError> {
+        tracing::error!(error = %why, "making the index again from the segments");
+        index.rebuild(self.segment_size, self.keys.as_ref(), &self.archive).map(drop)
     }
 }

@@ -1,5 +1,8 @@
 use std::fs;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 
+use age::secrecy::ExposeSecret;
 use pgwire_stream::{SegmentName, SegmentSize, ServerVersion, SystemId, WalFileName};
 
 use super::*;
@@ -7,7 +10,7 @@ use crate::catalog::Identity;
 use crate::daemon::client::{ControlClient, ControlError, WalAnswer};
 use crate::receiver::Status;
 use crate::restore::get_wal::exit_code;
-use crate::storage::{Access, Codec, ServerDir};
+use crate::storage::{Access, ArchivedWal, ArchivedWriter, Codec, Method, Packing, ServerDir};
 
 const MIB: usize = 1 << 20;
 
@@ -31,7 +34,8 @@ fn control(home: &Home, readers: &[&str]) -> Control {
     let status = Status::new(server_name(), "walrecv".parse().unwrap());
     board.post(server_name(), watch::channel(status).1);
     let readers = readers.iter().map(|&reader| reader.to_owned()).collect();
-    Control::new(home.clone(), readers, board).unwrap()
+    let keys = [(server_name(), home.path().join("identity"))];
+    Control::new(home.clone(), readers, board, keys.into()).unwrap()
 }
 
 async fn daemon() -> Daemon {
@@ -68,11 +72,12 @@ async fn commands_are_answered() {
     let mut client = ControlClient::connect(daemon.home.path()).await.unwrap();
     client.ping().await.unwrap();
     assert_eq!(client.servers().await.unwrap()[0].server, server_name());
-    let root = client.reader("root").await.unwrap();
-    assert_eq!((root.uid, root.served), (Some(0), true));
-    let nobody = client.reader("no such user/../%").await.unwrap();
+    let main = server_name();
+    let root = client.reader(&main, "root").await.unwrap();
+    assert_eq!((root.uid, root.served, root.decrypts), (Some(0), true, false));
+    let nobody = client.reader(&main, "no such user/../%").await.unwrap();
     assert_eq!((nobody.uid, nobody.served), (None, false));
-    let stranger = client.reader("4242424").await.unwrap();
+    let stranger = client.reader(&main, "4242424").await.unwrap();
     assert_eq!((stranger.uid, stranger.served), (Some(4_242_424), false));
 
     drop(client);
@@ -127,6 +132,33 @@ async fn wal_is_handed_out_and_its_absence_explained() {
     // Damaged in a way that shows only while it is read: it breaks off.
     let answer = client.wal(&main, file(3), false).await.unwrap();
     assert!(read(answer).await.is_err());
+}
+
+#[tokio::test]
+async fn what_is_encrypted_is_decrypted_with_the_key_that_is_there_at_the_time() {
+    let daemon = daemon().await;
+    let secret = age::x25519::Identity::generate();
+    let packing = Packing::new(Method::new(Codec::Zstd, 1), &[secret.to_public().into()]);
+    let file = ArchivedWal { segment: segment(1), partial: false, form: packing.form() };
+    fs::create_dir_all(daemon.dir.wal_dir(file.segment)).unwrap();
+    let path = daemon.dir.archived_file(file);
+    let mut writer = ArchivedWriter::create(&path, Access::Private, &packing, |file| file).unwrap();
+    writer.write_all(&vec![1; MIB]).unwrap();
+    writer.finish().unwrap().2.commit().unwrap();
+
+    let mut client = ControlClient::connect(daemon.home.path()).await.unwrap();
+    let (main, wanted) = (server_name(), WalFileName::Segment(segment(1)));
+    let error = client.wal(&main, wanted, true).await.err().unwrap();
+    assert_eq!(error.get_wal_exit_code(), exit_code::ENCRYPTED, "{error}");
+    assert!(!client.reader(&main, "root").await.unwrap().decrypts);
+
+    let identity = daemon.home.path().join("identity");
+    let content = secret.to_string();
+    fs::write(&identity, content.expose_secret()).unwrap();
+    fs::set_permissions(&identity, fs::Permissions::from_mode(0o600)).unwrap();
+    assert!(client.reader(&main, "root").await.unwrap().decrypts);
+    let answer = client.wal(&main, wanted, true).await.unwrap();
+    assert_eq!(read(answer).await.unwrap(), vec![1; MIB]);
 }
 
 #[tokio::test]

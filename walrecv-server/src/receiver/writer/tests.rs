@@ -10,8 +10,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::receiver::open_segment::{fdatasync, replace};
-use crate::storage::compression::{self, Method};
-use crate::storage::{Access, ArchivedWal, Codec, Home};
+use crate::storage::{Access, ArchivedWal, Codec, Home, Method, Packing, compression};
 
 const MIB: usize = 1 << 20;
 
@@ -428,8 +427,8 @@ fn far_behind_segments_go_straight_into_the_archive() {
     let mut far_behind = assignment(&dir, 0);
     far_behind.policy.interval = Duration::from_secs(3600);
     far_behind.budget = 1 << 20;
-    let method = Method::new(Codec::Zstd, 1);
-    let archive = Archive::open(dir.clone(), far_behind.segment_size, method).unwrap();
+    let packing = Packing::new(Method::new(Codec::Zstd, 1), &[]);
+    let archive = Archive::open(dir.clone(), far_behind.segment_size, packing, None).unwrap();
     far_behind.archive = Some(Arc::new(archive));
     let (mut writer, reports) = start(far_behind);
     let total = 5 * MIB + 300_000;
@@ -453,7 +452,8 @@ fn far_behind_segments_go_straight_into_the_archive() {
     // The first is raw: only when it has come quickly is it known that the next may.
     assert_eq!(fs::read(dir.streaming_segment(segment(0))).unwrap(), wal(0, MIB));
     for number in 1..5 {
-        let file = ArchivedWal { segment: segment(number), partial: false, codec: Codec::Zstd };
+        let file =
+            ArchivedWal { segment: segment(number), partial: false, form: Codec::Zstd.into() };
         let mut plain = Vec::new();
         let mut reader = compression::open(&dir.archived_file(file), Codec::Zstd).unwrap();
         reader.read_to_end(&mut plain).unwrap();
