@@ -59,7 +59,7 @@ impl TestWal {
     }
 
     /// Fillers up to a record that begins in this segment and ends in the next.
-    pub(crate) fn into_next_segment(&mut self) -> Lsn {
+    pub(crate) fn cross_into_next_segment(&mut self) -> Lsn {
         let end = (self.at() / self.segment_size + 1) * self.segment_size;
         loop {
             let start = self.filler(6000);

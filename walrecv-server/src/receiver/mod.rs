@@ -53,7 +53,6 @@ use tokio::sync::watch;
 use tracing::Instrument;
 
 pub use error::ReceiverError;
-pub use journal::{RecordedGap, RecordedSwitch, gaps, switches};
 pub use open_segment::SegmentError;
 pub use start::Refusal;
 pub use status::{State, Status};

@@ -419,7 +419,7 @@ fn check_wal_access(
         let (owner, program) = (owner.name.clone(), program.to_owned());
         return Err(RestoreError::ProgramUnreachable { owner, program });
     }
-    let reads = [server.identity(), server.wals(), server.streaming()];
+    let reads = [server.identity(), server.wals(), server.streaming(), server.state()];
     let reads = reads.iter().all(|path| owner.can_read(path));
     if reads || serves_wal(server.name(), owner) {
         return Ok(());

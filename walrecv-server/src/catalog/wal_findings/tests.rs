@@ -68,7 +68,7 @@ fn what_records_say_belongs_to_the_segment_in_which_they_begin() {
     wal.commit(702, 13);
     // Transaction 0 is none, as in the records that end prepared ones.
     wal.commit(0, 14);
-    wal.into_next_segment();
+    wal.cross_into_next_segment();
     let second = wal.abort(u32::MAX);
     wal.commit(3, 15);
     wal.switch();
@@ -103,7 +103,7 @@ fn what_records_say_belongs_to_the_segment_in_which_they_begin() {
 #[test]
 fn a_segment_is_done_when_its_last_record_is() {
     let mut wal = TestWal::new(size(), MIB);
-    let crossing = wal.into_next_segment();
+    let crossing = wal.cross_into_next_segment();
     // The next record begins in segment 2 and fills all of 3.
     let long = wal.filler(2 * MIB as usize);
     wal.commit(5, 50);
@@ -132,7 +132,7 @@ fn a_segment_is_done_when_its_last_record_is() {
 fn damage_is_suspect_in_every_segment_that_it_touches() {
     let mut wal = TestWal::new(size(), MIB);
     wal.commit(5, 50);
-    let crossing = wal.into_next_segment();
+    let crossing = wal.cross_into_next_segment();
     let behind = wal.commit(6, 60);
     wal.switch();
     let mut bytes = wal.bytes().to_vec();
@@ -179,7 +179,7 @@ fn damage_without_end_is_suspect_as_far_as_it_was_seen() {
 fn what_cannot_be_judged_is_not_called_valid() {
     let mut wal = TestWal::new(size(), MIB);
     wal.commit(5, 50);
-    wal.into_next_segment();
+    wal.cross_into_next_segment();
     wal.filler(2 * MIB as usize);
     wal.commit(6, 60);
     // From the middle of a segment on.
