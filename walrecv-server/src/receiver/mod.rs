@@ -53,6 +53,8 @@ use tokio::sync::watch;
 use tracing::Instrument;
 
 pub use error::ReceiverError;
+#[cfg(test)]
+pub(crate) use held::newest as newest_held;
 pub use open_segment::SegmentError;
 pub use start::Refusal;
 pub use status::{State, Status};
