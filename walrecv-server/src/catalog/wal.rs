@@ -229,10 +229,18 @@ impl WalStore {
     /// If a directory or an index cannot be read.
     pub fn reach(&self, history: &TimelineHistory, from: Lsn, to: Lsn) -> Result<Reach, WalError> {
         let mut coverage = self.coverage_between(history, from, to)?;
-        self.reach_in(&mut coverage, history, from, to)
+        match self.reach_in(&mut coverage, history, from, to)? {
+            // Nothing behind the part was looked at.
+            Reach::Missing(gap) if !gap.passed => {
+                let passed = self.resumes(history, self.segment_size.segment_of(gap.from))?;
+                Ok(Reach::Missing(Gap { passed, ..gap }))
+            }
+            reach => Ok(reach),
+        }
     }
 
-    /// The same, of what was found before; what is found by a second look is added to it.
+    /// The same, as far as this coverage goes. What a second look finds is added to it: a file may
+    /// be missed in a directory in which another process renames it, but is found by its name.
     ///
     /// # Errors
     /// If a directory or an index cannot be read.
@@ -245,13 +253,9 @@ impl WalStore {
     ) -> Result<Reach, WalError> {
         loop {
             let reach = coverage.reach(history, from, to);
-            let Reach::Missing(gap) = reach else { return Ok(reach) };
-            // A file may be missed in a directory in which another process renames it. By its
-            // name it is found.
-            if !self.look_again(coverage, history, &gap)? {
-                let number = self.segment_size.segment_of(gap.from);
-                let passed = gap.passed || self.resumes(history, number)?;
-                return Ok(Reach::Missing(Gap { passed, ..gap }));
+            match reach {
+                Reach::Missing(gap) if self.look_again(coverage, history, &gap)? => {}
+                _ => return Ok(reach),
             }
         }
     }
