@@ -192,6 +192,13 @@ fn what_is_not_held_is_looked_for_where_it_is_likely() {
     assert_eq!(end, Some(lsn(tail)));
     assert!(counts.directories < 4, "{counts:?}");
 
+    fs::remove_file(store.server.streaming_partial(segment(1, 99 * 4096 + 1))).unwrap();
+    for number in (1..99).map(|log| log * 4096) {
+        fs::remove_file(store.server.archived(segment(1, number), Codec::None)).unwrap();
+    }
+    let (_, passed, counts) = missing(0.5, 1.5);
+    assert!(passed && counts.directories < 6, "{counts:?}");
+
     // A file in the directory of others is found by nobody, and so is not counted.
     let stray = store.server.wal_dir(segment(1, 0)).join(segment(1, 4097).to_string());
     fs::write(stray, vec![0; MIB]).unwrap();

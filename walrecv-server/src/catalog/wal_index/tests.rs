@@ -312,7 +312,10 @@ fn a_file_that_cannot_be_written_is_given_up_and_written_anew() {
         assert_eq!(index.records().unwrap().len(), 5);
     }
     std::fs::remove_dir(&temporary).unwrap();
+    writer.heal_file();
+    let before = std::fs::metadata(&index.path).unwrap().ino();
     writer.append(&[record(7)]).unwrap();
+    assert_ne!(std::fs::metadata(&index.path).unwrap().ino(), before);
     assert_eq!(index.records().unwrap()[5..], [record(7)]);
 }
 

@@ -171,6 +171,11 @@ impl WalIndexWriter {
     pub(super) fn break_file(&mut self) {
         self.file = Some(File::open("/dev/full").unwrap());
     }
+
+    /// The file can be written again, as after a failed sync.
+    pub(super) fn heal_file(&mut self) {
+        self.file = Some(OpenOptions::new().write(true).open(&self.index.path).unwrap());
+    }
 }
 
 impl WalIndex {
