@@ -114,6 +114,10 @@ impl Catalog {
         Self { server: server.clone() }
     }
 
+    pub(super) fn server(&self) -> &ServerDir {
+        &self.server
+    }
+
     /// Makes the directory of a backup that begins at `now`, and its first record, which `record`
     /// makes for the id that was free. Durable on return.
     ///
@@ -291,7 +295,6 @@ impl Catalog {
         let Some(size) = records.first().map(|record| record.segment_size) else {
             return Ok(Vec::new());
         };
-        let sizes = WalStore::new(&self.server, size).stored_sizes()?;
         let first =
             |begin: Position| SegmentName::new(begin.timeline, size.segment_of(begin.lsn), size);
         let last = |begin: Position| {
@@ -302,6 +305,8 @@ impl Catalog {
             .filter(|record| record.outcome == BackupOutcome::Copied)
             .filter_map(|record| record.begin.map(first))
             .collect();
+        let borders = records.iter().filter_map(|record| record.begin.map(first)).collect();
+        let sizes = WalStore::new(&self.server, size).stored_sizes(&borders)?;
         let size_of = |record: &&BackupRecord| {
             let Some(begin) = record.begin else { return 0 };
             let behind = (Bound::Excluded(first(begin)), Bound::Included(last(begin)));

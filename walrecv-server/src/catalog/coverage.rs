@@ -1,26 +1,20 @@
 //! Which parts of the WAL are held, and whether they reach from one place to another.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use pgwire_stream::{Lsn, SegmentName, SegmentNumber, SegmentSize, TimelineHistory, TimelineId};
+use serde::Serialize;
 
-/// How much of each segment is held, from its beginning on.
+use super::ranges::{Ranges, Span};
+
+/// Which WAL is held: of each segment as much as is there, from its beginning on. And what is
+/// known of WAL that is not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Coverage {
     size: SegmentSize,
-    held: BTreeMap<(TimelineId, SegmentNumber), u32>,
-}
-
-/// WAL that is held without a gap.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Span {
-    /// The timeline.
-    pub timeline: TimelineId,
-    /// Its first byte.
-    pub start: Lsn,
-    /// The byte behind its last.
-    pub end: Lsn,
+    held: Ranges,
+    retired: Ranges,
+    left_out: Ranges,
 }
 
 /// The first WAL that is needed and not held.
@@ -36,12 +30,45 @@ pub struct Gap {
     pub segment: SegmentName,
     /// Whether WAL behind it is held on the way: then it is lost, not just late.
     pub passed: bool,
+    /// Why it is not held.
+    pub absence: Absence,
 }
 
 impl fmt::Display for Gap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} to {} in segment {}", self.from, self.to, self.segment)
     }
+}
+
+/// Why WAL is not held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Absence {
+    /// Nobody knows.
+    Missing,
+    /// It was removed because nothing needed it.
+    Retired,
+    /// It was never received, because the operator said to go on without it.
+    LeftOut,
+}
+
+impl fmt::Display for Absence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Missing => "missing",
+            Self::Retired => "retired",
+            Self::LeftOut => "left out, as was asked for",
+        })
+    }
+}
+
+/// A timeline on the way of a history.
+struct Life {
+    timeline: TimelineId,
+    /// The beginning of the segment in which it began, which it has from its parent.
+    from: Lsn,
+    /// Where it was left, as far as the history goes.
+    left: Lsn,
 }
 
 /// Whether WAL reaches from one place to another.
@@ -56,7 +83,14 @@ pub enum Reach {
 impl Coverage {
     /// Nothing is held, of segments of this size.
     pub fn new(size: SegmentSize) -> Self {
-        Self { size, held: BTreeMap::new() }
+        let none = Ranges::default;
+        Self { size, held: none(), retired: none(), left_out: none() }
+    }
+
+    /// The same with what is known of WAL that is not held: retired, or left out.
+    #[must_use]
+    pub fn knowing(self, retired: Ranges, left_out: Ranges) -> Self {
+        Self { retired, left_out, ..self }
     }
 
     /// The size of its segments.
@@ -67,65 +101,84 @@ impl Coverage {
     /// Notes that the first `length` bytes of a segment are held. The larger of two lengths holds;
     /// the name of a segment that cannot be one of this size is passed over.
     pub fn add(&mut self, segment: SegmentName, length: u64) {
-        if let Ok(number) = segment.number(self.size) {
-            let length = u32::try_from(length).unwrap_or(u32::MAX).min(self.size.bytes());
-            let held = self.held.entry((segment.timeline(), number)).or_default();
-            *held = length.max(*held);
+        if let Ok(start) = segment.start(self.size) {
+            let end = start.saturating_add(length.min(self.size.bytes().into()));
+            self.held.add(segment.timeline(), start, end);
         }
+    }
+
+    /// Notes that whole segments are held, the last one included.
+    pub(super) fn add_all(
+        &mut self,
+        timeline: TimelineId,
+        first: SegmentNumber,
+        last: SegmentNumber,
+    ) {
+        self.held.add(timeline, self.size.start_of(first), self.size.end_of(last));
     }
 
     /// How much of a segment is held.
     pub fn length(&self, timeline: TimelineId, number: SegmentNumber) -> u64 {
-        self.held.get(&(timeline, number)).copied().unwrap_or(0).into()
+        let start = self.size.start_of(number);
+        let end = self.held.end_at(timeline, start).unwrap_or(start);
+        end.bytes_since(start).min(self.size.bytes().into())
     }
 
     /// What is held, in the order of timelines and positions.
     pub fn spans(&self) -> Vec<Span> {
-        let mut spans: Vec<Span> = Vec::new();
-        for (&(timeline, number), &length) in &self.held {
-            if length == 0 {
-                continue;
-            }
-            let start = self.size.start_of(number);
-            let end = start.saturating_add(length.into());
-            match spans.last_mut() {
-                Some(last) if last.timeline == timeline && last.end == start => last.end = end,
-                _ => spans.push(Span { timeline, start, end }),
-            }
-        }
-        spans
+        self.held.spans().collect()
     }
 
     /// The newest position that is held of a timeline.
     pub fn end_of(&self, timeline: TimelineId) -> Option<Lsn> {
-        let last = SegmentNumber::from_u64(u64::MAX);
-        let held = self.held.range((timeline, SegmentNumber::from_u64(0))..=(timeline, last));
-        held.rev()
-            .find(|(_, length)| **length > 0)
-            .map(|(&(_, number), &length)| self.size.start_of(number).saturating_add(length.into()))
+        self.held.end_of(timeline)
     }
 
-    /// Whether all WAL of a history from `from` to `to` is held.
+    /// Why a byte is not held, if it is not.
+    pub fn absence(&self, timeline: TimelineId, lsn: Lsn) -> Absence {
+        if self.retired.end_at(timeline, lsn).is_some() {
+            Absence::Retired
+        } else if self.left_out.end_at(timeline, lsn).is_some() {
+            Absence::LeftOut
+        } else {
+            Absence::Missing
+        }
+    }
+
+    /// Whether all WAL of a history from `from` to `to` is held. Takes a step for each stretch
+    /// that is held, however long it is.
     ///
     /// Around a switch of timelines the segment of the older timeline or of the newer one will do:
     /// PostgreSQL copies the beginning of the segment to the new timeline, so that the newer one
     /// holds the older one's WAL up to the switch as well.
     pub fn reach(&self, history: &TimelineHistory, from: Lsn, to: Lsn) -> Reach {
+        let lives = self.lives(history);
         let mut at = from;
         while at < to {
-            let number = self.size.segment_of(at);
-            let needed = self.size.end_of(number).min(to);
-            let held = self.held_until(history, number);
-            if held < needed {
-                let from = held.max(at);
-                let timeline = history.timeline_at(from);
-                let segment = SegmentName::new(timeline, number, self.size);
-                let passed = self.holds_behind(history, number);
-                return Reach::Missing(Gap { timeline, from, to: needed, segment, passed });
+            let held = lives
+                .iter()
+                .filter(|life| life.from <= at && at < life.left)
+                .filter_map(|life| Some(self.held.end_at(life.timeline, at)?.min(life.left)))
+                .max();
+            match held {
+                Some(end) => at = end,
+                None => return Reach::Missing(self.gap(history, at, to)),
             }
-            at = needed;
         }
         Reach::Covered
+    }
+
+    fn gap(&self, history: &TimelineHistory, from: Lsn, to: Lsn) -> Gap {
+        let number = self.size.segment_of(from);
+        let timeline = history.timeline_at(from);
+        Gap {
+            timeline,
+            from,
+            to: self.size.end_of(number).min(to),
+            segment: SegmentName::new(timeline, number, self.size),
+            passed: self.resumes(history, number).is_some(),
+            absence: self.absence(timeline, from),
+        }
     }
 
     /// The timelines of a history whose files may hold bytes of this segment.
@@ -137,27 +190,31 @@ impl Coverage {
         history.timelines_between(self.size.start_of(number), self.size.end_of(number))
     }
 
-    /// Up to where the bytes of a segment are held that belong to this history.
-    fn held_until(&self, history: &TimelineHistory, number: SegmentNumber) -> Lsn {
-        let start = self.size.start_of(number);
-        self.candidates(history, number)
-            .into_iter()
-            .map(|timeline| {
-                let held = start.saturating_add(self.length(timeline, number));
-                history.fork_from(timeline).map_or(held, |left| held.min(left))
+    /// Where WAL of this history is held behind a segment, which tells lost from late.
+    pub fn resumes(&self, history: &TimelineHistory, number: SegmentNumber) -> Option<Lsn> {
+        let behind = self.size.end_of(number);
+        self.lives(history)
+            .iter()
+            .filter_map(|life| {
+                let first = self.held.first_from(life.timeline, behind)?;
+                (first < life.left).then_some(first)
             })
-            .max()
-            .unwrap_or(start)
+            .min()
     }
 
-    /// Whether a later segment of this history is held.
-    pub(super) fn holds_behind(&self, history: &TimelineHistory, number: SegmentNumber) -> bool {
-        self.held.iter().any(|(&(timeline, later), &length)| {
-            later > number
-                && length > 0
-                && history.contains(timeline)
-                && history.fork_from(timeline).is_none_or(|left| self.size.start_of(later) < left)
-        })
+    /// The timelines of a history, each with the WAL that its files may hold of it; the newest
+    /// first.
+    fn lives(&self, history: &TimelineHistory) -> Vec<Life> {
+        let mut lives = Vec::with_capacity(history.switches().len() + 1);
+        let (mut timeline, mut left) = (history.timeline(), Lsn::from_u64(u64::MAX));
+        for switch in history.switches().iter().rev() {
+            let began = switch.switch_point;
+            let from = self.size.start_of(self.size.segment_of(began));
+            lives.push(Life { timeline, from, left });
+            (timeline, left) = (switch.timeline, left.min(began));
+        }
+        lives.push(Life { timeline, from: Lsn::ZERO, left });
+        lives
     }
 }
 
@@ -214,8 +271,10 @@ mod tests {
         coverage.add(name(1, 2), MIB / 4);
         let root = TimelineHistory::root(tli(1));
         assert_eq!(coverage.reach(&root, at(5), at(9)), Reach::Covered);
+        let absence = Absence::Missing;
+        let segment = name(1, 2);
         let gap =
-            |passed| Gap { timeline: tli(1), from: at(9), to: at(12), segment: name(1, 2), passed };
+            |passed| Gap { timeline: tli(1), from: at(9), to: at(12), segment, passed, absence };
         assert_eq!(coverage.reach(&root, at(5), at(20)), Reach::Missing(gap(false)));
         coverage.add(name(1, 3), 1);
         assert_eq!(coverage.reach(&root, at(5), at(20)), Reach::Missing(gap(true)));
@@ -258,6 +317,25 @@ mod tests {
         assert_eq!(gap(&coverage), (tli(3), at(12), false));
     }
 
+    #[test]
+    fn what_is_not_held_is_retired_or_left_out_or_missing() {
+        let range = |from, to| {
+            let mut ranges = Ranges::default();
+            ranges.add(tli(1), at(from), at(to));
+            ranges
+        };
+        let mut coverage = Coverage::new(size()).knowing(range(4, 8), range(12, 13));
+        coverage.add(name(1, 2), MIB);
+        let root = TimelineHistory::root(tli(1));
+        let absence = |from| match coverage.reach(&root, at(from), at(40)) {
+            Reach::Missing(gap) => gap.absence,
+            Reach::Covered => panic!(),
+        };
+        let found = [0, 4, 7, 8, 13].map(absence);
+        let (missing, retired, left_out) = (Absence::Missing, Absence::Retired, Absence::LeftOut);
+        assert_eq!(found, [missing, retired, retired, left_out, missing]);
+    }
+
     proptest! {
         /// Against a model that asks, byte for quarter segment, whether any file has it.
         #[test]
@@ -287,7 +365,16 @@ mod tests {
             let missing = (from..to).find(|&quarter| !has(quarter));
             match coverage.reach(&history, at(from), at(to)) {
                 Reach::Covered => prop_assert_eq!(missing, None),
-                Reach::Missing(gap) => prop_assert_eq!(Some(gap.from), missing.map(at)),
+                Reach::Missing(gap) => {
+                    prop_assert_eq!(Some(gap.from), missing.map(at));
+                    let segment = missing.unwrap() / 4;
+                    prop_assert_eq!(gap.to, at((segment * 4 + 4).min(to)));
+                    let behind = held.iter().any(|(&(timeline, number), &quarters)| {
+                        let (.., left) = lives[timeline as usize - 1];
+                        number > segment && quarters > 0 && number * 4 < left
+                    });
+                    prop_assert_eq!(gap.passed, behind);
+                }
             }
         }
     }

@@ -13,10 +13,14 @@ pub mod backups;
 pub mod coverage;
 pub mod history;
 pub mod identity;
+pub mod journal;
 pub mod partial;
+mod ranges;
 pub mod status;
+mod verdicts;
 pub mod wal;
 pub mod wal_findings;
+mod wal_health;
 pub mod wal_index;
 mod wal_size;
 
@@ -24,12 +28,18 @@ pub use backup_record::{
     Archive, BackupOutcome, BackupRecord, Manifest, ManifestOrigin, Position, Tablespace,
 };
 pub use backups::{BackupError, Catalog, CatalogEntry};
-pub use coverage::{Coverage, Gap, Reach, Span};
+pub use coverage::{Absence, Coverage, Gap, Reach};
 pub use document::DocumentError;
 pub use history::{HistoryStore, HistoryStoreError};
 pub use identity::{Identity, IdentityError};
+pub use journal::{RecordedRange, RecordedSwitch};
 pub use partial::{AHEAD, received_length};
+pub use ranges::{Ranges, Span};
 pub use status::{BackupStatus, Standing};
+pub use verdicts::{SuspectWal, Verdicts};
 pub use wal::{Held, WalError, WalStore, archived_file};
 pub use wal_findings::{FindingsCollector, RestorePoint, SuspectRange, Validity, WalFindings};
-pub use wal_index::{WalIndex, WalIndexError, WalIndexRecord, WalIndexWriter, WalIndexWriters};
+pub use wal_health::WalHealth;
+pub use wal_index::{
+    WalIndex, WalIndexError, WalIndexRecord, WalIndexWriter, WalIndexWriters, WalTotals,
+};

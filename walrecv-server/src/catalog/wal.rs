@@ -8,9 +8,12 @@ use std::collections::BTreeSet;
 use std::io::{self, Read};
 use std::path::PathBuf;
 
-use pgwire_stream::{Lsn, SegmentName, SegmentNumber, SegmentSize, TimelineHistory, WalFileName};
+use pgwire_stream::{
+    Lsn, SegmentName, SegmentNumber, SegmentSize, TimelineHistory, TimelineId, WalFileName,
+};
 
-use super::coverage::{Coverage, Gap, Reach};
+use super::coverage::{Absence, Coverage, Gap, Reach};
+use super::journal;
 use super::partial::received_length;
 use super::wal_index::{WalIndex, WalIndexError};
 use crate::failure::{Class, Failure};
@@ -114,6 +117,9 @@ impl Failure for WalError {
     }
 }
 
+/// As many directories are looked for by their names; if there may be more, they are listed.
+const FEW: u64 = 64;
+
 /// The segments that somebody asks about.
 struct Wanted<'a> {
     /// Of the timelines in this history; of every timeline without one.
@@ -130,7 +136,7 @@ impl Wanted<'_> {
 
     /// Whether it may have a segment of the directory whose first segment this is.
     fn has_some_of(&self, folder: SegmentName, size: SegmentSize) -> bool {
-        let others = (1 << 32) / u64::from(size.bytes()) - 1;
+        let others = segments_per_folder(size) - 1;
         self.has_timeline(folder)
             && folder.number(size).is_ok_and(|first| {
                 first <= self.last && first.as_u64().saturating_add(others) >= self.first.as_u64()
@@ -140,6 +146,11 @@ impl Wanted<'_> {
     fn has_timeline(&self, segment: SegmentName) -> bool {
         self.history.is_none_or(|history| history.contains(segment.timeline()))
     }
+}
+
+/// How many segments a directory of the archive has.
+pub(super) fn segments_per_folder(size: SegmentSize) -> u64 {
+    (1 << 32) / u64::from(size.bytes())
 }
 
 impl WalStore {
@@ -227,6 +238,14 @@ impl WalStore {
         self.scan(&Wanted { history: None, first: all.0, last: all.1 })
     }
 
+    /// Why a byte is not held, if it is not.
+    ///
+    /// # Errors
+    /// If what is recorded of it cannot be read.
+    pub fn absence(&self, timeline: TimelineId, lsn: Lsn) -> Result<Absence, WalError> {
+        Ok(self.nothing()?.absence(timeline, lsn))
+    }
+
     /// What is held of a history's WAL from `from` to `to`.
     ///
     /// # Errors
@@ -256,20 +275,12 @@ impl WalStore {
         let last = self.segment_size.last_byte_segment_of(to);
         let wanted = Wanted { history: Some(history), first, last };
         let mut encrypted = Vec::new();
-        for folder in self.folders()? {
-            if !wanted.has_some_of(folder, self.segment_size) {
-                continue;
-            }
-            for name in durable::list_dir(&self.server.wal_dir(folder))? {
-                match name.to_str().map(str::parse::<ArchivedWal>) {
-                    Some(Ok(file))
-                        if file.form.encrypted && wanted.has(file.segment, self.segment_size) =>
-                    {
-                        encrypted.push(file);
-                    }
-                    _ => {}
+        for folder in self.folders_of(&wanted)? {
+            self.for_each_file(folder, &wanted, |file| {
+                if file.form.encrypted {
+                    encrypted.push(file);
                 }
-            }
+            })?;
         }
         encrypted.sort();
         Ok(encrypted)
@@ -282,14 +293,33 @@ impl WalStore {
     /// If a directory or an index cannot be read.
     pub fn reach(&self, history: &TimelineHistory, from: Lsn, to: Lsn) -> Result<Reach, WalError> {
         let mut coverage = self.coverage_between(history, from, to)?;
+        match self.reach_in(&mut coverage, history, from, to)? {
+            // Nothing behind the part was looked at.
+            Reach::Missing(gap) if !gap.passed => {
+                let passed = self.resumes(history, self.segment_size.segment_of(gap.from))?;
+                Ok(Reach::Missing(Gap { passed, ..gap }))
+            }
+            reach => Ok(reach),
+        }
+    }
+
+    /// The same, as far as this coverage goes. What a second look finds is added to it: a file may
+    /// be missed in a directory in which another process renames it, but is found by its name.
+    ///
+    /// # Errors
+    /// If a directory or an index cannot be read.
+    pub fn reach_in(
+        &self,
+        coverage: &mut Coverage,
+        history: &TimelineHistory,
+        from: Lsn,
+        to: Lsn,
+    ) -> Result<Reach, WalError> {
         loop {
             let reach = coverage.reach(history, from, to);
-            let Reach::Missing(gap) = reach else { return Ok(reach) };
-            // A file may be missed in a directory in which another process renames it. By its
-            // name it is found.
-            if !self.look_again(&mut coverage, history, &gap)? {
-                let passed = gap.passed || self.holds_behind(history, &gap)?;
-                return Ok(Reach::Missing(Gap { passed, ..gap }));
+            match reach {
+                Reach::Missing(gap) if self.look_again(coverage, history, &gap)? => {}
+                _ => return Ok(reach),
             }
         }
     }
@@ -337,19 +367,102 @@ impl WalStore {
         self.reach(history, from, to)
     }
 
+    /// Whether WAL of a history is held behind a segment. The newest directories are looked at first:
+    /// nearly always the first one tells.
+    fn resumes(&self, history: &TimelineHistory, number: SegmentNumber) -> Result<bool, WalError> {
+        let last = SegmentNumber::from_u64(u64::MAX);
+        let behind = Wanted { history: Some(history), first: number.next(), last };
+        let mut coverage = Coverage::new(self.segment_size);
+        self.scan_streaming(&behind, &mut coverage)?;
+        for folder in self.folders_of(&behind)?.into_iter().rev() {
+            if coverage.resumes(history, number).is_some() {
+                break;
+            }
+            self.scan_folder(folder, &behind, &mut coverage)?;
+        }
+        Ok(coverage.resumes(history, number).is_some())
+    }
+
+    /// The newest position that is held of a timeline.
+    ///
+    /// # Errors
+    /// If a directory or an index cannot be read.
+    pub fn end_of(&self, timeline: TimelineId) -> Result<Option<Lsn>, WalError> {
+        let history = TimelineHistory::root(timeline);
+        let all = Wanted {
+            history: Some(&history),
+            first: SegmentNumber::from_u64(0),
+            last: SegmentNumber::from_u64(u64::MAX),
+        };
+        // What is received goes ahead of what is archived, but for what was left behind there.
+        let mut streaming = Coverage::new(self.segment_size);
+        self.scan_streaming(&all, &mut streaming)?;
+        let mut archived = None;
+        for folder in self.folders_of(&all)?.into_iter().rev() {
+            let mut coverage = Coverage::new(self.segment_size);
+            self.scan_folder(folder, &all, &mut coverage)?;
+            archived = coverage.end_of(timeline);
+            if archived.is_some() {
+                break;
+            }
+        }
+        Ok(archived.max(streaming.end_of(timeline)))
+    }
+
     /// The archive's directories, `wals/<16 digits>`, each as the name of its first segment.
     pub(super) fn folders(&self) -> Result<Vec<SegmentName>, WalError> {
-        let mut folders: Vec<SegmentName> = durable::list_dir(&self.server.wals())?
-            .iter()
-            .filter_map(|name| format!("{}00000000", name.to_str()?).parse().ok())
-            .collect();
-        folders.sort();
+        let mut folders: Vec<SegmentName> = Vec::new();
+        durable::for_each_name(&self.server.wals(), |name| {
+            if name.len() == 16 {
+                folders.extend(format!("{name}00000000").parse::<SegmentName>());
+            }
+        })?;
+        folders.sort_unstable();
         Ok(folders)
     }
 
+    /// The directories that may have something of this.
+    fn folders_of(&self, wanted: &Wanted<'_>) -> Result<Vec<SegmentName>, WalError> {
+        let size = self.segment_size;
+        let per_folder = segments_per_folder(size);
+        let folder = |number: SegmentNumber| number.as_u64() / per_folder;
+        let (first, last) = (folder(wanted.first), folder(wanted.last));
+        if let Some(history) = wanted.history
+            && last - first < FEW
+        {
+            let (start, end) = (size.start_of(wanted.first), size.end_of(wanted.last));
+            let timelines = history.timelines_between(start, end);
+            let of = |timeline| {
+                (first..=last).map(move |folder| {
+                    let number = SegmentNumber::from_u64(folder * per_folder);
+                    SegmentName::new(timeline, number, size)
+                })
+            };
+            return Ok(timelines.into_iter().flat_map(of).collect());
+        }
+        let mut folders = self.folders()?;
+        folders.retain(|folder| wanted.has_some_of(*folder, size));
+        Ok(folders)
+    }
+
+    /// No WAL, but what is known of WAL that is not held.
+    fn nothing(&self) -> Result<Coverage, WalError> {
+        let retired = journal::set_of(&journal::retired(&self.server)?);
+        let left_out = journal::set_of(&journal::gaps(&self.server)?);
+        Ok(Coverage::new(self.segment_size).knowing(retired, left_out))
+    }
+
     fn scan(&self, wanted: &Wanted<'_>) -> Result<Coverage, WalError> {
-        let mut coverage = Coverage::new(self.segment_size);
+        let mut coverage = self.nothing()?;
         // First where segments come from, then where they go to.
+        self.scan_streaming(wanted, &mut coverage)?;
+        for folder in self.folders_of(wanted)? {
+            self.scan_folder(folder, wanted, &mut coverage)?;
+        }
+        Ok(coverage)
+    }
+
+    fn scan_streaming(&self, wanted: &Wanted<'_>, coverage: &mut Coverage) -> Result<(), WalError> {
         for name in durable::list_dir(&self.server.streaming())? {
             match name.to_str().map(str::parse) {
                 Some(Ok(WalFileName::Segment(segment)))
@@ -368,34 +481,59 @@ impl WalStore {
                 _ => {}
             }
         }
-        for folder in self.folders()? {
-            if wanted.has_some_of(folder, self.segment_size) {
-                self.scan_folder(folder, wanted, &mut coverage)?;
-            }
-        }
-        Ok(coverage)
+        Ok(())
     }
 
+    /// Reads the names in a directory, and no more but for the tails of timelines.
     fn scan_folder(
         &self,
         folder: SegmentName,
         wanted: &Wanted<'_>,
         coverage: &mut Coverage,
     ) -> Result<(), WalError> {
-        for name in durable::list_dir(&self.server.wal_dir(folder))? {
-            match name.to_str().map(str::parse::<ArchivedWal>) {
-                Some(Ok(file)) if wanted.has(file.segment, self.segment_size) => {
-                    let length = if file.partial {
-                        self.least_length_of_archived_partial(file)?
-                    } else {
-                        self.segment_size.bytes().into()
-                    };
-                    coverage.add(file.segment, length);
-                }
-                _ => {}
+        let size = self.segment_size;
+        let mut whole: Vec<SegmentNumber> = Vec::new();
+        let mut tails: Vec<ArchivedWal> = Vec::new();
+        self.for_each_file(folder, wanted, |file| {
+            if file.partial {
+                tails.push(file);
+            } else {
+                whole.extend(file.segment.number(size));
+            }
+        })?;
+        whole.sort_unstable();
+        for run in whole.chunk_by(|a, b| a.next() == *b || a == b) {
+            if let (Some(first), Some(last)) = (run.first(), run.last()) {
+                coverage.add_all(folder.timeline(), *first, *last);
             }
         }
+        for file in tails {
+            coverage.add(file.segment, self.least_length_of_archived_partial(file)?);
+        }
         Ok(())
+    }
+
+    /// The wanted files in a directory, in no order. Those that lie in the directory of others are
+    /// found by nobody.
+    fn for_each_file(
+        &self,
+        folder: SegmentName,
+        wanted: &Wanted<'_>,
+        mut take: impl FnMut(ArchivedWal),
+    ) -> Result<(), StorageError> {
+        let size = self.segment_size;
+        let Ok(first) = folder.number(size) else { return Ok(()) };
+        let numbers = first.as_u64()..first.as_u64() + segments_per_folder(size);
+        let belongs = |file: ArchivedWal| {
+            file.segment.timeline() == folder.timeline()
+                && file.segment.number(size).is_ok_and(|number| numbers.contains(&number.as_u64()))
+        };
+        durable::for_each_name(&self.server.wal_dir(folder), |name| {
+            match name.parse::<ArchivedWal>() {
+                Ok(file) if wanted.has(file.segment, size) && belongs(file) => take(file),
+                _ => {}
+            }
+        })
     }
 
     fn streaming_partial(&self, segment: SegmentName) -> Result<Option<Held>, WalError> {
@@ -461,14 +599,6 @@ impl WalStore {
             found |= coverage.length(timeline, number) > before;
         }
         Ok(found)
-    }
-
-    /// Whether WAL behind a gap is held, which tells lost from late.
-    fn holds_behind(&self, history: &TimelineHistory, gap: &Gap) -> Result<bool, WalError> {
-        let number = self.segment_size.segment_of(gap.from);
-        let last = SegmentNumber::from_u64(u64::MAX);
-        let behind = Wanted { history: Some(history), first: number.next(), last };
-        Ok(self.scan(&behind)?.holds_behind(history, number))
     }
 }
 

@@ -5,6 +5,7 @@
 //! complete only when the validator is some way into the next ([`FindingsCollector::is_settled`]).
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use pgwire_stream::wal::{Content, Finding, PageHeader, Record, WalPosition};
 use pgwire_stream::{Lsn, PgTimestamp, SegmentNumber, SegmentSize};
@@ -169,6 +170,8 @@ pub struct FindingsCollector {
     /// Why WAL is in doubt that the validator has not come to the end of.
     damage: Option<String>,
     segments: BTreeMap<SegmentNumber, Known>,
+    /// The segment that the last record of note begins in.
+    begun: Range<Lsn>,
     /// The last segment that was asked for.
     asked: Option<SegmentNumber>,
 }
@@ -183,14 +186,25 @@ struct Known {
 impl FindingsCollector {
     /// For a validator that begins at `start`.
     pub fn new(segment_size: SegmentSize, start: Lsn) -> Self {
-        Self { segment_size, start, damage: None, segments: BTreeMap::new(), asked: None }
+        Self {
+            segment_size,
+            start,
+            damage: None,
+            segments: BTreeMap::new(),
+            begun: start..start,
+            asked: None,
+        }
     }
 
     /// Takes a finding. Told again, it changes nothing.
     pub fn add(&mut self, finding: &Finding) {
         match finding {
+            // Nearly every record: neither the first of its segment nor one that says anything.
+            Finding::Record(record)
+                if record.content.is_none() && self.begun.contains(&record.start) => {}
             Finding::Record(record) => {
                 let segment = self.segment_size.segment_of(record.start);
+                self.begun = self.segment_size.start_of(segment)..self.segment_size.end_of(segment);
                 self.segments.entry(segment).or_default().findings.add_record(record);
             }
             Finding::Damage { what, .. } => {

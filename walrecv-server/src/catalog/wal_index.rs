@@ -7,11 +7,14 @@
 //! A line whose checksum holds but whose record is not understood comes from a later version of
 //! this program and is left alone.
 //!
+//! Beside its record, each line has what the index says of the directory as a whole up to there.
+//!
 //! The files are the truth: the index only tells their checksums, and what was seen in them when
 //! they were received. It can be made again from them.
 
 mod line;
 mod rebuild;
+mod totals;
 mod writer;
 
 use std::fs::File;
@@ -22,9 +25,12 @@ use pgwire_stream::SegmentName;
 use serde::{Deserialize, Serialize};
 
 use self::line::parse;
+pub use self::totals::WalTotals;
 pub use self::writer::{WalIndexWriter, WalIndexWriters};
 use super::wal_findings::WalFindings;
 use crate::failure::Failure;
+#[cfg(test)]
+use crate::storage::counted::count;
 use crate::storage::{ArchivedWal, Crc32c, Plain, ServerDir, Sha256Sum, StorageError, Stored};
 
 /// A directory has at most 4096 segments; this is enough for 16 kB about each. From half of it on
@@ -144,7 +150,11 @@ impl WalIndex {
             Ok(_) if text.len() as u64 > MAX_SIZE => {
                 Err(WalIndexError::TooLarge { path: self.path.clone() })
             }
-            Ok(_) => Ok(text),
+            Ok(_) => {
+                #[cfg(test)]
+                count(|counts| counts.index_bytes += text.len() as u64);
+                Ok(text)
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(text),
             Err(error) => Err(StorageError::of("read", &self.path)(error).into()),
         }

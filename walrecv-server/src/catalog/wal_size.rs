@@ -1,6 +1,6 @@
 //! How much room archived WAL takes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use pgwire_stream::SegmentName;
 
@@ -9,30 +9,56 @@ use super::wal_index::WalIndex;
 use crate::storage::{ArchivedWal, durable};
 
 impl WalStore {
-    /// The stored size of every archived segment. The indexes tell, so that this costs a few reads
-    /// for each directory of the archive; only a file that its index does not know is looked at.
+    /// The stored size of archived WAL, as the indexes tell it: for each directory under the name
+    /// of its first segment, or if one of the `borders` lies in it, for each of its segments. So
+    /// what lies between two borders is the sum of what lies between their names, and costs the
+    /// last line of an index for each directory.
     ///
     /// # Errors
     /// If a directory cannot be read.
-    pub fn stored_sizes(&self) -> Result<BTreeMap<SegmentName, u64>, WalError> {
-        let mut sizes: BTreeMap<SegmentName, u64> = BTreeMap::new();
+    pub fn stored_sizes(
+        &self,
+        borders: &BTreeSet<SegmentName>,
+    ) -> Result<BTreeMap<SegmentName, u64>, WalError> {
+        let mut sizes = BTreeMap::new();
+        let divided: BTreeSet<String> = borders.iter().map(|border| border.folder()).collect();
         for folder in self.folders()? {
-            let directory = self.server().wal_dir(folder);
-            // A damaged index is somebody else's business here.
-            let records = WalIndex::of(self.server(), folder).records().unwrap_or_default();
-            let known: BTreeMap<ArchivedWal, u64> =
-                records.into_iter().map(|record| (record.file, record.stored_size)).collect();
-            for name in durable::list_dir(&directory)? {
-                let Some(Ok(file)) = name.to_str().map(str::parse::<ArchivedWal>) else {
-                    continue;
-                };
-                let size = match known.get(&file) {
-                    Some(&size) => size,
-                    None => durable::file_size(&directory.join(&name))?.unwrap_or(0),
-                };
-                *sizes.entry(file.segment).or_default() += size;
+            let totals = if divided.contains(&folder.folder()) {
+                None
+            } else {
+                WalIndex::of(self.server(), folder).totals()?
+            };
+            match totals {
+                Some(totals) => {
+                    sizes.insert(folder, totals.stored_size);
+                }
+                None => self.sizes_in(folder, &mut sizes)?,
             }
         }
         Ok(sizes)
+    }
+
+    /// Each segment of a directory. Only a file that the index does not know is looked at.
+    fn sizes_in(
+        &self,
+        folder: SegmentName,
+        sizes: &mut BTreeMap<SegmentName, u64>,
+    ) -> Result<(), WalError> {
+        let directory = self.server().wal_dir(folder);
+        // A damaged index is somebody else's business here.
+        let records = WalIndex::of(self.server(), folder).records().unwrap_or_default();
+        let known: BTreeMap<ArchivedWal, u64> =
+            records.into_iter().map(|record| (record.file, record.stored_size)).collect();
+        for name in durable::list_dir(&directory)? {
+            let Some(Ok(file)) = name.to_str().map(str::parse::<ArchivedWal>) else {
+                continue;
+            };
+            let size = match known.get(&file) {
+                Some(&size) => size,
+                None => durable::file_size(&directory.join(&name))?.unwrap_or(0),
+            };
+            *sizes.entry(file.segment).or_default() += size;
+        }
+        Ok(())
     }
 }

@@ -17,6 +17,12 @@ use crate::failure::Failure;
 use crate::settings::{ServerName, ServerSettings};
 use crate::storage::ServerDir;
 
+/// What is checked of the backups and their WAL.
+#[cfg(test)]
+pub(super) fn backups(store: &ServerDir) -> Vec<Row> {
+    store::backups(store).rows
+}
+
 /// How one thing is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum State {

@@ -9,6 +9,8 @@ pub mod interruption;
 pub mod list_backups;
 pub mod receive_wal;
 pub mod restore;
+#[cfg(test)]
+mod scale;
 pub mod show_backup;
 pub mod store;
 pub mod switch_wal;

@@ -1,6 +1,6 @@
 //! `show-backup`: everything about a base backup.
 
-use pgwire_stream::{Lsn, SegmentName};
+use pgwire_stream::{Lsn, SegmentName, TimelineHistory};
 
 use crate::catalog::{BackupError, BackupRecord, Catalog, Standing, WalStore};
 use crate::storage::{BackupId, ServerDir};
@@ -61,12 +61,15 @@ pub fn show_backup(server: &ServerDir, wanted: &str) -> Result<ShowBackupOutcome
 fn held_wal(server: &ServerDir, record: &BackupRecord) -> Result<Option<HeldWal>, BackupError> {
     let Some(end) = record.end else { return Ok(None) };
     let size = record.segment_size;
-    let coverage = WalStore::new(server, size).coverage()?;
+    let timeline = TimelineHistory::root(end.timeline);
+    let before_end = Lsn::from_u64(end.lsn.as_u64().saturating_sub(1));
+    let behind = WalStore::new(server, size).coverage_between(
+        &timeline,
+        before_end,
+        Lsn::from_u64(u64::MAX),
+    )?;
     // The stretch that the backup's end lies in: what comes after a gap cannot be replayed.
-    let span = coverage
-        .spans()
-        .into_iter()
-        .find(|span| span.timeline == end.timeline && span.start < end.lsn && end.lsn <= span.end);
+    let span = behind.spans().into_iter().find(|span| span.start < end.lsn && end.lsn <= span.end);
     Ok(span.map(|span| {
         let first = size.last_byte_segment_of(end.lsn);
         let last = size.last_byte_segment_of(span.end);

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::list_backups::kind;
 use super::{Report, units};
-use crate::catalog::{BackupOutcome, BackupRecord, ManifestOrigin, Position};
+use crate::catalog::{Absence, BackupOutcome, BackupRecord, ManifestOrigin, Position};
 use crate::commands::show_backup::ShowBackupOutcome;
 
 /// Rows under a title.
@@ -84,6 +84,7 @@ impl Report for ShowBackupOutcome {
                 "from": gap.from,
                 "to": gap.to,
                 "segment": gap.segment,
+                "absence": gap.absence,
             })
         });
         let wal = self
@@ -150,7 +151,10 @@ fn general(outcome: &ShowBackupOutcome) -> Vec<(String, String)> {
     rows.push(row("System Id", record.system_id));
     rows.push(row("Status", outcome.standing.status));
     if let Some(gap) = &outcome.standing.missing {
-        rows.push(row("Missing WAL", gap));
+        rows.push(match gap.absence {
+            Absence::Missing => row("Missing WAL", gap),
+            absence => row("Missing WAL", format!("{gap}, {absence}")),
+        });
     }
     if let Some(error) = error(record) {
         rows.push(row("Error", error));

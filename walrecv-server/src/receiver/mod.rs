@@ -73,7 +73,8 @@ use tracing::Instrument;
 
 pub use archive::ArchiveError;
 pub use error::ReceiverError;
-pub use journal::{RecordedGap, RecordedSwitch, gaps, switches};
+#[cfg(test)]
+pub(crate) use held::newest as newest_held;
 pub use open_segment::SegmentError;
 pub(crate) use prepare::receiving_config;
 pub use slot_view::Occupant;

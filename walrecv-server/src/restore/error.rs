@@ -56,7 +56,7 @@ pub enum RestoreError {
         missing: Gap,
     },
     /// WAL between the begin and the end of the backup is lost.
-    #[error("backup `{backup}` is broken: WAL from {missing} is missing")]
+    #[error("backup `{backup}` is broken: WAL from {missing} is {}", missing.absence)]
     Broken {
         /// The backup.
         backup: BackupId,
@@ -64,7 +64,7 @@ pub enum RestoreError {
         missing: Gap,
     },
     /// WAL between the backup and the target is lost.
-    #[error("WAL from {missing} is missing on the way to {target}")]
+    #[error("WAL from {missing} is {} on the way to {target}", missing.absence)]
     WalGap {
         /// The first WAL that is missing.
         missing: Gap,

@@ -14,12 +14,12 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use bytes::Buf;
-use pgwire_stream::{Lsn, SegmentName, TimelineHistory, TimelineId, WalFileName, WalNameError};
+use pgwire_stream::{SegmentName, WalFileName, WalNameError};
 
 use crate::catalog::wal::WalReader;
 use crate::catalog::{
-    DocumentError, Held, HistoryStore, HistoryStoreError, Identity, IdentityError, WalError,
-    WalIndex, WalStore,
+    Absence, DocumentError, Held, HistoryStore, HistoryStoreError, Identity, IdentityError,
+    WalError, WalIndex, WalStore,
 };
 use crate::failure::{Class, Failure};
 use crate::settings::ServerName;
@@ -106,12 +106,14 @@ pub enum GetWalError {
         source: DecryptionError,
     },
     /// The file is lost.
-    #[error("`{segment}` is missing, and WAL behind it is held: the archive has a gap")]
+    #[error("`{segment}` is {absence}, and the archive does not end there")]
     Gap {
         /// The segment.
         segment: SegmentName,
         /// How much of its beginning is held.
         held: u64,
+        /// Why it is not there.
+        absence: Absence,
     },
     /// The file was moved each time it was looked for.
     #[error("`{segment}` was moved {TRIES} times while it was looked for")]
@@ -284,16 +286,17 @@ fn locate_segment(
             Err(error) if error.is_not_found() => continue,
             Err(error) => return Err(failed(error)),
         };
-        let end_of_timeline =
-            end_of_timeline(store, segment.timeline(), size.start_of(number)).map_err(failed)?;
+        let end_of_timeline = store.end_of(segment.timeline()).map_err(failed)?.unwrap_or_default();
         // Complete by now, or only just there: look again.
         match store.find(segment).map_err(failed)? {
             Some(Held::Archived { .. } | Held::Streaming { .. }) => continue,
             Some(Held::Partial { .. }) if beginning.is_none() => continue,
             _ => {}
         }
-        if end_of_timeline > size.end_of(number) {
-            return Err(GetWalError::Gap { segment, held });
+        let from = size.start_of(number).saturating_add(held);
+        let absence = store.absence(segment.timeline(), from).map_err(failed)?;
+        if end_of_timeline > size.end_of(number) || absence != Absence::Missing {
+            return Err(GetWalError::Gap { segment, held, absence });
         }
         if partial && let Some(file) = from_ancestor(server, store, segment, held)? {
             return Ok(Lookup::Found(file));
@@ -360,13 +363,6 @@ fn padded(store: &WalStore, reader: impl Read + Send + 'static, held: u64) -> Wa
     let length = u64::from(store.segment_size().bytes());
     let zeros = io::repeat(0).take(length.saturating_sub(held));
     WalFile { length, padded_from: Some(held), reader: Box::new(reader.chain(zeros)) }
-}
-
-/// The newest position held of a timeline from `from` on; zero if nothing is.
-fn end_of_timeline(store: &WalStore, timeline: TimelineId, from: Lsn) -> Result<Lsn, WalError> {
-    let rest = Lsn::from_u64(u64::MAX);
-    let coverage = store.coverage_between(&TimelineHistory::root(timeline), from, rest)?;
-    Ok(coverage.end_of(timeline).unwrap_or_default())
 }
 
 fn whole(server: &ServerDir, segment: SegmentName, held: &Held, reader: WalReader) -> WalFile {
@@ -515,10 +511,10 @@ fn storage_error(action: &'static str, path: &Path, source: io::Error) -> GetWal
 mod tests {
     use std::sync::Arc;
 
-    use pgwire_stream::{HistoryFile, SegmentSize, ServerVersion, SystemId, TimelineId};
+    use pgwire_stream::{HistoryFile, Lsn, SegmentSize, ServerVersion, SystemId, TimelineId};
 
     use super::*;
-    use crate::catalog::{WalFindings, WalIndexRecord, WalIndexWriters};
+    use crate::catalog::{WalFindings, WalIndexRecord, WalIndexWriters, journal};
     use crate::storage::{Access, Codec, Home, LockKind, ServerLock, Sha256Sum, durable};
 
     const MIB: usize = 1 << 20;
@@ -611,6 +607,30 @@ mod tests {
         assert!(matches!(get(&server, name(1, 2), true), Err(GetWalError::Gap { held: 1000, .. })));
         // Before the first that is held is a hole as well.
         assert!(matches!(get(&server, name(1, 0), true), Err(GetWalError::Gap { .. })));
+    }
+
+    #[test]
+    fn what_is_known_to_be_gone_is_not_the_end() {
+        let (_dir, server) = store();
+        let lock = ServerLock::try_acquire(&server, LockKind::Archive).unwrap();
+        let at = |mib: u64| Lsn::from_u64(mib * MIB as u64);
+        let absence = |number| match get(&server, name(1, number), true) {
+            Err(GetWalError::Gap { absence, .. }) => Some(absence),
+            Ok(found) => {
+                assert_eq!(found, None);
+                None
+            }
+            Err(error) => panic!("{error}"),
+        };
+        assert_eq!(absence(1), None);
+        journal::record_retired(&server, TimelineId::FIRST, at(1), at(3), &lock).unwrap();
+        journal::record_gap(&server, TimelineId::FIRST, at(4), at(5)).unwrap();
+        let (retired, left_out) = (Some(Absence::Retired), Some(Absence::LeftOut));
+        assert_eq!([1, 2, 3, 4, 5].map(absence), [retired, retired, None, left_out, None]);
+        archive(&server, name(1, 6), Codec::None, &wal(6, MIB));
+        let missing = Some(Absence::Missing);
+        assert_eq!([1, 2, 3, 4, 5].map(absence), [retired, retired, missing, left_out, missing]);
+        assert_eq!(get(&server, name(1, 1), true).unwrap_err().exit_code(), 203);
     }
 
     #[test]

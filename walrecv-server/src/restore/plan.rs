@@ -508,7 +508,7 @@ impl WalAccess<'_> {
         }
         let keys = request.keys.as_ref();
         let keys_of_owner = keys.filter(|keys| owner.can_read(keys.path()));
-        let reads = [server.identity(), server.wals(), server.streaming()];
+        let reads = [server.identity(), server.wals(), server.streaming(), server.state()];
         let reads = reads.iter().all(|path| owner.can_read(path));
         if reads && (encrypted.is_empty() || keys_of_owner.is_some()) {
             check_keys(server, encrypted, keys_of_owner)?;

@@ -625,7 +625,7 @@ fn a_restored_server_is_told_of_a_key_that_it_may_read() {
     for path in [store.home.path(), store.server.path()] {
         open(path, 0o755);
     }
-    for path in [store.server.wals(), store.server.streaming()] {
+    for path in [store.server.wals(), store.server.streaming(), store.server.state()] {
         open(&path, 0o755);
     }
     open(&store.server.identity(), 0o644);

@@ -11,7 +11,7 @@ use super::extract::ExtractError;
 use super::get_wal::{self, GetWalError, Lookup, WalFile};
 use super::plan::Plan;
 use super::syncer::Syncer;
-use crate::catalog::HistoryStore;
+use crate::catalog::{Absence, HistoryStore};
 use crate::progress::ProgressSink;
 use crate::storage::StorageError;
 
@@ -80,7 +80,7 @@ fn newest(plan: &Plan, number: SegmentNumber) -> Result<(SegmentName, WalFile), 
     let segment = SegmentName::new(plan.timeline, number, size);
     Err(gap.unwrap_or_else(|| RestoreError::CopyWal {
         name: segment.to_string(),
-        source: GetWalError::Gap { segment, held: 0 },
+        source: GetWalError::Gap { segment, held: 0, absence: Absence::Missing },
     }))
 }
 

@@ -21,12 +21,17 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{CWD, Mode, OFlags, RawDir, RenameFlags, renameat_with};
 
 use super::StorageError;
+#[cfg(test)]
+use super::counted::count;
 
 /// How often a leftover is removed before somebody else must be making them.
 const MAX_ATTEMPTS: u32 = 10;
+
+/// How many bytes of names are read from a directory at a time: all of one of the archive.
+const NAMES: usize = 32 << 10;
 
 /// Who may read what is stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -418,10 +423,16 @@ pub fn list_dir(path: &Path) -> Result<Vec<OsString>, StorageError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(StorageError::of("read the directory", path)(error)),
     };
-    entries
+    let names: Vec<OsString> = entries
         .map(|entry| entry.map(|entry| entry.file_name()))
         .collect::<io::Result<_>>()
-        .map_err(StorageError::of("read the directory", path))
+        .map_err(StorageError::of("read the directory", path))?;
+    #[cfg(test)]
+    count(|counts| {
+        counts.directories += 1;
+        counts.names += names.len() as u64;
+    });
+    Ok(names)
 }
 
 /// The size of a file; `None` if it is not there.
@@ -429,11 +440,45 @@ pub fn list_dir(path: &Path) -> Result<Vec<OsString>, StorageError> {
 /// # Errors
 /// If the operating system does not tell.
 pub fn file_size(path: &Path) -> Result<Option<u64>, StorageError> {
+    #[cfg(test)]
+    count(|counts| counts.sizes += 1);
     match fs::metadata(path) {
         Ok(metadata) => Ok(Some(metadata.len())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(StorageError::of("look at", path)(error)),
     }
+}
+
+/// Tells the names in a directory, in no order; none if it is not there. Names that are not UTF-8
+/// are none that this program makes, and passed over. What [`list_dir`] gives, without an
+/// allocation for each.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn for_each_name(path: &Path, mut name: impl FnMut(&str)) -> Result<(), StorageError> {
+    let failed =
+        |error: rustix::io::Errno| StorageError::of("read the directory", path)(error.into());
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(directory) => directory,
+        Err(rustix::io::Errno::NOENT) => return Ok(()),
+        Err(error) => return Err(failed(error)),
+    };
+    #[cfg(test)]
+    count(|counts| counts.directories += 1);
+    let mut buffer = Vec::with_capacity(NAMES);
+    let mut entries = RawDir::new(&directory, buffer.spare_capacity_mut());
+    while let Some(entry) = entries.next() {
+        match entry.map_err(failed)?.file_name().to_str() {
+            Ok("." | "..") | Err(_) => {}
+            Ok(entry) => {
+                #[cfg(test)]
+                count(|counts| counts.names += 1);
+                name(entry);
+            }
+        }
+    }
+    Ok(())
 }
 
 fn sync_parent(path: &Path) -> Result<(), StorageError> {

@@ -6,7 +6,7 @@
 //!                 wals/<16 digits>/<segment>[.partial][.zst|.lz4|.gz][.age]    wals/<16 digits>/index
 //!                 wals/<timeline>.history
 //!                 base/<backup id>/{backup.json,backup_manifest,<archive>[.zst|…][.age],<archive>.idx}
-//!                 state/  locks/  errors/
+//!                 state/{gaps,retired,switches}.json  locks/  errors/
 //! ```
 
 use std::fmt;
@@ -162,6 +162,21 @@ impl ServerDir {
     /// What the program remembers about itself.
     pub fn state(&self) -> PathBuf {
         self.path.join("state")
+    }
+
+    /// The WAL that was given up on.
+    pub fn gaps(&self) -> PathBuf {
+        self.state().join("gaps.json")
+    }
+
+    /// The WAL that was removed because nobody needed it any more.
+    pub fn retired(&self) -> PathBuf {
+        self.state().join("retired.json")
+    }
+
+    /// The changes of timelines that were followed.
+    pub fn switches(&self) -> PathBuf {
+        self.state().join("switches.json")
     }
 
     /// Where locks lie.

@@ -4,6 +4,8 @@
 //! not what they mean: that is the catalog's business.
 
 mod backup_id;
+#[cfg(test)]
+pub(crate) mod counted;
 mod crc;
 mod error;
 mod form;

@@ -1,15 +1,17 @@
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
 use std::sync::Arc;
 
 use super::*;
+use crate::catalog::{SuspectRange, Validity, WalFindings};
+use crate::storage::counted::counted;
 use crate::storage::{
-    Access, ArchivedWriter, CompressedWriter, Home, LockKind, Method, Packing, ServerLock,
-    Sha256Sum,
+    Access, ArchivedWriter, CompressedWriter, Home, LockKind, Method, Packing, Plain, ServerLock,
+    Sha256Sum, Stored,
 };
 use pgwire_stream::TimelineId;
 
-use super::super::wal_findings::WalFindings;
 use super::super::wal_index::{WalIndexRecord, WalIndexWriters};
 
 const MIB: usize = 1 << 20;
@@ -177,7 +179,7 @@ fn encrypted_wal_is_held_without_the_key_and_read_with_it() {
     assert_eq!(end(&store.wal), lsn(2.5));
     assert_eq!(index.rebuild(size, None, &lock).unwrap(), std::slice::from_ref(&cut));
     let mut rebuilt = index.rebuild(size, Some(&keys), &lock).unwrap();
-    // Zeros and the like: that it is no WAL is seen now.
+    // With the key it is seen that it is no WAL.
     assert!(rebuilt[0].findings.validity.is_some());
     rebuilt[0].findings = WalFindings::default();
     assert_eq!(rebuilt, [whole, cut]);
@@ -185,6 +187,29 @@ fn encrypted_wal_is_held_without_the_key_and_read_with_it() {
     let root = TimelineHistory::root(TimelineId::FIRST);
     let between = |from, to| store.wal.encrypted_between(&root, lsn(from), lsn(to)).unwrap().len();
     assert_eq!((between(1.0, 2.0), between(1.5, 3.0), between(3.0, 9.0)), (1, 2, 0));
+    // In the directory of others it is found by nobody.
+    let stray = store.server.wal_dir(segment(1, 1)).join(format!("{}.age", segment(1, 4097)));
+    fs::write(stray, b"").unwrap();
+    assert_eq!(between(1.0, 9000.0), 2);
+}
+
+#[test]
+fn zeros_ahead_of_what_is_received_do_not_count() {
+    let store = store();
+    let root = TimelineHistory::root(TimelineId::FIRST);
+    let mut content = vec![7; MIB / 4];
+    content.resize(MIB, 0);
+    fs::write(store.server.streaming_partial(segment(1, 3)), content).unwrap();
+    let held = store.wal.find(segment(1, 3)).unwrap().unwrap();
+    assert!(matches!(held, Held::Partial { length, .. } if length == MIB as u64 / 4), "{held:?}");
+    assert_eq!(store.wal.coverage().unwrap().end_of(TimelineId::FIRST), Some(lsn(3.25)));
+    assert_eq!(store.wal.end_of(TimelineId::FIRST).unwrap(), Some(lsn(3.25)));
+    for reach in [WalStore::reach, WalStore::durable_reach] {
+        let Reach::Missing(gap) = reach(&store.wal, &root, lsn(3.0), lsn(4.0)).unwrap() else {
+            panic!("a quarter is held");
+        };
+        assert_eq!(gap.from, lsn(3.25));
+    }
 }
 
 #[test]
@@ -230,7 +255,117 @@ fn reach_goes_through_archive_and_streaming() {
     assert_eq!(spans.len(), 1);
     assert_eq!((spans[0].start, spans[0].end), (lsn(4095.0), lsn(4098.5)));
 
-    let sizes = store.wal.stored_sizes().unwrap();
+    assert_eq!(store.wal.end_of(TimelineId::FIRST).unwrap(), Some(lsn(4098.5)));
+    assert_eq!(store.wal.end_of(TimelineId::new(2).unwrap()).unwrap(), None);
+
+    let sizes = store.wal.stored_sizes(&BTreeSet::new()).unwrap();
     assert_eq!(sizes.keys().copied().collect::<Vec<_>>(), [segment(1, 4095), segment(1, 4096)]);
     assert_eq!(sizes[&segment(1, 4096)], MIB as u64);
+}
+
+#[test]
+fn what_is_not_held_is_looked_for_where_it_is_likely() {
+    let store = store();
+    let root = TimelineHistory::root(TimelineId::FIRST);
+    // A directory each.
+    for number in (0..100).map(|log| log * 4096) {
+        store.archive_whole(1, number, Codec::None);
+    }
+    fs::write(store.server.streaming_partial(segment(1, 99 * 4096 + 1)), vec![1; MIB / 2]).unwrap();
+    let missing = |from: f64, to: f64| {
+        let (reach, counts) = counted(|| store.wal.reach(&root, lsn(from), lsn(to)).unwrap());
+        let Reach::Missing(gap) = reach else { panic!("{from}") };
+        (gap.from, gap.passed, counts)
+    };
+    // Whether WAL lies behind a gap is told by the newest directory.
+    let (from, passed, counts) = missing(4096.5, 4097.5);
+    assert_eq!((from, passed), (lsn(4097.0), true));
+    assert!(counts.directories < 6, "{counts:?}");
+    let tail = 99.0 * 4096.0 + 1.5;
+    let (from, passed, counts) = missing(tail - 1.0, tail + 1.0);
+    assert_eq!((from, passed), (lsn(tail), false));
+    assert!(counts.directories < 6, "{counts:?}");
+    let (end, counts) = counted(|| store.wal.end_of(TimelineId::FIRST).unwrap());
+    assert_eq!(end, Some(lsn(tail)));
+    assert!(counts.directories < 4, "{counts:?}");
+
+    fs::remove_file(store.server.streaming_partial(segment(1, 99 * 4096 + 1))).unwrap();
+    for number in (1..99).map(|log| log * 4096) {
+        fs::remove_file(store.server.archived(segment(1, number), Codec::None)).unwrap();
+    }
+    let (_, passed, counts) = missing(0.5, 1.5);
+    assert!(passed && counts.directories < 6, "{counts:?}");
+
+    // A file in the directory of others is found by nobody, and so is not counted.
+    let stray = store.server.wal_dir(segment(1, 0)).join(segment(1, 4097).to_string());
+    fs::write(stray, vec![0; MIB]).unwrap();
+    assert_eq!(
+        store.wal.coverage().unwrap().length(TimelineId::FIRST, SegmentNumber::from_u64(4097)),
+        0
+    );
+}
+
+#[test]
+fn gaps_say_why_they_are_there() {
+    let store = store();
+    let root = TimelineHistory::root(TimelineId::FIRST);
+    for number in [2, 5, 9] {
+        store.archive_whole(1, number, Codec::None);
+    }
+    let lock = ServerLock::try_acquire(&store.server, LockKind::Archive).unwrap();
+    let one = TimelineId::FIRST;
+    journal::record_retired(&store.server, one, lsn(0.0), lsn(2.0), &lock).unwrap();
+    journal::record_gap(&store.server, one, lsn(3.0), lsn(5.0)).unwrap();
+    let absence = |from| match store.wal.reach(&root, lsn(from), lsn(20.0)).unwrap() {
+        Reach::Missing(gap) => (gap.absence, gap.passed),
+        Reach::Covered => panic!("{from}"),
+    };
+    assert_eq!(absence(0.5), (Absence::Retired, true));
+    assert_eq!(absence(2.0), (Absence::LeftOut, true));
+    assert_eq!(absence(5.0), (Absence::Missing, true));
+    assert_eq!(absence(9.0), (Absence::Missing, false));
+}
+
+#[test]
+fn the_indexes_tell_what_the_validator_thought() {
+    let store = store();
+    let lock = Arc::new(ServerLock::try_acquire(&store.server, LockKind::Archive).unwrap());
+    let mut indexes = WalIndexWriters::new(&store.server, store.wal.segment_size(), lock);
+    let record = |timeline, number, partial, validity, length: u64| {
+        let file =
+            ArchivedWal { segment: segment(timeline, number), partial, form: Codec::Zstd.into() };
+        fs::create_dir_all(store.server.wal_dir(file.segment)).unwrap();
+        let plain = Plain { size: length, ..Plain::default() };
+        let stored = Stored { size: 1, sha256: Sha256Sum::of(b"") };
+        let mut findings = WalFindings { validity, ..WalFindings::default() };
+        if validity == Some(Validity::Suspect) {
+            let from = file.segment.start(store.wal.segment_size()).unwrap();
+            let (to, what) = (from.saturating_add(8), "broken".to_owned());
+            findings.suspect.push(SuspectRange { from, to, what });
+        }
+        WalIndexRecord::new(file, plain, stored).with(findings)
+    };
+    let (good, bad) = (Some(Validity::Validated), Some(Validity::Suspect));
+    let whole = MIB as u64;
+    let segments = [(1, good), (2, good), (3, bad), (4, None), (5, bad), (6, good)];
+    let mut records: Vec<_> =
+        segments.map(|(number, validity)| record(1, number, false, validity, whole)).into();
+    records.push(record(1, 7, true, good, 100));
+    // Later on it was found that it is in order.
+    records.push(record(1, 5, false, good, whole));
+    // A directory that is complete, and one of which nobody knows anything.
+    records.extend((4096..2 * 4096).map(|number| record(2, number, false, good, whole)));
+    records.push(record(3, 1, false, None, whole));
+    indexes.append(&records).unwrap();
+    let (verdicts, counts) = counted(|| store.wal.verdicts().unwrap());
+    let spans: Vec<_> =
+        verdicts.validated.spans().map(|s| (s.timeline.get(), s.start, s.end)).collect();
+    let tail = lsn(7.0).saturating_add(100);
+    let expected =
+        [(1, lsn(1.0), lsn(3.0)), (1, lsn(5.0), tail), (2, lsn(4096.0), lsn(2.0 * 4096.0))];
+    assert_eq!(spans, expected);
+    let suspect: Vec<_> = verdicts.suspect.iter().map(|s| (s.segment, s.range.from)).collect();
+    assert_eq!(suspect, [(segment(1, 3), lsn(3.0))]);
+    // The index of the complete one is not read.
+    assert!(counts.index_bytes < 20_000, "{counts:?}");
 }

@@ -160,6 +160,56 @@ fn rebuilding_validates_the_segments_and_what_lies_on_their_borders() {
 }
 
 #[test]
+fn the_last_line_tells_of_the_whole_directory() {
+    let (_dir, server, lock, index) = store();
+    assert_eq!(index.totals().unwrap(), None);
+    let of = |number: u32, size: u64, validity| {
+        let findings = WalFindings { validity, ..findings(number) };
+        WalIndexRecord { stored_size: size, ..record(number) }.with(findings)
+    };
+    let tail = |size| {
+        let mut tail = of(9, size, None);
+        tail.file.partial = true;
+        tail
+    };
+    let mut writer = open(&server, &lock).unwrap();
+    writer.append(&[of(1, 10, Some(Validity::Validated)), of(2, 20, None)]).unwrap();
+    let totals = |files, stored_size, tails, validated, suspect| {
+        Some(WalTotals { files, stored_size, tails, validated, suspect })
+    };
+    assert_eq!(index.totals().unwrap(), totals(2, 30, 0, 1, 0));
+    // Of several records about a file the last one counts, whoever added them.
+    writer.append(&[of(1, 11, Some(Validity::Suspect)), tail(100)]).unwrap();
+    drop(writer);
+    let mut writer = open(&server, &lock).unwrap();
+    writer.append(&[tail(200), of(2, 20, Some(Validity::Validated))]).unwrap();
+    assert_eq!(index.totals().unwrap(), totals(3, 231, 1, 1, 1));
+    assert_eq!(index.records().unwrap().len(), 6);
+
+    // A line may be longer than what is read at first.
+    for points in [1, 30, 60, 1000] {
+        let long = RestorePoint { name: "x".repeat(63), ..findings(1).restore_points.remove(0) };
+        let many = WalFindings { restore_points: vec![long; points], ..findings(1) };
+        writer.append(&[of(2, 20 + points as u64, None).with(many)]).unwrap();
+        assert_eq!(index.totals().unwrap(), totals(3, 231 + points as u64, 1, 0, 1));
+    }
+    std::fs::write(&index.path, encode_all(&[of(1, 5, None)]).unwrap()).unwrap();
+    assert_eq!(index.totals().unwrap(), totals(1, 5, 0, 0, 0));
+
+    // What is not completed says nothing, and neither does one in which a later version wrote.
+    let whole = std::fs::read(&index.path).unwrap();
+    std::fs::write(&index.path, &whole[..whole.len() - 1]).unwrap();
+    assert_eq!(index.totals().unwrap(), None);
+    std::fs::write(&index.path, [&whole[..], &whole[..9]].concat()).unwrap();
+    assert_eq!(index.totals().unwrap(), None);
+    let foreign = format!("{:08x} {{}}\n", crc32c::crc32c(b"{}"));
+    std::fs::write(&index.path, &foreign).unwrap();
+    append(&server, &lock, 1);
+    assert_eq!(index.totals().unwrap(), None);
+    assert_eq!(index.records().unwrap(), [record(1)]);
+}
+
+#[test]
 fn an_index_does_not_grow_beyond_what_is_read() {
     let (_dir, server, lock, index) = store();
     let long = RestorePoint { name: "\u{1}".repeat(64), ..findings(1).restore_points.remove(0) };
@@ -262,7 +312,10 @@ fn a_file_that_cannot_be_written_is_given_up_and_written_anew() {
         assert_eq!(index.records().unwrap().len(), 5);
     }
     std::fs::remove_dir(&temporary).unwrap();
+    writer.heal_file();
+    let before = std::fs::metadata(&index.path).unwrap().ino();
     writer.append(&[record(7)]).unwrap();
+    assert_ne!(std::fs::metadata(&index.path).unwrap().ino(), before);
     assert_eq!(index.records().unwrap()[5..], [record(7)]);
 }
 

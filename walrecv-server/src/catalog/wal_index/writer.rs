@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use pgwire_stream::{SegmentName, SegmentSize};
 
-use super::line::{encode, parse};
+use super::line::{Content, encode, parse};
+use super::totals::Tally;
 use super::{MAX_SIZE, WalIndex, WalIndexError, WalIndexRecord};
 use crate::storage::{
     ArchivedWal, KeyFile, ServerDir, ServerLock, StorageError,
@@ -31,6 +32,8 @@ pub struct WalIndexWriter {
     /// `None` until there is a file.
     file: Option<File>,
     length: u64,
+    /// The records that are in it, added up; and perhaps some that could not be added.
+    tally: Tally,
     /// Whether a write or a sync of the file has failed.
     in_doubt: bool,
 }
@@ -48,7 +51,9 @@ impl WalIndexWriter {
     ) -> Result<Self, WalIndexError> {
         let index = WalIndex::of(server, segment);
         let text = index.text()?;
-        let whole = parse(&text).map_err(|line| index.damaged(line))?.whole;
+        let Content { records, foreign, whole, .. } =
+            parse(&text).map_err(|line| index.damaged(line))?;
+        let tally = Tally::of(&records, foreign);
         let file = match OpenOptions::new().write(true).open(&index.path) {
             Ok(file) => Some(file),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
@@ -62,7 +67,7 @@ impl WalIndexWriter {
             // Whoever wrote it may have died before it was durable.
             in_doubt = file.sync_all().is_err();
         }
-        Ok(Self { index, _archive: archive, file, length: whole as u64, in_doubt })
+        Ok(Self { index, _archive: archive, file, length: whole as u64, tally, in_doubt })
     }
 
     /// Adds records, all of one directory. Durable on return, with all that are in the index.
@@ -88,15 +93,17 @@ impl WalIndexWriter {
 
     /// The lines of records. However much was found in the segments of a directory, its index does
     /// not become too large to be read.
-    fn encode(&self, records: &[WalIndexRecord]) -> Result<Vec<u8>, WalIndexError> {
+    fn encode(&mut self, records: &[WalIndexRecord]) -> Result<Vec<u8>, WalIndexError> {
         let path = &self.index.path;
         let mut lines = Vec::new();
         for record in records {
-            let mut line = encode(record).map_err(StorageError::of("encode a record of", path))?;
+            let mut line = encode(record, &mut self.tally)
+                .map_err(StorageError::of("encode a record of", path))?;
             if self.length + (lines.len() + line.len()) as u64 > MAX_SIZE / 2 {
                 let mut short = record.clone();
                 short.findings.shorten();
-                line = encode(&short).map_err(StorageError::of("encode a record of", path))?;
+                line = encode(&short, &mut self.tally)
+                    .map_err(StorageError::of("encode a record of", path))?;
             }
             lines.append(&mut line);
         }
@@ -163,6 +170,11 @@ impl WalIndexWriter {
     /// From now on the file can be neither written nor synced.
     pub(super) fn break_file(&mut self) {
         self.file = Some(File::open("/dev/full").unwrap());
+    }
+
+    /// The file can be written again, as after a failed sync.
+    pub(super) fn heal_file(&mut self) {
+        self.file = Some(OpenOptions::new().write(true).open(&self.index.path).unwrap());
     }
 }
 
