@@ -95,13 +95,15 @@ pub fn control_file(data: &[u8]) {
     let Err(ControlFileError::Checksum { stated, computed }) = ControlFile::parse(&content) else {
         return;
     };
+    // Where it stands is not known here, and a beginning of the file may have the same one.
     for at in (0..512).step_by(4) {
-        let (before, behind) = content.split_at_mut(at);
+        let (before, behind) = content.split_at(at);
         if behind.starts_with(&stated.to_le_bytes()) && crc32c::crc32c(before) == computed {
-            behind[..4].copy_from_slice(&computed.to_le_bytes());
-            let parsed = ControlFile::parse(&content);
-            assert!(!matches!(parsed, Err(ControlFileError::Checksum { .. })), "{parsed:?}");
-            return;
+            let mut mended = content.clone();
+            mended[at..at + 4].copy_from_slice(&computed.to_le_bytes());
+            if !matches!(ControlFile::parse(&mended), Err(ControlFileError::Checksum { .. })) {
+                return;
+            }
         }
     }
     panic!("the checksum stands nowhere");
