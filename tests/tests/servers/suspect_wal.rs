@@ -14,6 +14,10 @@ use crate::site::{PASSWORD, ROLE, Site};
 /// What is looked for in the WAL: in rows that no server compresses.
 const MARK: &[u8] = b"MARK-ME-MARK-ME-";
 
+/// What the index says of a segment.
+const VALIDATED: &str = "\"validity\":\"validated\"";
+const SUSPECT: &str = "\"validity\":\"suspect\"";
+
 pub(crate) fn register(scenarios: Scenarios) -> Scenarios {
     scenarios.per_major("wal_damaged_on_its_way", &[10, 15, 18], damaged_on_its_way).per_major(
         "wal_damaged_at_its_source",
@@ -82,7 +86,7 @@ fn damaged_on_its_way(installation: &Installation) -> ScenarioResult {
     );
     assert!(site.compare_with_archive(&segment)? > 0);
     let index = index(&site);
-    assert!(index.contains("validated") && !index.contains("suspect"), "{index}");
+    assert!(index.contains(VALIDATED) && !index.contains(SUSPECT), "{index}");
     let apart = fs::read_dir(site.walrecv.home().join("main/errors")).into_iter().flatten().count();
     assert_eq!(apart, 1, "what was damaged is not kept");
     assert_eq!(daemon.stop()?, 0);
@@ -105,7 +109,7 @@ fn marked_file(cluster: &Cluster) -> Result<(PathBuf, Vec<u8>)> {
 fn damaged_at_its_source(installation: &Installation) -> ScenarioResult {
     let mut site = Site::new(installation)?;
     let daemon = site.run()?;
-    site.settle()?;
+    let backup = site.backup()?;
     assert_eq!(daemon.stop()?, 0);
     write_marks(&site.cluster)?;
     // What the server sends comes from its files then, and no longer from its memory.
@@ -120,7 +124,17 @@ fn damaged_at_its_source(installation: &Installation) -> ScenarioResult {
     wait_until_said(&daemon, "the server sends the same again");
     archive(&site)?;
     let index = index(&site);
-    assert!(index.contains("suspect") && index.contains("CRC"), "{index}");
+    assert!(index.contains(SUSPECT) && index.contains("CRC"), "{index}");
+
+    // Whoever looks, or wants to restore across it, is told.
+    let check = site.walrecv.run(&["check", "main"])?.code(1)?;
+    assert!(check.stdout.contains("suspect"), "{}", check.stdout);
+    let (_, refused) = site.restore("across", &[&backup, "--dry-run"])?;
+    let refused = refused.code(3)?;
+    assert!(refused.stderr.contains("is suspect: the record's CRC is"), "{}", refused.stderr);
+    site.restore("before", &[&backup, "--dry-run", "--target-immediate"])?.1.success()?;
+    let (_, forced) = site.restore("across", &[&backup, "--dry-run", "--force"])?;
+    assert!(forced.success()?.stdout.contains("recovery may end there"));
     assert_eq!(daemon.stop()?, 0);
     Ok(())
 }

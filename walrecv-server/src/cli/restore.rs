@@ -49,6 +49,10 @@ pub struct RestoreArgs {
     #[arg(long, value_name = "FILE")]
     pub identity: Option<String>,
 
+    /// Restore although some of the WAL on the way is suspect: recovery may end there
+    #[arg(long)]
+    pub force: bool,
+
     /// Print what would be done, and do nothing
     #[arg(long)]
     pub dry_run: bool,

@@ -199,6 +199,7 @@ async fn restore(settings: &Settings, args: &RestoreArgs, printer: &Printer) -> 
         tablespaces: args.tablespaces.clone(),
         owner: args.owner.clone(),
         wal: if args.no_get_wal { WalDelivery::Copy } else { WalDelivery::GetWal },
+        suspect_wal: args.force,
         program: commands::restore::this_program()?,
         keys: settings.identity_file(&args.server).map(KeyFile::new),
     };

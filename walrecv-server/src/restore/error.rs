@@ -4,13 +4,13 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 use pgwire_stream::tablespace_map::TablespaceMapError;
-use pgwire_stream::{Lsn, ServerVersion, TimelineId};
+use pgwire_stream::{Lsn, SegmentName, ServerVersion, TimelineId};
 
 use super::destination::DestinationError;
 use super::extract::ExtractError;
 use super::get_wal::GetWalError;
 use super::tablespaces::MappingError;
-use crate::catalog::{BackupError, Gap, HistoryStoreError, WalError};
+use crate::catalog::{BackupError, Gap, HistoryStoreError, SuspectRange, WalError};
 use crate::failure::{Class, Failure};
 use crate::settings::ServerName;
 use crate::storage::{BackupId, DecryptionError, StorageError};
@@ -70,6 +70,14 @@ pub enum RestoreError {
         missing: Gap,
         /// Where recovery was to go.
         target: String,
+    },
+    /// Recovery would come to WAL that PostgreSQL cannot replay.
+    #[error("WAL from {} to {} in segment {segment} is suspect: {}", range.from, range.to, range.what)]
+    SuspectWal {
+        /// The segment.
+        segment: SegmentName,
+        /// What is wrong with it.
+        range: SuspectRange,
     },
     /// The target lies within the backup.
     #[error("LSN {target} lies before the end of backup `{backup}` at {end}")]
@@ -327,6 +335,12 @@ impl Failure for RestoreError {
                 "with this backup any target before {} can be reached, such as --target-immediate; \
                  a later backup may begin behind the gap",
                 missing.from
+            ),
+            Self::SuspectWal { range, .. } => format!(
+                "it is what the server sent, and PostgreSQL cannot replay it. Any target before {} can \
+                 be reached, such as --target-immediate, or a later backup may begin behind it; with \
+                 --force the restore goes on, and recovery may end there",
+                range.from
             ),
             Self::LsnBeforeEnd { end, .. } => format!(
                 "with this backup no target before {end} can be reached; choose an earlier backup"

@@ -18,7 +18,7 @@ use super::tablespaces::{self, PlacedTablespace, TablespaceMapping};
 use super::target::{RecoveryTarget, TargetAction, TimelineChoice};
 use crate::catalog::{
     BackupOutcome, BackupRecord, BackupStatus, Catalog, Gap, HistoryStore, Position, Reach,
-    WalStore,
+    SuspectWal, WalStore,
 };
 use crate::settings::ServerName;
 use crate::storage::{
@@ -54,6 +54,8 @@ pub struct Request {
     pub owner: Option<String>,
     /// How the server gets at its WAL.
     pub wal: WalDelivery,
+    /// Whether to go on although WAL on the way is suspect.
+    pub suspect_wal: bool,
     /// The absolute path of this program, for `restore_command`.
     pub program: PathBuf,
     /// What opens an encrypted backup and its WAL; the path must be absolute.
@@ -165,6 +167,12 @@ pub fn plan(
     }
     let wal = find_wal(&dir, &record, &history, begin, end, &request.target)?;
     check_target(&record, &wal, end, &request.target, &mut notes)?;
+    if let Some(suspect) = suspect_wal(&dir, &record, &history, &wal, &request.target)? {
+        if !request.suspect_wal {
+            return Err(suspect);
+        }
+        notes.push(format!("{suspect}; recovery may end there"));
+    }
 
     check_archives(&dir, &record, request.keys.as_ref())?;
     let encrypted = encrypted_wal(&dir, &record, &history, &wal)?;
@@ -310,6 +318,32 @@ fn newest_descendant(store: &HistoryStore, end: Position) -> Result<TimelineId, 
         }
     }
     Ok(end.timeline)
+}
+
+/// The first WAL on the way that PostgreSQL could not replay, as far as the index knows.
+fn suspect_wal(
+    server: &ServerDir,
+    record: &BackupRecord,
+    history: &TimelineHistory,
+    wal: &WalRange,
+    target: &RecoveryTarget,
+) -> Result<Option<RestoreError>, RestoreError> {
+    // Recovery ends as soon as it may.
+    let to = match target {
+        RecoveryTarget::Immediate => wal.first_target,
+        _ => wal.needed_to.min(wal.held_to),
+    };
+    let verdicts = WalStore::new(server, record.segment_size).verdicts()?;
+    let on_the_way = |suspect: &SuspectWal| {
+        let timeline = suspect.segment.timeline();
+        let left = history.fork_from(timeline);
+        history.contains(timeline)
+            && suspect.range.to > wal.needed_from
+            && suspect.range.from < to
+            && left.is_none_or(|left| suspect.range.from < left)
+    };
+    let first = verdicts.suspect.into_iter().filter(on_the_way).min_by_key(|s| s.range.from);
+    Ok(first.map(|SuspectWal { segment, range }| RestoreError::SuspectWal { segment, range }))
 }
 
 /// How far WAL leads from the backup.

@@ -218,6 +218,7 @@ impl Store {
             }],
             owner: owner_name(),
             wal: WalDelivery::GetWal,
+            suspect_wal: false,
             program: PathBuf::from("/bin/sh"),
             keys: None,
         }
