@@ -48,8 +48,9 @@ pub struct WalIndexRecord {
     pub plain_crc32c: Crc32c,
     /// The size of the file.
     pub stored_size: u64,
-    /// The checksum of the file.
-    pub stored_sha256: Sha256Sum,
+    /// The checksum of the file; absent where the WAL is stored as it came, whose own is enough.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stored_sha256: Option<Sha256Sum>,
     /// What was found in it when it was received, or read again.
     #[serde(flatten)]
     pub findings: WalFindings,
@@ -63,8 +64,28 @@ impl WalIndexRecord {
             plain_size: plain.size,
             plain_crc32c: plain.crc32c,
             stored_size: stored.size,
-            stored_sha256: stored.sha256,
+            stored_sha256: Some(stored.sha256),
             findings: WalFindings::default(),
+        }
+    }
+
+    /// What is known of a file that holds WAL as it came.
+    pub fn raw(file: ArchivedWal, plain: Plain) -> Self {
+        Self {
+            file,
+            plain_size: plain.size,
+            plain_crc32c: plain.crc32c,
+            stored_size: plain.size,
+            stored_sha256: None,
+            findings: WalFindings::default(),
+        }
+    }
+
+    /// Whether this is about the file that another record, made by reading it, is about.
+    fn describes(&self, fresh: &Self) -> bool {
+        match self.stored_sha256 {
+            Some(sum) => fresh.stored_sha256 == Some(sum),
+            None => (self.plain_size, self.plain_crc32c) == (fresh.plain_size, fresh.plain_crc32c),
         }
     }
 

@@ -28,8 +28,9 @@ use crate::catalog::{
 use crate::failure::Failure;
 use crate::storage::durable::{self, AtomicFile, Put};
 use crate::storage::{
-    ArchivedWal, ArchivedWriter, Codec, DecryptionError, KeyFile, LockError, LockKind, Packing,
-    Plain, ServerDir, ServerLock, Sha256Sum, StorageError, Stored, compression, encryption,
+    ArchivedWal, ArchivedWriter, Codec, DecryptionError, Form, KeyFile, LockError, LockKind,
+    Packing, Plain, ServerDir, ServerLock, Sha256Sum, StorageError, Stored, compression,
+    encryption,
 };
 
 /// How much is read at a time.
@@ -234,6 +235,9 @@ impl Archive {
         if found > 0 {
             match archived_file(&self.dir, segment, partial)? {
                 Some(file) => self.complete(&raw, file)?,
+                None if !partial && self.packing.form() == Form::plain(Codec::None) => {
+                    return self.take_over(&raw, segment);
+                }
                 None => self.store(&raw, segment, partial)?,
             }
         }
@@ -257,15 +261,48 @@ impl Archive {
                 }
             }
         }
-        if let Some(mut judge) = judge {
-            judge.read_on(&self.dir, self.keys.as_ref(), segment);
-            if let Some(findings) = judge.findings(segment, true) {
-                let mut notes = self.notes();
-                notes.mended.remove(&segment);
-                notes.findings.insert(segment, findings);
+        self.conclude(judge, segment);
+        self.keep(storing.finish(|file| file)?)
+    }
+
+    /// Moves a raw segment that is to be kept as it came. Its record comes first: an archived file
+    /// that has none would never get one.
+    fn take_over(&self, raw: &Path, segment: SegmentName) -> Result<(), ArchiveError> {
+        let file = ArchivedWal { segment, partial: false, form: self.packing.form() };
+        let mut judge = self.judge(segment);
+        let mut plain = Plain::default();
+        let mut source = File::open(raw).map_err(StorageError::of("open", raw))?;
+        let mut chunk = vec![0; CHUNK];
+        loop {
+            match fill(&mut source, &mut chunk).map_err(StorageError::of("read", raw))? {
+                [] => break,
+                bytes => {
+                    plain.add(bytes);
+                    if let Some(judge) = &mut judge {
+                        judge.feed(bytes);
+                    }
+                }
             }
         }
-        self.keep(storing.finish(|file| file)?)
+        self.conclude(judge, segment);
+        let target = self.dir.archived_file(file);
+        durable::create_dir(&self.dir.wal_dir(segment), self.dir.access())?;
+        self.record(WalIndexRecord::raw(file, plain))?;
+        match durable::rename_file(raw, &target)? {
+            Put::Stored => Ok(()),
+            Put::Exists => Err(ArchiveError::Differs { raw: raw.to_owned(), archived: target }),
+        }
+    }
+
+    /// Notes what was found by whoever read a segment.
+    fn conclude(&self, judge: Option<Judge>, segment: SegmentName) {
+        let Some(mut judge) = judge else { return };
+        judge.read_on(&self.dir, self.keys.as_ref(), segment);
+        if let Some(findings) = judge.findings(segment, true) {
+            let mut notes = self.notes();
+            notes.mended.remove(&segment);
+            notes.findings.insert(segment, findings);
+        }
     }
 
     /// Who finds out what nobody notes.
@@ -409,7 +446,7 @@ impl Archive {
     fn record_of(&self, file: ArchivedWal) -> Result<Option<WalIndexRecord>, ArchiveError> {
         let Some(record) = self.indexes().find(file)? else { return Ok(None) };
         let stored = stored(&self.dir.archived_file(file))?;
-        Ok((stored.sha256 == record.stored_sha256).then_some(record))
+        Ok((record.stored_sha256 == Some(stored.sha256)).then_some(record))
     }
 
     /// Moves a file to where an operator looks at it; nothing is lost.

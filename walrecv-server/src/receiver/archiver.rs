@@ -260,7 +260,8 @@ mod tests {
     use super::*;
     use crate::catalog::{WalIndex, WalIndexRecord};
     use crate::storage::{
-        Access, ArchivedWal, Codec, Crc32c, Home, Method, Packing, ServerDir, Sha256Sum, encryption,
+        Access, ArchivedWal, Codec, Crc32c, Form, Home, Method, Packing, ServerDir, Sha256Sum,
+        encryption,
     };
 
     mod encrypted;
@@ -353,8 +354,40 @@ mod tests {
             let [record] = &records(&dir)[..] else { panic!("{crashed_after}") };
             assert_eq!(record.plain_crc32c, Crc32c::of(&wal(SEGMENT)));
             let stored = fs::read(dir.archived_file(whole())).unwrap();
-            assert_eq!(record.stored_sha256, Sha256Sum::of(&stored));
+            assert_eq!(record.stored_sha256, Some(Sha256Sum::of(&stored)));
             assert_eq!(fs::read_dir(dir.wal_dir(one())).unwrap().count(), 2);
+        }
+    }
+
+    #[test]
+    fn what_is_kept_as_it_came_is_moved_at_every_point_of_a_crash() {
+        let file = ArchivedWal { form: Form::plain(Codec::None), ..whole() };
+        // What was done before the crash: nothing, the record, the new name beside the old one.
+        for crashed_after in 0..3 {
+            let Store { dir, archive, _home } = store();
+            drop(archive);
+            let raw = dir.streaming_segment(one());
+            let size = SegmentSize::new(SEGMENT as u64).unwrap();
+            let packing = Packing::new(Method::new(Codec::None, 0), &[]);
+            let archive = Archive::open(dir.clone(), size, packing, None).unwrap();
+            if crashed_after > 0 {
+                fs::write(&raw, wal(SEGMENT)).unwrap();
+                pass(&archive, &nowhere(), |_| true).unwrap();
+                if crashed_after == 1 {
+                    fs::rename(dir.archived_file(file), &raw).unwrap();
+                } else {
+                    fs::copy(dir.archived_file(file), &raw).unwrap();
+                }
+            } else {
+                fs::write(&raw, wal(SEGMENT)).unwrap();
+            }
+            pass(&archive, &nowhere(), |_| true).unwrap();
+            assert!(!raw.exists(), "{crashed_after}");
+            assert_eq!(fs::read(dir.archived_file(file)).unwrap(), wal(SEGMENT));
+            let records = records(&dir);
+            assert!(records.iter().all(|record| record.file == file));
+            assert_eq!(records.last().unwrap().plain_crc32c, Crc32c::of(&wal(SEGMENT)));
+            assert_eq!(records.last().unwrap().stored_sha256, None);
         }
     }
 

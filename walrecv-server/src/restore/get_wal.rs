@@ -781,7 +781,7 @@ mod tests {
             plain_size: MIB as u64,
             plain_crc32c: Crc32c::of(&wal(1, MIB)),
             stored_size: MIB as u64,
-            stored_sha256: Sha256Sum::of(&wal(1, MIB)),
+            stored_sha256: Some(Sha256Sum::of(&wal(1, MIB))),
             findings: WalFindings::default(),
         };
         indexes.append(&[record.clone()]).unwrap();

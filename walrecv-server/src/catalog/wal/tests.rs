@@ -125,7 +125,7 @@ fn a_cut_tail_counts_as_far_as_it_goes() {
         plain_size: MIB as u64 / 4,
         ..index.rebuild(store.wal.segment_size(), None, &lock).unwrap().remove(0)
     };
-    assert_eq!(record.stored_sha256, Sha256Sum::of(&stored));
+    assert_eq!(record.stored_sha256, Some(Sha256Sum::of(&stored)));
     WalIndexWriters::new(&store.server, store.wal.segment_size(), lock).append(&[record]).unwrap();
     assert_eq!(store.wal.coverage().unwrap().end_of(TimelineId::FIRST), Some(lsn(3.25)));
 }

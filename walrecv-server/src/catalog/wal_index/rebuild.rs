@@ -39,11 +39,11 @@ impl WalIndex {
             let mut of_file = known.iter().rev().filter(|old| old.file == file);
             match fresh {
                 Fresh::Read(fresh) => {
-                    let same = of_file.find(|old| old.stored_sha256 == fresh.stored_sha256);
+                    let same = of_file.find(|old| old.describes(&fresh));
                     records.push(same.cloned().unwrap_or(*fresh));
                 }
                 Fresh::Sealed { stored, .. } => {
-                    let same = of_file.find(|old| old.stored_sha256 == stored.sha256);
+                    let same = of_file.find(|old| old.stored_sha256 == Some(stored.sha256));
                     if same.is_none() {
                         tracing::warn!(%file, "its WAL cannot be summed up without its key");
                     }

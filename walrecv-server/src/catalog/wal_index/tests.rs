@@ -35,7 +35,7 @@ fn record(number: u32) -> WalIndexRecord {
         plain_size: 4,
         plain_crc32c: Crc32c::of(&number.to_be_bytes()),
         stored_size: 4,
-        stored_sha256: Sha256Sum::of(&number.to_be_bytes()),
+        stored_sha256: Some(Sha256Sum::of(&number.to_be_bytes())),
         findings: findings(number),
     }
 }
