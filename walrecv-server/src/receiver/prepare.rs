@@ -161,6 +161,12 @@ impl Receiver {
             };
             identity.establish(&dir)?;
             durable::collect_leftovers(&dir.streaming())?;
+            // Segments that were compressed as they came, at the newest end of the archive.
+            if let Some(newest) =
+                durable::list_dir(&dir.wals())?.into_iter().filter(is_folder).max()
+            {
+                durable::collect_leftovers(&dir.wals().join(newest))?;
+            }
             // Renamed segments whose directory a former run did not come to sync.
             durable::sync_dir(&dir.streaming())?;
             Ok(lock)
@@ -344,6 +350,11 @@ pub(crate) fn receiving_config(conninfo: &str) -> Result<Config, ConfigError> {
         config.fallback_application_name = Some(APPLICATION_NAME.to_owned());
     }
     Ok(config)
+}
+
+/// Whether this is the name of a directory of the archive, beside which there are histories.
+fn is_folder(name: &std::ffi::OsString) -> bool {
+    name.len() == 16
 }
 
 /// From 16 on, a slot that the server has given up never keeps WAL again.

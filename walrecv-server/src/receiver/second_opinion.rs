@@ -71,6 +71,8 @@ enum OpinionError {
     Gone,
     #[error("it is too much to be asked for again")]
     TooMuch,
+    #[error("another cluster answers now")]
+    OtherCluster,
     #[error(transparent)]
     Other(#[from] Box<dyn std::error::Error + Send + Sync>),
 }
@@ -134,7 +136,7 @@ impl SecondOpinion {
         if range.to.bytes_since(from) > MOST {
             return Err(OpinionError::TooMuch);
         }
-        let again = self.receive(from, range.to).await?;
+        let again = self.receive(wal, from, range.to).await?;
         let (this, wal, to) = (self.clone(), wal.clone(), range.to);
         let compare = move || {
             let stored = this.stored(&wal, from, to)?;
@@ -155,8 +157,12 @@ impl SecondOpinion {
     }
 
     /// Receives a range over a connection of its own, without the slot.
-    async fn receive(&self, from: Lsn, to: Lsn) -> Result<Vec<u8>, pgwire_stream::Error> {
-        let client = ReplicationClient::connect(&self.config).await?;
+    async fn receive(&self, wal: &WalOptions, from: Lsn, to: Lsn) -> Result<Vec<u8>, OpinionError> {
+        let mut client = ReplicationClient::connect(&self.config).await?;
+        let system_id = client.identify_system().await?.system_id;
+        if wal.system_id.is_some_and(|ours| ours != system_id) {
+            return Err(OpinionError::OtherCluster);
+        }
         let mut options = StartReplication::new(from);
         options.timeline = Some(self.timeline);
         let mut stream = client.start_replication(options).await?;
