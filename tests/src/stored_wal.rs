@@ -79,6 +79,10 @@ impl StoredWal {
         compare.args(["-s", "-"]).arg(other).stdin(stdout);
         let same = compare.status().context(about)?.success();
         let read = reading.wait().context(about)?.success();
+        if !read && !path.exists() {
+            // It moved on while we looked.
+            return Ok(None);
+        }
         Ok(Some(same && read))
     }
 

@@ -286,7 +286,9 @@ fn share(built: &Path) -> Result<PathBuf> {
     fs::create_dir(&directory).context(about)?;
     fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)).context(about)?;
     let copy = directory.join("walrecv-server");
-    fs::copy(built, &copy).context(about)?;
+    // By another process: a child that another test starts meanwhile would inherit what this one
+    // writes to, and a file that somebody may write to cannot be run.
+    program::run(Command::new("cp").arg(built).arg(&copy))?;
     fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).context(about)?;
     Ok(copy)
 }

@@ -320,7 +320,12 @@ impl Receiver {
         let _beside = self.run_beside(&client);
         let began = tokio::time::Instant::now();
         let result = self.stream(client, start, size, stop).await;
-        let state = self.status.borrow().state;
+        let (state, flows) = {
+            let status = self.status.borrow();
+            (status.state, status.received > status.started_at)
+        };
+        // Until then, the WAL behind the gap may have gone as well.
+        self.options.reset &= !flows;
         if state == State::Streaming {
             self.streamed = true;
             self.slot_missing = false;

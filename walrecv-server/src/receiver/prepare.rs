@@ -102,7 +102,6 @@ impl Receiver {
             tracing::warn!(%timeline, %from, %to, "going on without WAL, as the operator said");
             blocking(move || journal::record_gap(&dir, timeline, from, to)).await??;
             self.given_up = None;
-            self.options.reset = false;
             return Ok(Some((client, start)));
         }
         let kept = |slot: Slot| {
