@@ -353,7 +353,7 @@ pub(crate) fn receiving_config(conninfo: &str) -> Result<Config, ConfigError> {
 
 /// Whether this is the name of a directory of the archive, beside which there are histories.
 fn is_folder(name: &std::ffi::OsString) -> bool {
-    name.len() == 16
+    name.len() == 16 && name.as_encoded_bytes().iter().all(u8::is_ascii_hexdigit)
 }
 
 /// From 16 on, a slot that the server has given up never keeps WAL again.
