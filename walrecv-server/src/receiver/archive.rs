@@ -246,22 +246,8 @@ impl Archive {
 
     /// Packs a raw file, and keeps the result.
     fn store(&self, raw: &Path, segment: SegmentName, partial: bool) -> Result<(), ArchiveError> {
-        let mut judge = self.judge(segment);
         let mut storing = self.begin(segment, partial, &self.packing, |file| file)?;
-        let mut source = File::open(raw).map_err(StorageError::of("open", raw))?;
-        let mut chunk = vec![0; CHUNK];
-        loop {
-            match fill(&mut source, &mut chunk).map_err(StorageError::of("read", raw))? {
-                [] => break,
-                bytes => {
-                    storing.write(bytes)?;
-                    if let Some(judge) = &mut judge {
-                        judge.feed(bytes);
-                    }
-                }
-            }
-        }
-        self.conclude(judge, segment);
+        self.read_raw(raw, segment, |bytes| storing.write(bytes))?;
         self.keep(storing.finish(|file| file)?)
     }
 
@@ -269,22 +255,11 @@ impl Archive {
     /// that has none would never get one.
     fn take_over(&self, raw: &Path, segment: SegmentName) -> Result<(), ArchiveError> {
         let file = ArchivedWal { segment, partial: false, form: self.packing.form() };
-        let mut judge = self.judge(segment);
         let mut plain = Plain::default();
-        let mut source = File::open(raw).map_err(StorageError::of("open", raw))?;
-        let mut chunk = vec![0; CHUNK];
-        loop {
-            match fill(&mut source, &mut chunk).map_err(StorageError::of("read", raw))? {
-                [] => break,
-                bytes => {
-                    plain.add(bytes);
-                    if let Some(judge) = &mut judge {
-                        judge.feed(bytes);
-                    }
-                }
-            }
-        }
-        self.conclude(judge, segment);
+        self.read_raw(raw, segment, |bytes| {
+            plain.add(bytes);
+            Ok(())
+        })?;
         let target = self.dir.archived_file(file);
         durable::create_dir(&self.dir.wal_dir(segment), self.dir.access())?;
         self.record(WalIndexRecord::raw(file, plain))?;
@@ -294,15 +269,35 @@ impl Archive {
         }
     }
 
-    /// Notes what was found by whoever read a segment.
-    fn conclude(&self, judge: Option<Judge>, segment: SegmentName) {
-        let Some(mut judge) = judge else { return };
+    /// Reads a raw file, and notes what is found in it where nobody else does.
+    fn read_raw(
+        &self,
+        raw: &Path,
+        segment: SegmentName,
+        mut take: impl FnMut(&[u8]) -> Result<(), StorageError>,
+    ) -> Result<(), StorageError> {
+        let mut judge = self.judge(segment);
+        let mut source = File::open(raw).map_err(StorageError::of("open", raw))?;
+        let mut chunk = vec![0; CHUNK];
+        loop {
+            match fill(&mut source, &mut chunk).map_err(StorageError::of("read", raw))? {
+                [] => break,
+                bytes => {
+                    take(bytes)?;
+                    if let Some(judge) = &mut judge {
+                        judge.feed(bytes);
+                    }
+                }
+            }
+        }
+        let Some(mut judge) = judge else { return Ok(()) };
         judge.read_on(&self.dir, self.keys.as_ref(), segment);
         if let Some(findings) = judge.findings(segment, true) {
             let mut notes = self.notes();
             notes.mended.remove(&segment);
             notes.findings.insert(segment, findings);
         }
+        Ok(())
     }
 
     /// Who finds out what nobody notes.

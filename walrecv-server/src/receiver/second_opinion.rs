@@ -12,7 +12,8 @@ use std::sync::Arc;
 
 use pgwire_stream::wal::{Finding, Start, WalOptions, WalValidator};
 use pgwire_stream::{
-    Config, Lsn, ReplicationClient, SegmentName, StartReplication, TimelineId, WalEvent,
+    Config, Lsn, ReplicationClient, SegmentName, SegmentNumber, StartReplication, TimelineId,
+    WalEvent,
 };
 use tokio::sync::{Semaphore, watch};
 
@@ -116,8 +117,11 @@ impl SecondOpinion {
 
     fn segments(&self, wal: &WalOptions, range: &SuspectRange) -> Vec<SegmentName> {
         let size = wal.segment_size;
-        let (first, last) = (size.segment_of(range.from), size.last_byte_segment_of(range.to));
-        [first, last].map(|number| SegmentName::new(self.timeline, number, size)).to_vec()
+        // More than that is not asked for, and needs not be held.
+        let to = range.to.min(range.from.saturating_add(MOST));
+        let (first, last) = (size.segment_of(range.from), size.last_byte_segment_of(to));
+        let numbers = (first.as_u64()..=last.as_u64()).map(SegmentNumber::from_u64);
+        numbers.map(|number| SegmentName::new(self.timeline, number, size)).collect()
     }
 
     fn hold(&self, segments: &[SegmentName], held: bool, mended: bool) {

@@ -160,6 +160,7 @@ impl Worker {
                 SegmentName::new(*timeline, segment_size.segment_of(*from), *segment_size);
             validation.read(&dir.streaming_partial(segment), *from, &mut tell);
             if validation.next() < *from {
+                tracing::warn!(%segment, "WAL is not validated: what is stored of it cannot be read");
                 self.validation = None;
                 return;
             }
