@@ -7,6 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use pgwire_stream::{SegmentName, SegmentNumber, TimelineId, WalFileName};
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
@@ -173,10 +174,10 @@ impl Archiver {
     }
 
     /// Begins to work, with what is there already; does nothing if it works already.
-    pub(super) fn start(&mut self, archive: Arc<Archive>) {
+    pub(super) fn start(&mut self, archive: Arc<Archive>, runtime: &Handle) {
         if self.task.is_none() {
             let shared = Arc::clone(&self.shared);
-            self.task = Some(tokio::spawn(work(archive, shared)));
+            self.task = Some(runtime.spawn(work(archive, shared)));
             self.shared.news.notify_one();
         }
     }

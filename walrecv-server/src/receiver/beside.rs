@@ -32,7 +32,7 @@ impl Receiver {
         let Some(here) = &self.reached else { return tasks };
         for host in self.other_hosts(here) {
             let span = tracing::info_span!("other_host", host = host.host);
-            tasks.spawn(host.tend().instrument(span));
+            tasks.spawn_on(host.tend().instrument(span), &self.common_runtime());
         }
         let can_be_asked = client.server_version().supports(Feature::ReplicationSql);
         if self.settings.synchronous == Synchronous::WhenNamed && can_be_asked {
@@ -41,7 +41,7 @@ impl Receiver {
                 Arc::clone(&self.status),
                 here.config.clone(),
             );
-            tasks.spawn(watch.in_current_span());
+            tasks.spawn_on(watch.in_current_span(), &self.common_runtime());
         }
         tasks
     }

@@ -60,6 +60,7 @@ mod status;
 mod stream;
 mod synchronous;
 mod synchronous_watch;
+mod workplace;
 mod writer;
 
 use std::sync::Arc;
@@ -68,6 +69,7 @@ use std::time::Duration;
 
 use pgwire_stream::wal::WalOptions;
 use pgwire_stream::{Advice, Lsn, SegmentSize, TimelineId};
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 use tracing::Instrument;
 
@@ -92,8 +94,9 @@ use self::beside::Reached;
 use self::prepare::Newcomer;
 use self::stream::End;
 use self::synchronous_watch::Synchrony;
+use self::workplace::Workplace;
 use crate::failure::{Class, Failure, in_one_line};
-use crate::settings::{CreateSlot, ServerSettings, Synchronous};
+use crate::settings::{CreateSlot, ServerSettings};
 use crate::storage::{Home, ServerDir, ServerLock};
 
 /// How long a receiver that gives up early waits for a slot that is in use.
@@ -148,6 +151,9 @@ pub struct Receiver {
     opinions: Arc<Semaphore>,
     /// Whether commits on the server wait for us.
     synchrony: Arc<Synchrony>,
+    /// Where the connection is driven, if it has a thread of its own.
+    workplace: Option<Arc<Workplace>>,
+    backoff: Backoff,
     /// The host that was reached last.
     reached: Option<Reached>,
     /// The server said so where it could not be asked before.
@@ -172,7 +178,7 @@ impl Receiver {
         let status = Status::new(settings.name.clone(), settings.slot_name.clone());
         let (status, watched) = watch::channel(status);
         let status = Arc::new(status);
-        let when_named = settings.synchronous == Synchronous::WhenNamed;
+        let synchronous = settings.synchronous;
         let receiver = Self {
             dir: home.server(&settings.name),
             settings,
@@ -188,7 +194,9 @@ impl Receiver {
             segment_size: SegmentSize::DEFAULT,
             wal: None,
             opinions: second_opinion::places(),
-            synchrony: Arc::new(Synchrony::new(when_named)),
+            synchrony: Arc::new(Synchrony::new(synchronous)),
+            workplace: None,
+            backoff: Backoff::default(),
             reached: None,
             slot_missing: false,
             slot_lost: false,
@@ -207,15 +215,16 @@ impl Receiver {
     ///
     /// # Errors
     /// What trying again cannot mend; see [`ReceiverOptions::persistent`].
-    pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> Result<Finished, ReceiverError> {
+    pub async fn run(self, stop: watch::Receiver<bool>) -> Result<Finished, ReceiverError> {
         let span = tracing::info_span!(
             "receiver", server = %self.settings.name, slot = %self.settings.slot_name
         );
-        let result = self.reconnect_until_done(&mut stop).instrument(span).await;
+        let done = Box::new(self).reconnect_until_done(stop).instrument(span);
+        let (mut receiver, result) = done.await?;
         // Whoever wanted so much WAL and no more wants it in the archive.
         let end = matches!(result, Ok(Finished::EndReached));
-        self.archiver.stop(if end { archiver::End::Done } else { archiver::End::Soon }).await;
-        self.status.send_modify(|status| match &result {
+        receiver.archiver.stop(if end { archiver::End::Done } else { archiver::End::Soon }).await;
+        receiver.status.send_modify(|status| match &result {
             Err(error) => {
                 let refused = error.class() == Class::Refused;
                 status.enter(if refused { State::Refused } else { State::Stopped });
@@ -226,33 +235,36 @@ impl Receiver {
         result
     }
 
+    /// Fails only if the receiver was lost.
     async fn reconnect_until_done(
-        &mut self,
-        stop: &mut watch::Receiver<bool>,
-    ) -> Result<Finished, ReceiverError> {
-        let mut backoff = Backoff::default();
+        mut self: Box<Self>,
+        mut stop: watch::Receiver<bool>,
+    ) -> Result<(Box<Self>, Result<Finished, ReceiverError>), ReceiverError> {
         let began = tokio::time::Instant::now();
-        loop {
+        let result = loop {
             self.status.send_modify(|status| status.enter(State::Connecting));
-            let ended = match self.connection(stop, &mut backoff).await {
+            let ended;
+            (self, ended) = self.connect(&mut stop).await?;
+            let ended = match ended {
                 Err(error) => tokio::select! {
                     biased;
                     error = self.understood(error) => Err(error),
-                    () = stopped(stop) => return Ok(Finished::Stopped),
+                    () = stopped(&mut stop) => break Ok(Finished::Stopped),
                 },
                 ended => ended,
             };
             let error = match ended {
-                Ok(End::Stopped) => return Ok(Finished::Stopped),
-                Ok(End::Reached) => return Ok(Finished::EndReached),
+                Ok(End::Stopped) => break Ok(Finished::Stopped),
+                Ok(End::Reached) => break Ok(Finished::EndReached),
+                Ok(End::Waited) => continue,
                 Ok(End::ServerShutdown) => {
                     tracing::info!("the server has shut down, and has heard that all is durable");
                     None
                 }
                 Err(error) if self.goes_on_after(&error, began.elapsed()) => Some(error),
-                Err(error) => return Err(error),
+                Err(error) => break Err(error),
             };
-            let pause = backoff.pause();
+            let pause = self.backoff.pause();
             if let Some(error) = &error {
                 tracing::warn!(
                     error = in_one_line(error),
@@ -268,10 +280,44 @@ impl Receiver {
                 }
             });
             tokio::select! {
-                () = stopped(stop) => return Ok(Finished::Stopped),
+                () = stopped(&mut stop) => break Ok(Finished::Stopped),
                 () = tokio::time::sleep(pause) => {}
             }
+        };
+        Ok((self, result))
+    }
+
+    /// One connection, on a thread of its own if commits wait for it.
+    async fn connect(
+        mut self: Box<Self>,
+        stop: &mut watch::Receiver<bool>,
+    ) -> Result<(Box<Self>, Result<End, ReceiverError>), ReceiverError> {
+        if !self.synchrony.holds() {
+            let ended = self.connection(stop).await;
+            return Ok((self, ended));
         }
+        let mut stop = stop.clone();
+        workplace::apart(|workplace| {
+            self.workplace = Some(workplace);
+            let connection = async move {
+                let ended = self.connection(&mut stop).await;
+                self.workplace = None;
+                (self, ended)
+            };
+            connection.in_current_span()
+        })
+        .await
+    }
+
+    /// Whether commits have begun to wait for a connection that shares its thread.
+    fn should_be_apart(&self) -> bool {
+        self.workplace.is_none() && self.synchrony.holds()
+    }
+
+    /// The runtime in which things may be left that outlive the connection.
+    fn common_runtime(&self) -> Handle {
+        let workplace = self.workplace.as_ref();
+        workplace.map_or_else(Handle::current, |place| place.common_runtime().clone())
     }
 
     /// Whether to try again.
@@ -305,17 +351,16 @@ impl Receiver {
     }
 
     /// One connection, from login to its end.
-    async fn connection(
-        &mut self,
-        stop: &mut watch::Receiver<bool>,
-        backoff: &mut Backoff,
-    ) -> Result<End, ReceiverError> {
+    async fn connection(&mut self, stop: &mut watch::Receiver<bool>) -> Result<End, ReceiverError> {
         // Nothing is being written before the stream starts, so this may be dropped anywhere.
         let prepared = tokio::select! {
             prepared = self.prepare() => prepared?,
             () = stopped(stop) => return Ok(End::Stopped),
         };
         let Some((client, start)) = prepared else { return Ok(End::Reached) };
+        if self.should_be_apart() {
+            return Ok(End::Waited);
+        }
         let size = self.segment_size;
         let _beside = self.run_beside(&client);
         let began = tokio::time::Instant::now();
@@ -332,7 +377,7 @@ impl Receiver {
             self.slot_lost = false;
             // A connection that breaks at once is no success, or there would be no end of them.
             if began.elapsed() >= LASTING {
-                backoff.succeeded();
+                self.backoff.succeeded();
             }
         }
         result

@@ -179,7 +179,7 @@ impl Receiver {
             let (dir, size) = (self.dir.clone(), self.segment_size);
             let archive = blocking(move || Archive::open(dir, size, packing, keys)).await??;
             let archive = Arc::new(archive);
-            self.archiver.start(Arc::clone(&archive));
+            self.archiver.start(Arc::clone(&archive), &self.common_runtime());
             self.archive = Some(archive);
         }
         if !self.renewed {

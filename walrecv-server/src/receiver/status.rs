@@ -126,6 +126,7 @@ impl Status {
     /// Everything before this position is durable now.
     pub(super) fn flush(&mut self, lsn: Lsn) {
         self.flushed = Some(lsn);
+        self.written = self.written.max(self.flushed);
         if self.server_end.is_none_or(|end| lsn >= end) {
             self.caught_up_at = Some(std::time::SystemTime::now().into());
         }

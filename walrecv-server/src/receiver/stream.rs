@@ -39,6 +39,8 @@ pub(super) enum End {
     Reached,
     /// The server shut down, and has been told that we have everything.
     ServerShutdown,
+    /// Commits have begun to wait for us, and the next connection is to have its own thread.
+    Waited,
 }
 
 /// Why no more events are taken from a stream.
@@ -48,6 +50,8 @@ enum Leave {
     ServerEnded,
     Stop,
     EndReached,
+    /// Commits have begun to wait for us.
+    Waited,
 }
 
 impl Receiver {
@@ -69,6 +73,7 @@ impl Receiver {
             let (next, ended) = streamed.await?;
             let (timeline, fork) = match ended {
                 (Leave::EndReached, _) => return Ok(End::Reached),
+                (Leave::Waited, _) => return Ok(End::Waited),
                 (Leave::Stop, _) | (_, StreamEnd::Stopped) => return Ok(End::Stopped),
                 (_, StreamEnd::ServerShutdown) => return Ok(End::ServerShutdown),
                 (_, StreamEnd::NextTimeline { timeline, start }) => (timeline, start),
@@ -125,6 +130,7 @@ impl Receiver {
             archive: self.archive.clone(),
             validation: self.wal_options(timeline),
             sync_data: fdatasync(),
+            workplace: self.workplace.clone(),
         };
         if let Some(archive) = self.archive.as_ref().filter(|_| self.settings.wal_validation) {
             archive.expect_notes(SegmentName::new(timeline, size.segment_of(from), size));
@@ -183,6 +189,9 @@ impl Receiver {
     ) -> Result<Leave, ReceiverError> {
         let broken = ReceiverError::server("receive WAL");
         loop {
+            if self.should_be_apart() {
+                return Ok(Leave::Waited);
+            }
             let event = tokio::select! {
                 event = stream.next() => event,
                 error = writer.failed() => return Err(ReceiverError::Writer(error)),

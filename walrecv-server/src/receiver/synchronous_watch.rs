@@ -16,6 +16,7 @@ use tokio::sync::{Notify, watch};
 
 use super::status::Status;
 use super::synchronous;
+use crate::settings::Synchronous;
 
 /// How often the server is asked without a reason.
 const EVERY: Duration = Duration::from_secs(60);
@@ -46,9 +47,14 @@ pub(super) struct Synchrony {
 }
 
 impl Synchrony {
-    /// Commits do not wait, until it is said that they do.
-    pub(super) fn new(watched: bool) -> Self {
-        Self { holds: Arc::default(), watched, pattern: Mutex::default(), suspicion: Notify::new() }
+    /// As it is set; where that depends on the server, commits do not wait until it says so.
+    pub(super) fn new(setting: Synchronous) -> Self {
+        Self {
+            holds: Arc::new(AtomicBool::new(setting == Synchronous::Always)),
+            watched: setting == Synchronous::WhenNamed,
+            pattern: Mutex::default(),
+            suspicion: Notify::new(),
+        }
     }
 
     /// The same for those who need no more than that; it changes with this.
@@ -310,7 +316,7 @@ mod tests {
 
     fn setting() -> (Arc<Synchrony>, Arc<watch::Sender<Status>>) {
         let status = Status::new("main".parse().unwrap(), "walrecv".parse().unwrap());
-        (Arc::new(Synchrony::new(true)), Arc::new(watch::Sender::new(status)))
+        (Arc::new(Synchrony::new(Synchronous::WhenNamed)), Arc::new(watch::Sender::new(status)))
     }
 
     #[tokio::test(start_paused = true)]
@@ -369,6 +375,6 @@ mod tests {
         assert!(!synchrony.suspects(|_| true));
         synchrony.set(false);
         assert!(synchrony.suspects(|_| true));
-        assert!(!Synchrony::new(false).suspects(|_| true));
+        assert!(!Synchrony::new(Synchronous::Never).suspects(|_| true));
     }
 }

@@ -48,6 +48,7 @@ use self::direct::DirectSegment;
 use self::worker::{Rest, Worker};
 use super::archive::Archive;
 use super::open_segment::{SegmentError, SyncData};
+use super::workplace::Workplace;
 use crate::catalog::SuspectRange;
 use crate::storage::ServerDir;
 
@@ -119,6 +120,8 @@ pub(crate) struct Assignment {
     /// What is known of the WAL, if it is to be validated.
     pub(crate) validation: Option<WalOptions>,
     pub(crate) sync_data: SyncData,
+    /// Where the stream's own thread works while commits wait.
+    pub(crate) workplace: Option<Arc<Workplace>>,
 }
 
 /// When to sync, apart from segment ends and demands.
@@ -162,8 +165,9 @@ pub(crate) struct Room(
 );
 
 impl WalWriter {
-    /// Begins to write, on the blocking threads of the runtime that this is called in. `report` is
-    /// called there.
+    /// Begins to write, at the workplace or on the blocking threads of the runtime; without a
+    /// workplace that is the one in which this is called. `report` is called where the work is
+    /// done.
     pub(crate) fn start(
         assignment: Assignment,
         report: impl Fn(Report) + Send + Sync + 'static,
@@ -243,6 +247,7 @@ struct Desk {
     /// Nobody waits for room on a full disk any more.
     hurry: Arc<AtomicBool>,
     runtime: tokio::runtime::Handle,
+    workplace: Option<Arc<Workplace>>,
 }
 
 struct Waiting {
@@ -250,7 +255,21 @@ struct Waiting {
     closed: bool,
     /// The worker while it rests; absent while it works, and when it has ended.
     resting: Option<Box<Worker>>,
+    /// The worker waits for news, for a while.
+    lingers: bool,
+    /// Somebody will wake the worker when something is due.
+    alarm: bool,
     tell: Option<oneshot::Sender<Result<Lsn, WriterError>>>,
+}
+
+/// What came of looking for something to do.
+enum Turn {
+    /// Orders were carried out, and something may have been reported.
+    Done(Box<Worker>),
+    /// There is nothing until then.
+    Nothing(Box<Worker>, Instant),
+    /// The worker rests, or has ended.
+    Over,
 }
 
 impl Desk {
@@ -260,16 +279,23 @@ impl Desk {
         tell: oneshot::Sender<Result<Lsn, WriterError>>,
     ) -> Arc<Self> {
         let hurry = Arc::new(AtomicBool::new(false));
-        let runtime = tokio::runtime::Handle::current();
+        let workplace = assignment.workplace.clone();
+        let runtime = match &workplace {
+            Some(workplace) => workplace.common_runtime().clone(),
+            None => tokio::runtime::Handle::current(),
+        };
         Arc::new_cyclic(|desk| {
             let worker = Worker::new(assignment, report, Arc::clone(&hurry), desk.clone());
             let waiting = Waiting {
                 orders: VecDeque::new(),
                 closed: false,
                 resting: Some(Box::new(worker)),
+                lingers: false,
+                alarm: false,
                 tell: Some(tell),
             };
-            Self { waiting: Mutex::new(waiting), news: Condvar::new(), hurry, runtime }
+            let (waiting, news) = (Mutex::new(waiting), Condvar::new());
+            Self { waiting, news, hurry, runtime, workplace }
         })
     }
 
@@ -295,51 +321,154 @@ impl Desk {
         match waiting.resting.take() {
             Some(worker) => {
                 drop(waiting);
-                let desk = Arc::clone(self);
-                self.runtime.spawn_blocking(move || desk.work(worker));
+                self.put_to_work(worker);
             }
-            None => self.news.notify_one(),
+            None if waiting.lingers => self.news.notify_one(),
+            None => {}
+        }
+    }
+
+    /// Wakes the worker at this time, if nobody else does before.
+    fn wake_at(self: &Arc<Self>, due: Instant) {
+        let desk = Arc::downgrade(self);
+        self.runtime.spawn(async move {
+            tokio::time::sleep_until(due.into()).await;
+            if let Some(desk) = desk.upgrade() {
+                let mut waiting = desk.waiting();
+                waiting.alarm = false;
+                desk.wake(waiting);
+            }
+        });
+    }
+
+    /// Where the worker is to work now, if that is not on a thread from the runtime.
+    fn workplace_of(&self, worker: &Worker) -> Option<&Arc<Workplace>> {
+        self.workplace.as_ref().filter(|_| worker.is_waited_for())
+    }
+
+    fn put_to_work(self: &Arc<Self>, worker: Box<Worker>) {
+        let desk = Arc::clone(self);
+        match self.workplace_of(&worker) {
+            Some(workplace) => workplace.offer(Box::new(move || desk.work_a_turn(worker))),
+            None => drop(self.runtime.spawn_blocking(move || desk.work(worker))),
         }
     }
 
     /// Works until there is nothing to do.
-    fn work(&self, mut worker: Box<Worker>) {
+    fn work(self: Arc<Self>, mut worker: Box<Worker>) {
         let mut batch = VecDeque::new();
-        let result = loop {
-            let mut waiting = self.waiting();
-            std::mem::swap(&mut waiting.orders, &mut batch);
-            if batch.is_empty() {
-                if waiting.closed {
-                    drop(waiting);
-                    break worker.end();
+        loop {
+            worker = match self.turn(worker, &mut batch) {
+                Turn::Done(mut worker) => {
+                    worker.validate();
+                    worker
                 }
-                match worker.rest() {
-                    Ok(Rest::Long) => {
-                        waiting.resting = Some(worker);
-                        return;
-                    }
-                    Ok(Rest::Until(due)) => {
-                        let pause = due.saturating_duration_since(Instant::now());
-                        // Whatever ended the wait, the loop looks at everything again.
-                        drop(self.news.wait_timeout(waiting, pause));
-                        continue;
-                    }
-                    Ok(Rest::None) => drop(waiting),
-                    Err(error) => {
-                        drop(waiting);
-                        break Err(error);
-                    }
+                Turn::Nothing(worker, due) => match self.linger(worker, due) {
+                    Some(worker) => worker,
+                    None => return,
+                },
+                Turn::Over => return,
+            };
+        }
+    }
+
+    /// Does one thing, and offers the next: what was reported is to leave before.
+    fn work_a_turn(self: Arc<Self>, worker: Box<Worker>) {
+        match self.turn(worker, &mut VecDeque::new()) {
+            Turn::Done(worker) => self.put_to_work(worker),
+            Turn::Nothing(worker, due) => {
+                if let Some(worker) = self.rest(worker, due) {
+                    self.put_to_work(worker);
                 }
-            } else {
-                drop(waiting);
             }
-            if let Err(error) = worker.work(&mut batch) {
-                break Err(error);
+            Turn::Over => {}
+        }
+    }
+
+    /// Does the next thing that there is to do.
+    fn turn(&self, mut worker: Box<Worker>, batch: &mut VecDeque<Order>) -> Turn {
+        let mut waiting = self.waiting();
+        if waiting.orders.is_empty() {
+            drop(waiting);
+            worker.validate();
+            waiting = self.waiting();
+        }
+        std::mem::swap(&mut waiting.orders, batch);
+        let result = if !batch.is_empty() {
+            drop(waiting);
+            worker.work(batch)
+        } else if waiting.closed {
+            drop(waiting);
+            let result = worker.end();
+            self.end(worker, result);
+            return Turn::Over;
+        } else {
+            match worker.rest() {
+                Ok(Rest::Long) => {
+                    waiting.resting = Some(worker);
+                    return Turn::Over;
+                }
+                Ok(Rest::Until(due)) => return Turn::Nothing(worker, due),
+                Ok(Rest::None) => {
+                    drop(waiting);
+                    worker.catch_up()
+                }
+                Err(error) => {
+                    drop(waiting);
+                    Err(error)
+                }
             }
         };
+        match result {
+            Ok(()) => Turn::Done(worker),
+            Err(error) => {
+                batch.clear();
+                self.end(worker, Err(error));
+                Turn::Over
+            }
+        }
+    }
+
+    /// Waits for news until then, on a thread that has nothing else to do. Whoever is waited for
+    /// rests instead.
+    fn linger(self: &Arc<Self>, worker: Box<Worker>, due: Instant) -> Option<Box<Worker>> {
+        if self.workplace_of(&worker).is_some() {
+            return self.rest(worker, due);
+        }
+        let mut waiting = self.waiting();
+        if waiting.orders.is_empty() && !waiting.closed {
+            waiting.lingers = true;
+            let pause = due.saturating_duration_since(Instant::now());
+            // Whatever ended the wait, everything is looked at again.
+            let waited = self.news.wait_timeout(waiting, pause);
+            waited.unwrap_or_else(PoisonError::into_inner).0.lingers = false;
+        }
+        Some(worker)
+    }
+
+    /// Rests until then, unless there is news.
+    fn rest(self: &Arc<Self>, worker: Box<Worker>, due: Instant) -> Option<Box<Worker>> {
+        let mut waiting = self.waiting();
+        if !waiting.orders.is_empty() || waiting.closed {
+            return Some(worker);
+        }
+        waiting.resting = Some(worker);
+        if !std::mem::replace(&mut waiting.alarm, true) {
+            drop(waiting);
+            self.wake_at(due);
+        }
+        None
+    }
+
+    /// The work has ended so.
+    fn end(&self, worker: Box<Worker>, result: Result<Lsn, WriterError>) {
         // Whatever it still holds is given back before anybody hears of the end.
-        drop((worker, batch));
-        if let Some(tell) = self.waiting().tell.take() {
+        drop(worker);
+        let mut waiting = self.waiting();
+        waiting.orders.clear();
+        let tell = waiting.tell.take();
+        drop(waiting);
+        if let Some(tell) = tell {
             // Nobody listens any more if the handle was dropped.
             let _ = tell.send(result);
         }

@@ -36,6 +36,7 @@ fn assignment(dir: &ServerDir, from: u64) -> Assignment {
         archive: None,
         validation: None,
         sync_data: fdatasync(),
+        workplace: None,
     }
 }
 

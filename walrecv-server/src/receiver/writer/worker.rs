@@ -42,6 +42,8 @@ pub(super) struct Worker {
     segment_took: Option<Duration>,
     last_order: Instant,
     validation: Option<Validation>,
+    /// What was written and is yet to be looked at. Its room is still taken.
+    unseen: Vec<Received>,
 }
 
 enum Open {
@@ -84,7 +86,13 @@ impl Worker {
             segment_took: None,
             last_order: now,
             validation,
+            unseen: Vec::new(),
         }
+    }
+
+    /// Whether commits wait for what comes next.
+    pub(super) fn is_waited_for(&self) -> bool {
+        self.is_synchronous() && !self.is_far_behind()
     }
 
     /// What to do if there are no orders. Does not block.
@@ -108,12 +116,14 @@ impl Worker {
         Ok(if now { Rest::None } else { Rest::Until(due) })
     }
 
-    /// Carries out orders; without any, does what [`rest`](Self::rest) said.
+    /// Does what [`rest`](Self::rest) said.
+    pub(super) fn catch_up(&mut self) -> Result<(), WriterError> {
+        if self.is_flushed() { self.settle() } else { self.flush() }
+    }
+
+    /// Carries out orders.
     pub(super) fn work(&mut self, orders: &mut VecDeque<Order>) -> Result<(), WriterError> {
         self.completions.failure()?;
-        if orders.is_empty() {
-            return if self.is_flushed() { self.settle() } else { self.flush() };
-        }
         self.last_order = Instant::now();
         let before = self.position;
         let mut flush = false;
@@ -132,18 +142,21 @@ impl Worker {
             (self.report)(Report::Written(self.position));
         }
         let overdue = self.flush_due() + self.assignment.policy.interval;
-        if flush
-            || (self.is_synchronous() && !self.is_far_behind())
-            || (!self.is_flushed() && Instant::now() >= overdue)
-        {
+        if flush || self.is_waited_for() || (!self.is_flushed() && Instant::now() >= overdue) {
             self.flush()?;
         }
-        self.validate(received.iter().map(|received| &received.data));
+        if self.validation.is_some() {
+            self.unseen.extend(received);
+        }
         Ok(())
     }
 
     /// Looks at what was written, which may be durable and acknowledged by now.
-    fn validate<'a>(&mut self, written: impl Iterator<Item = &'a Bytes>) {
+    pub(super) fn validate(&mut self) {
+        let written = std::mem::take(&mut self.unseen);
+        if written.is_empty() {
+            return;
+        }
         let Some(validation) = &mut self.validation else { return };
         let Assignment { dir, from, timeline, segment_size, archive, .. } = &self.assignment;
         let mut tell = |news| match news {
@@ -165,8 +178,8 @@ impl Worker {
                 return;
             }
         }
-        for bytes in written {
-            validation.feed(bytes, &mut tell);
+        for received in &written {
+            validation.feed(&received.data, &mut tell);
         }
     }
 
@@ -333,7 +346,7 @@ impl Worker {
         segment.sync().map_err(|error| self.error(error))?;
         self.marks.note_flushed(self.position);
         (self.report)(Report::Flushed(self.position));
-        if self.is_synchronous() && !self.is_far_behind() {
+        if self.is_waited_for() {
             segment.prepare();
         }
         self.open = Some(Open::Raw(segment));
