@@ -9,17 +9,26 @@ use walrecv_tests::run::{ScenarioResult, Scenarios};
 use walrecv_tests::walrecv::Daemon;
 use walrecv_tests::{Cluster, Installation, Result, program};
 
-use crate::site::{Site, lsn, write_wal};
+use crate::site::{PASSWORD, ROLE, Site, lsn, write_wal};
 
 /// Far less than the disk is in trouble for.
 const SERVER_PATIENCE: &str = "wal_sender_timeout = '3s'";
 
 pub(crate) fn register(scenarios: Scenarios) -> Scenarios {
-    scenarios.per_major("full_disk_holds_the_stream", &[10, 18], full_disk).per_major(
-        "hanging_disk_holds_the_stream",
-        &[18],
-        hanging_disk,
-    )
+    scenarios
+        .per_major("full_disk_holds_the_stream", &[10, 18], |installation| {
+            full_disk(installation, "auto")
+        })
+        .per_major("hanging_disk_holds_the_stream", &[18], |installation| {
+            hanging_disk(installation, "auto")
+        })
+        // One thread receives, writes and syncs as long as the disk is quick.
+        .per_major("full_disk_holds_a_synchronous_stream", &[18], |installation| {
+            full_disk(installation, "true")
+        })
+        .per_major("hanging_disk_holds_a_synchronous_stream", &[18], |installation| {
+            hanging_disk(installation, "true")
+        })
 }
 
 /// Dropped in this order: whoever uses the disk ends before it goes.
@@ -31,7 +40,7 @@ struct Troubled {
 }
 
 impl Troubled {
-    fn new(installation: &Installation) -> Result<Option<Self>> {
+    fn new(installation: &Installation, synchronous: &str) -> Result<Option<Self>> {
         let mut options = Cluster::options(installation).archive().config(SERVER_PATIENCE);
         if installation.major >= 11 {
             options = options.wal_segment_megabytes(1);
@@ -40,6 +49,10 @@ impl Troubled {
         let Some(disk) = Disk::mount(FileSystem::Ext4, 512, &site.walrecv.home())? else {
             return Ok(None);
         };
+        let conninfo = site.cluster.conninfo(ROLE, PASSWORD);
+        site.walrecv.configure(&format!(
+            "[servers.main]\nconninfo = \"{conninfo}\"\nsynchronous = \"{synchronous}\"\n"
+        ))?;
         let daemon = site.run()?;
         let begin = lsn(&site.cluster.value("SELECT restart_lsn FROM pg_replication_slots")?)?;
         let size = site.segment_size()?;
@@ -74,8 +87,8 @@ impl Troubled {
     }
 }
 
-fn full_disk(installation: &Installation) -> ScenarioResult {
-    let Some(troubled) = Troubled::new(installation)? else { return Ok(()) };
+fn full_disk(installation: &Installation, synchronous: &str) -> ScenarioResult {
+    let Some(troubled) = Troubled::new(installation, synchronous)? else { return Ok(()) };
     write_wal(&troubled.site.cluster, 2)?;
     troubled.site.settle()?;
     let (sender, _) = troubled.sender()?;
@@ -98,8 +111,8 @@ fn full_disk(installation: &Installation) -> ScenarioResult {
     troubled.recovers(&sender)
 }
 
-fn hanging_disk(installation: &Installation) -> ScenarioResult {
-    let Some(troubled) = Troubled::new(installation)? else { return Ok(()) };
+fn hanging_disk(installation: &Installation, synchronous: &str) -> ScenarioResult {
+    let Some(troubled) = Troubled::new(installation, synchronous)? else { return Ok(()) };
     write_wal(&troubled.site.cluster, 2)?;
     troubled.site.settle()?;
     let (sender, _) = troubled.sender()?;
