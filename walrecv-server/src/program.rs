@@ -11,6 +11,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::cli::{Cli, ColorArg, Command, FormatArg};
 use crate::output::{Color, Format, Printer, Results, start_logging};
+use crate::receiver::nap;
 use crate::settings::process_environment;
 
 use exit::Contract;
@@ -82,5 +83,10 @@ fn runtime(command: &Command) -> Result<Runtime, exit::NoRuntime> {
         _ => Builder::new_multi_thread(),
     };
     // Disks that hang hold a thread for each of their streams; no other stream shall wait for one.
-    builder.enable_all().max_blocking_threads(BLOCKING_THREADS).build().map_err(exit::NoRuntime)
+    builder
+        .on_thread_park(nap)
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .build()
+        .map_err(exit::NoRuntime)
 }

@@ -44,6 +44,7 @@ mod archive;
 mod archiver;
 mod backoff;
 mod beside;
+mod breath;
 mod error;
 mod held;
 mod journal;
@@ -74,6 +75,7 @@ use tokio::sync::{Semaphore, watch};
 use tracing::Instrument;
 
 pub use archive::ArchiveError;
+pub use breath::nap;
 pub use error::ReceiverError;
 #[cfg(test)]
 pub(crate) use held::newest as newest_held;

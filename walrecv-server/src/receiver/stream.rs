@@ -13,6 +13,7 @@ use pgwire_stream::{
 use tokio::sync::watch;
 use tracing::Instrument;
 
+use super::breath::{LITTLE, breath};
 use super::open_segment::{SegmentError, fdatasync, replace};
 use super::second_opinion::SecondOpinion;
 use super::start::{Start, Switch};
@@ -187,15 +188,25 @@ impl Receiver {
         stop: &mut watch::Receiver<bool>,
         timeline: TimelineId,
     ) -> Result<Leave, ReceiverError> {
-        let broken = ReceiverError::server("receive WAL");
+        let broken = |error| ReceiverError::server("receive WAL")(error);
+        // How much has come since there was nothing to come.
+        let mut came = 0;
         loop {
             if self.should_be_apart() {
                 return Ok(Leave::Waited);
             }
+            let may_breathe = came > 0 && !self.synchrony.holds();
             let event = tokio::select! {
-                event = stream.next() => event,
-                error = writer.failed() => return Err(ReceiverError::Writer(error)),
+                biased;
                 () = stopped(stop) => return Ok(Leave::Stop),
+                error = writer.failed() => return Err(ReceiverError::Writer(error)),
+                event = stream.next() => event,
+                () = std::future::ready(()), if may_breathe => {
+                    if std::mem::take(&mut came) < LITTLE {
+                        stream.hold(breath()).await.map_err(broken)?;
+                    }
+                    continue;
+                }
             };
             let event = match event {
                 Ok(Some(event)) => event,
@@ -209,6 +220,7 @@ impl Receiver {
             match event {
                 WalEvent::Data(data) => {
                     let (at, end, server_end) = (data.start, data.end(), data.server_end);
+                    came += data.data.len();
                     let room = match writer.try_reserve(data.data.len()) {
                         Some(room) => room,
                         None => {

@@ -8,9 +8,11 @@
 //! ```
 //!
 //! What was received waits in a queue bounded in bytes, so receiving, writing and syncing overlap
-//! and a slow disk fills the queue instead of the memory. The [`Worker`] is at work as long as
-//! something waits or is yet to be synced; then it rests, and its thread does something else.
-//! A segment that is complete is synced and named behind its back while the next is written.
+//! and a slow disk fills the queue instead of the memory. The [`Worker`] rests while nothing is
+//! due, and its thread does something else. It is woken for some amount of bytes or after a while,
+//! and at once where commits wait; then, while it keeps up, it works on the thread that receives
+//! (`Workplace`), else on one of the runtime. A segment that is complete is synced and named behind
+//! its back while the next is written.
 //!
 //! When to sync:
 //!
@@ -36,7 +38,7 @@ mod tests;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -54,6 +56,12 @@ use crate::storage::ServerDir;
 
 /// What a message costs besides its bytes: its own frame, and its place in the queue.
 const MESSAGE_OVERHEAD: usize = 256;
+
+/// What is written at once where nobody waits for it. Less is written after a while.
+const GATHERED: usize = 512 << 10;
+
+/// How long bytes are gathered. A stream that brings a few at a time would wake a thread for each.
+const GATHERING: Duration = Duration::from_millis(100);
 
 /// Why the writer stopped.
 #[derive(Debug, thiserror::Error)]
@@ -242,8 +250,6 @@ impl Drop for WalWriter {
 /// Where orders wait for the worker, and the worker for orders.
 struct Desk {
     waiting: Mutex<Waiting>,
-    /// An order has come, or none will any more.
-    news: Condvar,
     /// Nobody waits for room on a full disk any more.
     hurry: Arc<AtomicBool>,
     runtime: tokio::runtime::Handle,
@@ -252,13 +258,13 @@ struct Desk {
 
 struct Waiting {
     orders: VecDeque<Order>,
+    /// How many bytes they bring.
+    bytes: usize,
     closed: bool,
     /// The worker while it rests; absent while it works, and when it has ended.
     resting: Option<Box<Worker>>,
-    /// The worker waits for news, for a while.
-    lingers: bool,
-    /// Somebody will wake the worker when something is due.
-    alarm: bool,
+    /// When somebody will wake the worker.
+    alarm: Option<Instant>,
     tell: Option<oneshot::Sender<Result<Lsn, WriterError>>>,
 }
 
@@ -288,14 +294,13 @@ impl Desk {
             let worker = Worker::new(assignment, report, Arc::clone(&hurry), desk.clone());
             let waiting = Waiting {
                 orders: VecDeque::new(),
+                bytes: 0,
                 closed: false,
                 resting: Some(Box::new(worker)),
-                lingers: false,
-                alarm: false,
+                alarm: None,
                 tell: Some(tell),
             };
-            let (waiting, news) = (Mutex::new(waiting), Condvar::new());
-            Self { waiting, news, hurry, runtime, workplace }
+            Self { waiting: Mutex::new(waiting), hurry, runtime, workplace }
         })
     }
 
@@ -305,8 +310,20 @@ impl Desk {
 
     fn order(self: &Arc<Self>, order: Order) {
         let mut waiting = self.waiting();
+        let bytes = match &order {
+            Order::Data(received) => Some(received.data.len()),
+            Order::Flush => None,
+        };
         waiting.orders.push_back(order);
-        self.wake(waiting);
+        waiting.bytes += bytes.unwrap_or_default();
+        let may_wait = bytes.is_some() && waiting.bytes < GATHERED;
+        match &waiting.resting {
+            // It is woken for more than a little at a time, unless somebody waits for it.
+            Some(worker) if may_wait && !worker.is_synchronous() => {
+                self.wake_at(waiting, Instant::now() + GATHERING);
+            }
+            _ => self.wake(waiting),
+        }
     }
 
     fn close(self: &Arc<Self>) {
@@ -318,24 +335,27 @@ impl Desk {
 
     /// Has the worker look what there is.
     fn wake(self: &Arc<Self>, mut waiting: MutexGuard<'_, Waiting>) {
-        match waiting.resting.take() {
-            Some(worker) => {
-                drop(waiting);
-                self.put_to_work(worker);
-            }
-            None if waiting.lingers => self.news.notify_one(),
-            None => {}
+        if let Some(worker) = waiting.resting.take() {
+            drop(waiting);
+            self.put_to_work(worker);
         }
     }
 
-    /// Wakes the worker at this time, if nobody else does before.
-    fn wake_at(self: &Arc<Self>, due: Instant) {
+    /// Wakes the worker at this time, if nobody does before.
+    fn wake_at(self: &Arc<Self>, mut waiting: MutexGuard<'_, Waiting>, due: Instant) {
+        if waiting.alarm.is_some_and(|alarm| alarm <= due) {
+            return;
+        }
+        waiting.alarm = Some(due);
+        drop(waiting);
         let desk = Arc::downgrade(self);
         self.runtime.spawn(async move {
             tokio::time::sleep_until(due.into()).await;
-            if let Some(desk) = desk.upgrade() {
-                let mut waiting = desk.waiting();
-                waiting.alarm = false;
+            let Some(desk) = desk.upgrade() else { return };
+            let mut waiting = desk.waiting();
+            // Another one is earlier, or was, and this one is over.
+            if waiting.alarm == Some(due) {
+                waiting.alarm = None;
                 desk.wake(waiting);
             }
         });
@@ -363,7 +383,7 @@ impl Desk {
                     worker.validate();
                     worker
                 }
-                Turn::Nothing(worker, due) => match self.linger(worker, due) {
+                Turn::Nothing(worker, due) => match self.rest(worker, due) {
                     Some(worker) => worker,
                     None => return,
                 },
@@ -394,6 +414,7 @@ impl Desk {
             waiting = self.waiting();
         }
         std::mem::swap(&mut waiting.orders, batch);
+        waiting.bytes = 0;
         let result = if !batch.is_empty() {
             drop(waiting);
             worker.work(batch)
@@ -429,23 +450,6 @@ impl Desk {
         }
     }
 
-    /// Waits for news until then, on a thread that has nothing else to do. Whoever is waited for
-    /// rests instead.
-    fn linger(self: &Arc<Self>, worker: Box<Worker>, due: Instant) -> Option<Box<Worker>> {
-        if self.workplace_of(&worker).is_some() {
-            return self.rest(worker, due);
-        }
-        let mut waiting = self.waiting();
-        if waiting.orders.is_empty() && !waiting.closed {
-            waiting.lingers = true;
-            let pause = due.saturating_duration_since(Instant::now());
-            // Whatever ended the wait, everything is looked at again.
-            let waited = self.news.wait_timeout(waiting, pause);
-            waited.unwrap_or_else(PoisonError::into_inner).0.lingers = false;
-        }
-        Some(worker)
-    }
-
     /// Rests until then, unless there is news.
     fn rest(self: &Arc<Self>, worker: Box<Worker>, due: Instant) -> Option<Box<Worker>> {
         let mut waiting = self.waiting();
@@ -453,10 +457,7 @@ impl Desk {
             return Some(worker);
         }
         waiting.resting = Some(worker);
-        if !std::mem::replace(&mut waiting.alarm, true) {
-            drop(waiting);
-            self.wake_at(due);
-        }
+        self.wake_at(waiting, due);
         None
     }
 

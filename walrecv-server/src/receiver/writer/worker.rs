@@ -190,7 +190,7 @@ impl Worker {
         Ok(self.marks.flushed())
     }
 
-    fn is_synchronous(&self) -> bool {
+    pub(super) fn is_synchronous(&self) -> bool {
         self.assignment.policy.synchronous.load(Ordering::Relaxed)
     }
 
