@@ -22,7 +22,7 @@ use super::writer::{Assignment, FlushPolicy, Report, WalWriter, WriterError};
 use super::{Receiver, ReceiverError, blocking, journal, stopped};
 
 /// How many received bytes may wait for the disk.
-const QUEUE_BUDGET: u32 = 4 << 20;
+const QUEUE_BUDGET: u32 = 1 << 20;
 
 /// How often the server hears from us: well within the shortest `wal_sender_timeout` that anybody
 /// sets. While the disk holds up the stream, its questions stand unread behind the WAL.

@@ -58,7 +58,7 @@ use crate::storage::ServerDir;
 const MESSAGE_OVERHEAD: usize = 256;
 
 /// What is written at once where nobody waits for it. Less is written after a while.
-const GATHERED: usize = 512 << 10;
+const GATHERED: usize = 128 << 10;
 
 /// How long bytes are gathered. A stream that brings a few at a time would wake a thread for each.
 const GATHERING: Duration = Duration::from_millis(100);
