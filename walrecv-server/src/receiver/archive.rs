@@ -10,7 +10,6 @@
 //! of a segment that cannot be compared is set apart and not replaced: if its record was lost, it
 //! may be the longer one.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Seek, Write};
 use std::num::NonZeroUsize;
@@ -19,12 +18,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pgwire_stream::{SegmentName, SegmentSize};
 
+use super::notes::Notes;
 use super::open_segment::SegmentError;
 use super::recognise::{Comparison, compare, compare_with_record, fill};
 use crate::catalog::judge::Judge;
-use crate::catalog::{
-    WalFindings, WalIndex, WalIndexError, WalIndexRecord, WalIndexWriters, archived_file,
-};
+use crate::catalog::{WalIndex, WalIndexError, WalIndexRecord, WalIndexWriters, archived_file};
 use crate::failure::Failure;
 use crate::storage::durable::{self, AtomicFile, Put};
 use crate::storage::{
@@ -98,39 +96,7 @@ pub(crate) struct Archive {
     packing: Packing,
     keys: Option<KeyFile>,
     indexes: Mutex<WalIndexWriters>,
-    notes: Mutex<Notes>,
-}
-
-/// What is known of segments before they are archived, and records that wait for it.
-#[derive(Default)]
-struct Notes {
-    /// The stream notes what it finds in segments from this one on, of its timeline.
-    expected: Option<SegmentName>,
-    findings: BTreeMap<SegmentName, WalFindings>,
-    /// Records of segments that were archived before all was known of them.
-    unfinished: BTreeMap<SegmentName, WalIndexRecord>,
-    /// Records to be added with the next one.
-    finished: Vec<WalIndexRecord>,
-    /// Segments that must not be archived yet.
-    held: BTreeSet<SegmentName>,
-    /// Segments that are not any more what the stream has seen, and are looked at again.
-    mended: BTreeSet<SegmentName>,
-}
-
-/// How many segments notes are kept of.
-const MOST_NOTES: usize = 64;
-
-impl Notes {
-    fn is_expected(&self, segment: SegmentName) -> bool {
-        let noted = |from: SegmentName| from <= segment && from.timeline() == segment.timeline();
-        self.expected.is_some_and(noted) && !self.mended.contains(&segment)
-    }
-}
-
-fn keep_some<T>(notes: &mut BTreeMap<SegmentName, T>) {
-    while notes.len() > MOST_NOTES {
-        notes.pop_first();
-    }
+    notes: Notes,
 }
 
 /// A segment that is being packed into a file without a name.
@@ -160,7 +126,7 @@ impl Archive {
         let lock = Arc::new(ServerLock::try_acquire(&dir, LockKind::Archive)?);
         let indexes = WalIndexWriters::new(&dir, segment_size, lock).with_keys(keys.clone());
         let packing = packing.with_method(packing.method().with_frame_size(FRAME));
-        let (indexes, notes) = (Mutex::new(indexes), Mutex::default());
+        let (indexes, notes) = (Mutex::new(indexes), Notes::default());
         Ok(Self { dir, segment_size, packing, keys, indexes, notes })
     }
 
@@ -172,46 +138,9 @@ impl Archive {
         self.segment_size
     }
 
-    fn notes(&self) -> MutexGuard<'_, Notes> {
-        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Says that what is found in segments from this one on will be noted.
-    pub(super) fn expect_notes(&self, from: SegmentName) {
-        self.notes().expected = Some(from);
-    }
-
-    /// Notes what was found in a segment, archived or not.
-    pub(super) fn note(&self, segment: SegmentName, findings: WalFindings) {
-        let mut notes = self.notes();
-        if notes.mended.contains(&segment) {
-            return;
-        }
-        if let Some(record) = notes.unfinished.remove(&segment) {
-            notes.finished.push(record.with(findings));
-        } else {
-            notes.findings.insert(segment, findings);
-            keep_some(&mut notes.findings);
-        }
-    }
-
-    /// Keeps a segment from being archived, or no longer. What was found in it must be found anew
-    /// if it was `mended`.
-    pub(super) fn hold(&self, segment: SegmentName, held: bool, mended: bool) {
-        let mut notes = self.notes();
-        if held {
-            notes.held.insert(segment);
-        } else {
-            notes.held.remove(&segment);
-        }
-        if mended {
-            notes.findings.remove(&segment);
-            notes.mended.insert(segment);
-        }
-    }
-
-    pub(super) fn is_held(&self, segment: SegmentName) -> bool {
-        self.notes().held.contains(&segment)
+    /// What is known of its segments.
+    pub(super) fn notes(&self) -> &Notes {
+        &self.notes
     }
 
     /// Records what has become known since the last record.
@@ -293,17 +222,14 @@ impl Archive {
         let Some(mut judge) = judge else { return Ok(()) };
         judge.read_on(&self.dir, self.keys.as_ref(), segment);
         if let Some(findings) = judge.findings(segment, true) {
-            let mut notes = self.notes();
-            notes.mended.remove(&segment);
-            notes.findings.insert(segment, findings);
+            self.notes.note_unseen(segment, findings);
         }
         Ok(())
     }
 
     /// Who finds out what nobody notes.
     fn judge(&self, segment: SegmentName) -> Option<Judge> {
-        let notes = self.notes();
-        if notes.findings.contains_key(&segment) || notes.is_expected(segment) {
+        if !self.notes.is_unseen(segment) {
             return None;
         }
         let number = segment.number(self.segment_size).ok()?;
@@ -366,20 +292,7 @@ impl Archive {
 
     /// Records a segment with what is known of it by now.
     fn record(&self, record: WalIndexRecord) -> Result<(), ArchiveError> {
-        let segment = record.file.segment;
-        let mut notes = self.notes();
-        let expected = notes.is_expected(segment);
-        let record = match notes.findings.remove(&segment) {
-            Some(findings) => record.with(findings),
-            None => {
-                if expected {
-                    notes.unfinished.insert(segment, record.clone());
-                    keep_some(&mut notes.unfinished);
-                }
-                record
-            }
-        };
-        drop(notes);
+        let record = self.notes.complete(record);
         self.append(Some(record))
     }
 
@@ -389,7 +302,7 @@ impl Archive {
 
     fn append(&self, record: Option<WalIndexRecord>) -> Result<(), ArchiveError> {
         let mut indexes = self.indexes();
-        let mut records = std::mem::take(&mut self.notes().finished);
+        let mut records = self.notes.take_finished();
         records.extend(record);
         if records.is_empty() { Ok(()) } else { Ok(indexes.append(&records)?) }
     }

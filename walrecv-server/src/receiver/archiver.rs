@@ -82,7 +82,7 @@ fn waiting(
     let mut waiting = Vec::new();
     for name in durable::list_dir(&archive.dir().streaming())? {
         match name.to_str().and_then(|name| name.parse().ok()) {
-            Some(WalFileName::Segment(segment)) if !archive.is_held(segment) => {
+            Some(WalFileName::Segment(segment)) if !archive.notes().is_held(segment) => {
                 waiting.push((segment, false));
             }
             Some(WalFileName::Partial(segment)) if is_over(archive, segment, frontier) => {

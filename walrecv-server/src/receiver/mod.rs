@@ -48,6 +48,7 @@ mod breath;
 mod error;
 mod held;
 mod journal;
+mod notes;
 mod open_segment;
 mod other_hosts;
 mod prepare;

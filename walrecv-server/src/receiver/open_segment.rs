@@ -118,19 +118,8 @@ impl OpenSegment {
             Err(error) => return Err(StorageError::of("open", &partial)(error).into()),
         };
         let stored = file.metadata().map_err(StorageError::of("look at", &partial))?.len();
-        let mut segment = Self {
-            file,
-            name,
-            size,
-            start,
-            hidden: None,
-            dir: dir.clone(),
-            stored,
-            length: stored,
-            extending: None,
-            dirty: found,
-            sync_data,
-        };
+        let mut segment = Self::of(file, dir, name, start, size, sync_data);
+        (segment.stored, segment.length, segment.dirty) = (stored, stored, found);
         if found {
             // Nobody knows how far its creator came.
             segment.sync()?;
@@ -151,19 +140,31 @@ impl OpenSegment {
         let partial = dir.streaming_partial(name);
         let hidden = AtomicFile::create(&partial, dir.access())?;
         let file = hidden.file().try_clone().map_err(StorageError::of("open", &partial))?;
-        Ok(Self {
+        Ok(Self { hidden: Some(hidden), ..Self::of(file, dir, name, start, size, sync_data) })
+    }
+
+    /// A segment of which nothing is stored.
+    fn of(
+        file: File,
+        dir: &ServerDir,
+        name: SegmentName,
+        start: Lsn,
+        size: SegmentSize,
+        sync_data: SyncData,
+    ) -> Self {
+        Self {
             file,
             name,
             size,
             start,
-            hidden: Some(hidden),
+            hidden: None,
             dir: dir.clone(),
             stored: 0,
             length: 0,
             extending: None,
             dirty: false,
             sync_data,
-        })
+        }
     }
 
     /// Which segment it is.

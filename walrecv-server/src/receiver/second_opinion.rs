@@ -127,7 +127,7 @@ impl SecondOpinion {
     fn hold(&self, segments: &[SegmentName], held: bool, mended: bool) {
         if let Some((archive, archiver)) = &self.archive {
             for segment in segments {
-                archive.hold(*segment, held, mended);
+                archive.notes().hold(*segment, held, mended);
             }
             if !held {
                 archiver.wake();

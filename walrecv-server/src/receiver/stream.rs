@@ -134,7 +134,7 @@ impl Receiver {
             workplace: self.workplace.clone(),
         };
         if let Some(archive) = self.archive.as_ref().filter(|_| self.settings.wal_validation) {
-            archive.expect_notes(SegmentName::new(timeline, size.segment_of(from), size));
+            archive.notes().expect(SegmentName::new(timeline, size.segment_of(from), size));
         }
         let mut writer = WalWriter::start(assignment, self.reporter(&stream, timeline)?);
 

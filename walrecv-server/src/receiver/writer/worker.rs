@@ -163,7 +163,9 @@ impl Worker {
             News::Suspect(range) => (self.report)(Report::Suspect(range)),
             News::Segment(number, findings) => {
                 if let Some(archive) = archive {
-                    archive.note(SegmentName::new(*timeline, number, *segment_size), findings);
+                    archive
+                        .notes()
+                        .note(SegmentName::new(*timeline, number, *segment_size), findings);
                 }
             }
         };
