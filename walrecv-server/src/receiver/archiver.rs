@@ -213,6 +213,14 @@ impl Archiver {
     }
 }
 
+impl Drop for Archiver {
+    /// Its task holds the archive's lock, which whoever comes next needs.
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        self.shared.news.notify_one();
+    }
+}
+
 impl ArchiverHandle {
     pub(super) fn wake(&self) {
         self.0.news.notify_one();

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// How long a stream is let alone.
-const BREATH: Duration = Duration::from_millis(10);
+pub(super) const BREATH: Duration = Duration::from_millis(10);
 
 /// What a stream may bring in that time, and still be one that brings little.
 pub(super) const LITTLE: usize = 64 << 10;

@@ -94,10 +94,10 @@ use self::archive::Archive;
 use self::archiver::Archiver;
 use self::backoff::Backoff;
 use self::beside::Reached;
-use self::prepare::Newcomer;
+use self::prepare::{Newcomer, Prepared};
 use self::stream::End;
 use self::synchronous_watch::Synchrony;
-use self::workplace::Workplace;
+use self::workplace::{OwnRuntime, Workplace};
 use crate::failure::{Class, Failure, in_one_line};
 use crate::settings::{CreateSlot, ServerSettings};
 use crate::storage::{Home, ServerDir, ServerLock};
@@ -156,6 +156,9 @@ pub struct Receiver {
     synchrony: Arc<Synchrony>,
     /// Where the connection is driven, if it has a thread of its own.
     workplace: Option<Arc<Workplace>>,
+    /// A connection was given up for one with its own thread, and the server may not have missed it
+    /// yet.
+    moves: bool,
     backoff: Backoff,
     /// The host that was reached last.
     reached: Option<Reached>,
@@ -199,6 +202,7 @@ impl Receiver {
             opinions: second_opinion::places(),
             synchrony: Arc::new(Synchrony::new(synchronous)),
             workplace: None,
+            moves: false,
             backoff: Backoff::default(),
             reached: None,
             slot_missing: false,
@@ -259,7 +263,10 @@ impl Receiver {
             let error = match ended {
                 Ok(End::Stopped) => break Ok(Finished::Stopped),
                 Ok(End::Reached) => break Ok(Finished::EndReached),
-                Ok(End::Waited) => continue,
+                Ok(End::Waited) => {
+                    self.moves = true;
+                    continue;
+                }
                 Ok(End::ServerShutdown) => {
                     tracing::info!("the server has shut down, and has heard that all is durable");
                     None
@@ -299,8 +306,12 @@ impl Receiver {
             let ended = self.connection(stop).await;
             return Ok((self, ended));
         }
+        let runtime = match OwnRuntime::new() {
+            Ok(runtime) => runtime,
+            Err(error) => return Ok((self, Err(error))),
+        };
         let mut stop = stop.clone();
-        workplace::apart(|workplace| {
+        workplace::apart(runtime, |workplace| {
             self.workplace = Some(workplace);
             let connection = async move {
                 let ended = self.connection(&mut stop).await;
@@ -348,7 +359,7 @@ impl Receiver {
             Advice::Fatal => false,
             _ if self.options.persistent => true,
             // Perhaps the server has not yet missed our own last connection.
-            _ if error.is_slot_in_use() => self.streamed || after < SLOT_PATIENCE,
+            _ if error.is_slot_in_use() || self.moves => self.streamed || after < SLOT_PATIENCE,
             _ => self.streamed,
         }
     }
@@ -360,10 +371,11 @@ impl Receiver {
             prepared = self.prepare() => prepared?,
             () = stopped(stop) => return Ok(End::Stopped),
         };
-        let Some((client, start)) = prepared else { return Ok(End::Reached) };
-        if self.should_be_apart() {
-            return Ok(End::Waited);
-        }
+        let (client, start) = match prepared {
+            Prepared::Stream(ready) => *ready,
+            Prepared::Reached => return Ok(End::Reached),
+            Prepared::Waited => return Ok(End::Waited),
+        };
         let size = self.segment_size;
         let _beside = self.run_beside(&client);
         let began = tokio::time::Instant::now();
@@ -376,6 +388,7 @@ impl Receiver {
         self.options.reset &= !flows;
         if state == State::Streaming {
             self.streamed = true;
+            self.moves = false;
             self.slot_missing = false;
             self.slot_lost = false;
             // A connection that breaks at once is no success, or there would be no end of them.

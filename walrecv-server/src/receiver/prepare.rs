@@ -30,11 +30,19 @@ pub(super) struct Newcomer {
     histories: Vec<HistoryFile>,
 }
 
+/// What comes of a connection before WAL is asked for.
+pub(super) enum Prepared {
+    /// WAL is to be streamed from there.
+    Stream(Box<(ReplicationClient, Start)>),
+    /// There is nothing to receive any more.
+    Reached,
+    /// Commits wait for us, and the connection is to have a thread of its own.
+    Waited,
+}
+
 impl Receiver {
-    /// Connects and decides where to start; `None` if there is nothing to receive any more.
-    pub(super) async fn prepare(
-        &mut self,
-    ) -> Result<Option<(ReplicationClient, Start)>, ReceiverError> {
+    /// Connects and decides where to start.
+    pub(super) async fn prepare(&mut self) -> Result<Prepared, ReceiverError> {
         let config = self.config()?;
         let mut client =
             ReplicationClient::connect(&config).await.map_err(ReceiverError::Connect)?;
@@ -66,6 +74,11 @@ impl Receiver {
             None => Some(Newcomer { identity, histories: Vec::new() }),
         };
         self.synchrony.set(self.is_synchronous(&mut client, &config).await);
+        if self.should_be_apart() {
+            // The server has no use for a goodbye that cannot be sent.
+            let _ = client.close().await;
+            return Ok(Prepared::Waited);
+        }
 
         let (history, histories) = self.server_history(&mut client, system.timeline).await?;
         let source = Source {
@@ -102,7 +115,7 @@ impl Receiver {
             tracing::warn!(%timeline, %from, %to, "going on without WAL, as the operator said");
             blocking(move || journal::record_gap(&dir, timeline, from, to)).await??;
             self.given_up = None;
-            return Ok(Some((client, start)));
+            return Ok(Prepared::Stream(Box::new((client, start))));
         }
         let kept = |slot: Slot| {
             let of_held = |&(timeline, _): &(TimelineId, Lsn)| {
@@ -124,14 +137,14 @@ impl Receiver {
         if held.is_some() {
             // Otherwise something comes that tells when it is reached.
             if self.options.end_at.is_some_and(|end| end <= start.from) {
-                return Ok(None);
+                return Ok(Prepared::Reached);
             }
             client = self.keep_slot(client, slot, &start, &source).await?;
-            return Ok(Some((client, start)));
+            return Ok(Prepared::Stream(Box::new((client, start))));
         }
         let slot = self.first_slot(&mut client, &config, slot).await?;
         let start = start::decide(None, &source, kept(slot))?;
-        Ok(Some((client, start)))
+        Ok(Prepared::Stream(Box::new((client, start))))
     }
 
     pub(super) fn config(&self) -> Result<Config, ReceiverError> {

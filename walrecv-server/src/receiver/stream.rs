@@ -13,7 +13,7 @@ use pgwire_stream::{
 use tokio::sync::watch;
 use tracing::Instrument;
 
-use super::breath::{LITTLE, breath};
+use super::breath::{BREATH, LITTLE, breath};
 use super::open_segment::{SegmentError, fdatasync, replace};
 use super::second_opinion::SecondOpinion;
 use super::start::{Start, Switch};
@@ -189,13 +189,14 @@ impl Receiver {
         timeline: TimelineId,
     ) -> Result<Leave, ReceiverError> {
         let broken = |error| ReceiverError::server("receive WAL")(error);
+        let unhurried = self.settings.flush_interval >= 10 * BREATH;
         // How much has come since there was nothing to come.
         let mut came = 0;
         loop {
             if self.should_be_apart() {
                 return Ok(Leave::Waited);
             }
-            let may_breathe = came > 0 && !self.synchrony.holds();
+            let may_breathe = came > 0 && unhurried && !self.synchrony.holds();
             let event = tokio::select! {
                 biased;
                 () = stopped(stop) => return Ok(Leave::Stop),

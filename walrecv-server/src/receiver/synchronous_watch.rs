@@ -27,8 +27,9 @@ const PAUSE: Duration = Duration::from_secs(5);
 /// How long it may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long WAL must have been at rest for somebody to be waiting.
-const REST: Duration = Duration::from_millis(20);
+/// How long WAL must have been at rest for somebody to be waiting. What comes in one burst is read
+/// with breaths in between.
+const REST: Duration = Duration::from_millis(50);
 
 /// How soon after a flush was reported whoever waited for it goes on.
 const FOLLOWS: Duration = Duration::from_millis(100);

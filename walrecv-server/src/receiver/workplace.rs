@@ -46,6 +46,10 @@ struct Desk {
     called: bool,
     /// Whom to wake if it has; nobody while no thread sleeps.
     asleep: Option<Waker>,
+    /// Nobody waits for the connection any more.
+    abandoned: bool,
+    /// The thread has ended.
+    closed: bool,
 }
 
 /// What the connection calls. Whoever drives it between two jobs looks at it anyway, and is not
@@ -58,11 +62,7 @@ impl Wake for Workplace {
     fn wake_by_ref(self: &Arc<Self>) {
         let mut desk = self.desk();
         desk.called = true;
-        let asleep = desk.asleep.take();
-        drop(desk);
-        if let Some(asleep) = asleep {
-            asleep.wake();
-        }
+        self.wake_sleeper(desk);
     }
 }
 
@@ -71,15 +71,23 @@ impl Workplace {
         self.desk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Leaves a job for the thread.
-    pub(super) fn offer(&self, job: Job) {
-        let mut desk = self.desk();
-        desk.jobs.push_back(job);
+    fn wake_sleeper(&self, mut desk: MutexGuard<'_, Desk>) {
         let asleep = desk.asleep.take();
         drop(desk);
         if let Some(asleep) = asleep {
             asleep.wake();
         }
+    }
+
+    /// Leaves a job for the thread. When that has ended, others do it.
+    pub(super) fn offer(&self, job: Job) {
+        let mut desk = self.desk();
+        if desk.closed {
+            drop(self.common.spawn_blocking(job));
+            return;
+        }
+        desk.jobs.push_back(job);
+        self.wake_sleeper(desk);
     }
 
     /// The runtime in which things may be left that outlive the connection.
@@ -93,19 +101,46 @@ impl Workplace {
         let Some(job) = desk.jobs.pop_front() else { return false };
         desk.busy = Some(Instant::now());
         drop(desk);
+        let _busy = Busy(self);
         job();
-        let mut desk = self.desk();
-        desk.busy = None;
-        // Whoever stood in.
-        if let Some(asleep) = desk.asleep.take() {
-            drop(desk);
-            asleep.wake();
-        }
         true
+    }
+
+    /// Ends the work when nothing is left of it.
+    fn close(&self) {
+        while self.work() {}
+        let mut desk = self.desk();
+        desk.closed = true;
+        let late = std::mem::take(&mut desk.jobs);
+        drop(desk);
+        late.into_iter().for_each(|job| job());
     }
 
     fn is_kept(&self) -> bool {
         self.desk().busy.is_some_and(|since| since.elapsed() >= LONG)
+    }
+}
+
+/// A job is being done, as long as this lives.
+struct Busy<'a>(&'a Workplace);
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        let mut desk = self.0.desk();
+        desk.busy = None;
+        // Whoever stood in.
+        self.0.wake_sleeper(desk);
+    }
+}
+
+/// Somebody waits for a connection, as long as this lives.
+struct Awaited(Arc<Workplace>);
+
+impl Drop for Awaited {
+    fn drop(&mut self) {
+        let mut desk = self.0.desk();
+        desk.abandoned = true;
+        self.0.wake_sleeper(desk);
     }
 }
 
@@ -122,8 +157,16 @@ enum Connection<T> {
     Over(Option<T>),
 }
 
-/// A runtime that is given up wherever it is dropped.
-struct OwnRuntime(Option<Runtime>);
+/// The runtime of a connection, given up wherever it is dropped.
+pub(super) struct OwnRuntime(Option<Runtime>);
+
+impl OwnRuntime {
+    pub(super) fn new() -> Result<Self, ReceiverError> {
+        let built = Builder::new_current_thread().enable_all().build();
+        let runtime = built.map_err(|error| ReceiverError::Task(error.to_string()))?;
+        Ok(Self(Some(runtime)))
+    }
+}
 
 impl Drop for OwnRuntime {
     fn drop(&mut self) {
@@ -135,21 +178,18 @@ impl Drop for OwnRuntime {
 
 /// Has a thread of its own drive what `connection` makes of the thread's workplace.
 ///
-/// Dropped, it goes on by itself.
+/// Dropped, the connection is dropped, and what it leaves behind is done.
 pub(super) async fn apart<T, F>(
+    runtime: OwnRuntime,
     connection: impl FnOnce(Arc<Workplace>) -> F,
 ) -> Result<T, ReceiverError>
 where
     T: Send + 'static,
     F: Future<Output = T> + Send + 'static,
 {
-    let runtime = Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| ReceiverError::Task(error.to_string()))?;
     let place = Arc::new(Workplace { desk: Mutex::default(), common: Handle::current() });
     let connection = Connection::Going(Box::pin(connection(Arc::clone(&place))));
-    let runtime = OwnRuntime(Some(runtime));
+    let _awaited = Awaited(Arc::clone(&place));
     let apart = Arc::new(Apart { place, connection: Mutex::new(connection), runtime });
     let thread = Arc::clone(&apart);
     let mut thread = std::pin::pin!(blocking(move || thread.live()));
@@ -180,10 +220,13 @@ impl<T> Apart<T> {
         let over = std::mem::replace(&mut *self.connection(), Connection::Over(None));
         let output = match over {
             Connection::Over(output) => output,
-            Connection::Going(_) => None,
+            Connection::Going(going) => {
+                drop(going);
+                None
+            }
         };
         // What the connection left behind.
-        while self.place.work() {}
+        self.place.close();
         lived.map_or_else(|panic| resume_unwind(panic), |()| output)
     }
 
@@ -208,6 +251,9 @@ impl<T> Apart<T> {
                 let Connection::Going(going) = &mut *connection else { return Poll::Ready(true) };
                 {
                     let mut desk = self.place.desk();
+                    if desk.abandoned {
+                        return Poll::Ready(true);
+                    }
                     (desk.called, desk.asleep) = (false, None);
                 }
                 if let Poll::Ready(output) = going.as_mut().poll(&mut Context::from_waker(&waker)) {
@@ -218,7 +264,7 @@ impl<T> Apart<T> {
                 if enough(&desk) {
                     return Poll::Ready(false);
                 }
-                if !desk.called {
+                if !desk.called && !desk.abandoned {
                     desk.asleep = Some(context.waker().clone());
                     return Poll::Pending;
                 }
@@ -242,7 +288,7 @@ mod tests {
     fn jobs_are_done_by_the_thread_that_drives_when_there_is_nothing_to_say() {
         let done = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&done);
-        let output = runtime().block_on(apart(|place| async move {
+        let output = runtime().block_on(apart(OwnRuntime::new().unwrap(), |place| async move {
             let thread = std::thread::current().id();
             for number in 0..100 {
                 let (done, news) = (Arc::clone(&count), Arc::new(tokio::sync::Notify::new()));
@@ -263,7 +309,7 @@ mod tests {
 
     #[test]
     fn a_job_from_elsewhere_wakes_the_thread() {
-        let output = runtime().block_on(apart(|place| async move {
+        let output = runtime().block_on(apart(OwnRuntime::new().unwrap(), |place| async move {
             let (tell, told) = tokio::sync::oneshot::channel();
             std::thread::spawn(move || {
                 std::thread::sleep(Duration::from_millis(20));
@@ -280,7 +326,7 @@ mod tests {
         let answered = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&answered);
         runtime()
-            .block_on(apart(|place| async move {
+            .block_on(apart(OwnRuntime::new().unwrap(), |place| async move {
                 let (tell, mut told) = tokio::sync::oneshot::channel();
                 place.offer(Box::new(move || {
                     hang.recv().unwrap();
@@ -304,7 +350,7 @@ mod tests {
         let done = Arc::new(AtomicBool::new(false));
         let job = Arc::clone(&done);
         runtime()
-            .block_on(apart(|place| async move {
+            .block_on(apart(OwnRuntime::new().unwrap(), |place| async move {
                 place.offer(Box::new(move || job.store(true, Ordering::SeqCst)));
             }))
             .unwrap();
@@ -312,9 +358,48 @@ mod tests {
     }
 
     #[test]
+    fn a_job_that_panics_while_somebody_stands_in_ends_it() {
+        let lost: Result<(), _> = runtime().block_on(apart(OwnRuntime::new().unwrap(), |place| {
+            place.offer(Box::new(|| {
+                std::thread::sleep(3 * LONG);
+                panic!("on purpose");
+            }));
+            std::future::pending()
+        }));
+        assert!(matches!(lost, Err(ReceiverError::Task(_))));
+    }
+
+    #[test]
+    fn one_that_nobody_waits_for_is_dropped_and_its_jobs_are_done() {
+        let runtime = runtime();
+        let done = Arc::new(AtomicBool::new(false));
+        let job = Arc::clone(&done);
+        runtime.block_on(async {
+            let apart = apart(OwnRuntime::new().unwrap(), |place| async move {
+                let left =
+                    LeftBehind(place, Some(Box::new(move || job.store(true, Ordering::SeqCst))));
+                std::future::pending::<()>().await;
+                drop(left);
+            });
+            assert!(tokio::time::timeout(Duration::from_millis(50), apart).await.is_err());
+        });
+        // Waits for all threads.
+        drop(runtime);
+        assert!(done.load(Ordering::SeqCst));
+    }
+
+    struct LeftBehind(Arc<Workplace>, Option<Job>);
+
+    impl Drop for LeftBehind {
+        fn drop(&mut self) {
+            self.0.offer(self.1.take().unwrap());
+        }
+    }
+
+    #[test]
     fn a_connection_that_panics_is_lost_alone() {
         let panics = |_| async { panic!("on purpose") };
-        let lost: Result<(), _> = runtime().block_on(apart(panics));
+        let lost: Result<(), _> = runtime().block_on(apart(OwnRuntime::new().unwrap(), panics));
         assert!(matches!(lost, Err(ReceiverError::Task(_))));
     }
 }

@@ -45,6 +45,7 @@ use bytes::Bytes;
 use pgwire_stream::wal::WalOptions;
 use pgwire_stream::{Lsn, SegmentName, SegmentSize, TimelineId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::task::AbortHandle;
 
 use self::direct::DirectSegment;
 use self::worker::{Rest, Worker};
@@ -151,6 +152,8 @@ enum Order {
 struct Received {
     at: Lsn,
     data: Bytes,
+    /// When that was.
+    came: Instant,
     /// How far the server could have sent then.
     server_end: Lsn,
     _room: Room,
@@ -212,7 +215,13 @@ impl WalWriter {
     pub(crate) fn write(&mut self, at: Lsn, data: Bytes, server_end: Lsn, room: Room) {
         self.flush_queued = false;
         // If the work has ended, `failed` tells why.
-        self.desk.order(Order::Data(Received { at, data, server_end, _room: room }));
+        self.desk.order(Order::Data(Received {
+            at,
+            data,
+            came: Instant::now(),
+            server_end,
+            _room: room,
+        }));
     }
 
     /// Makes everything durable that was queued before. Costs nothing while that is being done: a
@@ -254,6 +263,8 @@ struct Desk {
     hurry: Arc<AtomicBool>,
     runtime: tokio::runtime::Handle,
     workplace: Option<Arc<Workplace>>,
+    /// How long bytes are gathered.
+    gathering: Duration,
 }
 
 struct Waiting {
@@ -263,17 +274,14 @@ struct Waiting {
     closed: bool,
     /// The worker while it rests; absent while it works, and when it has ended.
     resting: Option<Box<Worker>>,
-    /// When somebody will wake the worker.
-    alarm: Option<Instant>,
-    tell: Option<oneshot::Sender<Result<Lsn, WriterError>>>,
+    /// When somebody will wake the worker, and who.
+    alarm: Option<(Instant, AbortHandle)>,
 }
 
 /// What came of looking for something to do.
 enum Turn {
-    /// Orders were carried out, and something may have been reported.
+    /// Something was done, and may have been reported.
     Done(Box<Worker>),
-    /// There is nothing until then.
-    Nothing(Box<Worker>, Instant),
     /// The worker rests, or has ended.
     Over,
 }
@@ -286,21 +294,22 @@ impl Desk {
     ) -> Arc<Self> {
         let hurry = Arc::new(AtomicBool::new(false));
         let workplace = assignment.workplace.clone();
+        let gathering = GATHERING.min(assignment.policy.interval / 2);
         let runtime = match &workplace {
             Some(workplace) => workplace.common_runtime().clone(),
             None => tokio::runtime::Handle::current(),
         };
         Arc::new_cyclic(|desk| {
-            let worker = Worker::new(assignment, report, Arc::clone(&hurry), desk.clone());
+            let hurry_up = Arc::clone(&hurry);
+            let worker = Worker::new(assignment, report, hurry_up, desk.clone(), tell);
             let waiting = Waiting {
                 orders: VecDeque::new(),
                 bytes: 0,
                 closed: false,
                 resting: Some(Box::new(worker)),
                 alarm: None,
-                tell: Some(tell),
             };
-            Self { waiting: Mutex::new(waiting), hurry, runtime, workplace }
+            Self { waiting: Mutex::new(waiting), hurry, runtime, workplace, gathering }
         })
     }
 
@@ -310,17 +319,18 @@ impl Desk {
 
     fn order(self: &Arc<Self>, order: Order) {
         let mut waiting = self.waiting();
-        let bytes = match &order {
-            Order::Data(received) => Some(received.data.len()),
-            Order::Flush => None,
+        let may_wait = match &order {
+            Order::Data(received) => {
+                waiting.bytes += received.data.len() + MESSAGE_OVERHEAD;
+                waiting.bytes < GATHERED
+            }
+            Order::Flush => false,
         };
         waiting.orders.push_back(order);
-        waiting.bytes += bytes.unwrap_or_default();
-        let may_wait = bytes.is_some() && waiting.bytes < GATHERED;
         match &waiting.resting {
             // It is woken for more than a little at a time, unless somebody waits for it.
             Some(worker) if may_wait && !worker.is_synchronous() => {
-                self.wake_at(waiting, Instant::now() + GATHERING);
+                self.wake_at(waiting, Instant::now() + self.gathering);
             }
             _ => self.wake(waiting),
         }
@@ -343,22 +353,23 @@ impl Desk {
 
     /// Wakes the worker at this time, if nobody does before.
     fn wake_at(self: &Arc<Self>, mut waiting: MutexGuard<'_, Waiting>, due: Instant) {
-        if waiting.alarm.is_some_and(|alarm| alarm <= due) {
-            return;
+        match &waiting.alarm {
+            Some((alarm, _)) if *alarm <= due => return,
+            Some((_, later)) => later.abort(),
+            None => {}
         }
-        waiting.alarm = Some(due);
-        drop(waiting);
         let desk = Arc::downgrade(self);
-        self.runtime.spawn(async move {
+        let alarm = self.runtime.spawn(async move {
             tokio::time::sleep_until(due.into()).await;
             let Some(desk) = desk.upgrade() else { return };
             let mut waiting = desk.waiting();
-            // Another one is earlier, or was, and this one is over.
-            if waiting.alarm == Some(due) {
+            // It may have been replaced in the last moment.
+            if waiting.alarm.as_ref().is_some_and(|(alarm, _)| *alarm == due) {
                 waiting.alarm = None;
                 desk.wake(waiting);
             }
         });
+        waiting.alarm = Some((due, alarm.abort_handle()));
     }
 
     /// Where the worker is to work now, if that is not on a thread from the runtime.
@@ -383,10 +394,6 @@ impl Desk {
                     worker.validate();
                     worker
                 }
-                Turn::Nothing(worker, due) => match self.rest(worker, due) {
-                    Some(worker) => worker,
-                    None => return,
-                },
                 Turn::Over => return,
             };
         }
@@ -394,19 +401,13 @@ impl Desk {
 
     /// Does one thing, and offers the next: what was reported is to leave before.
     fn work_a_turn(self: Arc<Self>, worker: Box<Worker>) {
-        match self.turn(worker, &mut VecDeque::new()) {
-            Turn::Done(worker) => self.put_to_work(worker),
-            Turn::Nothing(worker, due) => {
-                if let Some(worker) = self.rest(worker, due) {
-                    self.put_to_work(worker);
-                }
-            }
-            Turn::Over => {}
+        if let Turn::Done(worker) = self.turn(worker, &mut VecDeque::new()) {
+            self.put_to_work(worker);
         }
     }
 
     /// Does the next thing that there is to do.
-    fn turn(&self, mut worker: Box<Worker>, batch: &mut VecDeque<Order>) -> Turn {
+    fn turn(self: &Arc<Self>, mut worker: Box<Worker>, batch: &mut VecDeque<Order>) -> Turn {
         let mut waiting = self.waiting();
         if waiting.orders.is_empty() {
             drop(waiting);
@@ -429,7 +430,11 @@ impl Desk {
                     waiting.resting = Some(worker);
                     return Turn::Over;
                 }
-                Ok(Rest::Until(due)) => return Turn::Nothing(worker, due),
+                Ok(Rest::Until(due)) => {
+                    waiting.resting = Some(worker);
+                    self.wake_at(waiting, due);
+                    return Turn::Over;
+                }
                 Ok(Rest::None) => {
                     drop(waiting);
                     worker.catch_up()
@@ -450,29 +455,13 @@ impl Desk {
         }
     }
 
-    /// Rests until then, unless there is news.
-    fn rest(self: &Arc<Self>, worker: Box<Worker>, due: Instant) -> Option<Box<Worker>> {
-        let mut waiting = self.waiting();
-        if !waiting.orders.is_empty() || waiting.closed {
-            return Some(worker);
-        }
-        waiting.resting = Some(worker);
-        self.wake_at(waiting, due);
-        None
-    }
-
     /// The work has ended so.
     fn end(&self, worker: Box<Worker>, result: Result<Lsn, WriterError>) {
         // Whatever it still holds is given back before anybody hears of the end.
-        drop(worker);
-        let mut waiting = self.waiting();
-        waiting.orders.clear();
-        let tell = waiting.tell.take();
-        drop(waiting);
-        if let Some(tell) = tell {
-            // Nobody listens any more if the handle was dropped.
-            let _ = tell.send(result);
-        }
+        let tell = worker.dismiss();
+        self.waiting().orders.clear();
+        // Nobody listens any more if the handle was dropped.
+        let _ = tell.send(result);
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use pgwire_stream::{Lsn, SegmentName, SegmentNumber};
+use tokio::sync::oneshot;
 
 use super::super::open_segment::{OpenSegment, SegmentError};
 use super::completions::{Complete, Completions};
@@ -44,6 +45,8 @@ pub(super) struct Worker {
     validation: Option<Validation>,
     /// What was written and is yet to be looked at. Its room is still taken.
     unseen: Vec<Received>,
+    /// Who is told how it ended; they know that it is lost when this is.
+    tell: oneshot::Sender<Result<Lsn, WriterError>>,
 }
 
 enum Open {
@@ -67,6 +70,7 @@ impl Worker {
         report: Reporter,
         hurry: Arc<AtomicBool>,
         desk: Weak<Desk>,
+        tell: oneshot::Sender<Result<Lsn, WriterError>>,
     ) -> Self {
         let Assignment { from, durable, .. } = assignment;
         let now = Instant::now();
@@ -87,6 +91,7 @@ impl Worker {
             last_order: now,
             validation,
             unseen: Vec::new(),
+            tell,
         }
     }
 
@@ -111,7 +116,7 @@ impl Worker {
         if self.open.is_none() {
             return Ok(Rest::Long);
         }
-        let due = self.flush_due();
+        let due = self.flush_due(Instant::now());
         let now = self.is_synchronous() || Instant::now() >= due;
         Ok(if now { Rest::None } else { Rest::Until(due) })
     }
@@ -137,13 +142,19 @@ impl Worker {
                 }
             })
             .collect();
+        let came = received.first().map_or(self.last_order, |received| received.came);
+        let mut overdue = self.flush_due(came);
         self.write(&received)?;
-        if self.position > before {
-            (self.report)(Report::Written(self.position));
+        if let Some(Open::Direct(_)) = self.open {
+            // What it has is written once more as it came, if it does not become whole soon.
+            overdue += self.assignment.policy.interval;
         }
-        let overdue = self.flush_due() + self.assignment.policy.interval;
         if flush || self.is_waited_for() || (!self.is_flushed() && Instant::now() >= overdue) {
             self.flush()?;
+        }
+        // What is flushed is written.
+        if self.position > before && !self.is_flushed() {
+            (self.report)(Report::Written(self.position));
         }
         if self.validation.is_some() {
             self.unseen.extend(received);
@@ -185,6 +196,11 @@ impl Worker {
         }
     }
 
+    /// Gives back all that it holds but the one who is told how it ended.
+    pub(super) fn dismiss(self) -> oneshot::Sender<Result<Lsn, WriterError>> {
+        self.tell
+    }
+
     /// Makes all durable that was written.
     pub(super) fn end(&mut self) -> Result<Lsn, WriterError> {
         self.flush()?;
@@ -200,11 +216,11 @@ impl Worker {
         self.marks.flushed() >= self.position
     }
 
-    /// When a drained queue is reason enough for a sync.
-    fn flush_due(&mut self) -> Instant {
+    /// When something must be synced that came after what is flushed, `came` at the earliest.
+    fn flush_due(&mut self, came: Instant) -> Instant {
         let flushed = self.marks.flushed();
         if self.flushed.0 != flushed {
-            self.flushed = (flushed, Instant::now());
+            self.flushed = (flushed, came);
         }
         self.flushed.1 + self.assignment.policy.interval
     }
