@@ -201,6 +201,8 @@ impl Receiver {
                 biased;
                 () = stopped(stop) => return Ok(Leave::Stop),
                 error = writer.failed() => return Err(ReceiverError::Writer(error)),
+                // What has come may be waited for, though nothing comes any more.
+                () = self.synchrony.begun() => continue,
                 event = stream.next() => event,
                 () = std::future::ready(()), if may_breathe => {
                     if std::mem::take(&mut came) < LITTLE {

@@ -45,6 +45,8 @@ pub(super) struct Synchrony {
     watched: bool,
     pattern: Mutex<Pattern>,
     suspicion: Notify,
+    /// Commits have begun to wait.
+    begun: Notify,
 }
 
 impl Synchrony {
@@ -55,6 +57,7 @@ impl Synchrony {
             watched: setting == Synchronous::WhenNamed,
             pattern: Mutex::default(),
             suspicion: Notify::new(),
+            begun: Notify::new(),
         }
     }
 
@@ -69,7 +72,16 @@ impl Synchrony {
 
     /// Says whether commits wait. Whether that is news.
     pub(super) fn set(&self, holds: bool) -> bool {
-        self.holds.swap(holds, Ordering::Relaxed) != holds
+        let news = self.holds.swap(holds, Ordering::Relaxed) != holds;
+        if news && holds {
+            self.begun.notify_one();
+        }
+        news
+    }
+
+    /// Completes when commits have begun to wait. Can be dropped at any time.
+    pub(super) async fn begun(&self) {
+        self.begun.notified().await;
     }
 
     /// WAL up to here came.

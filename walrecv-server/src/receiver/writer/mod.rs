@@ -278,14 +278,6 @@ struct Waiting {
     alarm: Option<(Instant, AbortHandle)>,
 }
 
-/// What came of looking for something to do.
-enum Turn {
-    /// Something was done, and may have been reported.
-    Done(Box<Worker>),
-    /// The worker rests, or has ended.
-    Over,
-}
-
 impl Desk {
     fn new(
         assignment: Assignment,
@@ -389,25 +381,25 @@ impl Desk {
     fn work(self: Arc<Self>, mut worker: Box<Worker>) {
         let mut batch = VecDeque::new();
         loop {
-            worker = match self.turn(worker, &mut batch) {
-                Turn::Done(mut worker) => {
-                    worker.validate();
-                    worker
-                }
-                Turn::Over => return,
-            };
+            let Some(next) = self.turn(worker, &mut batch) else { return };
+            worker = next;
+            worker.validate();
         }
     }
 
     /// Does one thing, and offers the next: what was reported is to leave before.
     fn work_a_turn(self: Arc<Self>, worker: Box<Worker>) {
-        if let Turn::Done(worker) = self.turn(worker, &mut VecDeque::new()) {
+        if let Some(worker) = self.turn(worker, &mut VecDeque::new()) {
             self.put_to_work(worker);
         }
     }
 
-    /// Does the next thing that there is to do.
-    fn turn(self: &Arc<Self>, mut worker: Box<Worker>, batch: &mut VecDeque<Order>) -> Turn {
+    /// Does the next thing that there is to do. Gives the worker back, unless it rests or has ended.
+    fn turn(
+        self: &Arc<Self>,
+        mut worker: Box<Worker>,
+        batch: &mut VecDeque<Order>,
+    ) -> Option<Box<Worker>> {
         let mut waiting = self.waiting();
         if waiting.orders.is_empty() {
             drop(waiting);
@@ -423,17 +415,17 @@ impl Desk {
             drop(waiting);
             let result = worker.end();
             self.end(worker, result);
-            return Turn::Over;
+            return None;
         } else {
             match worker.rest() {
                 Ok(Rest::Long) => {
                     waiting.resting = Some(worker);
-                    return Turn::Over;
+                    return None;
                 }
                 Ok(Rest::Until(due)) => {
                     waiting.resting = Some(worker);
                     self.wake_at(waiting, due);
-                    return Turn::Over;
+                    return None;
                 }
                 Ok(Rest::None) => {
                     drop(waiting);
@@ -446,11 +438,11 @@ impl Desk {
             }
         };
         match result {
-            Ok(()) => Turn::Done(worker),
+            Ok(()) => Some(worker),
             Err(error) => {
                 batch.clear();
                 self.end(worker, Err(error));
-                Turn::Over
+                None
             }
         }
     }
