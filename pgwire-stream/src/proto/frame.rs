@@ -39,7 +39,13 @@ pub(super) const DOES_NOT_FIT: &str = "its fields do not fit its length";
 /// read costs a system call too many.
 const LEAST_ROOM: usize = 4 << 10;
 
-/// How large a new buffer is: two messages of the most WAL that is usual, with their headers.
+/// How large a new buffer is at least.
+const LEAST_BUFFER: usize = 32 << 10;
+
+/// How many messages like the one that comes it has room for, up to [`BUFFER`].
+const MESSAGES: usize = 8;
+
+/// Two messages of the most WAL that is usual, with their headers.
 const BUFFER: usize = 2 * (HEADER + 25 + (128 << 10));
 
 /// One whole message, still with its header, or `None` if more bytes are needed; then there is room
@@ -99,7 +105,8 @@ pub(super) fn check_length(length: u32, limits: &RangeInclusive<usize>) -> Resul
 pub(super) fn make_room(input: &mut BytesMut, total: usize) {
     let (have, room) = (input.len(), input.capacity() - input.len());
     if have + room < total || (room < LEAST_ROOM && have < LEAST_ROOM) {
-        let messages = if total < LEAST_ROOM { BUFFER } else { BUFFER / total * total };
+        let size = total.saturating_mul(MESSAGES).clamp(LEAST_BUFFER, BUFFER);
+        let messages = if total < LEAST_ROOM { size } else { size / total * total };
         input.reserve(messages.max(total).saturating_sub(have));
     }
 }

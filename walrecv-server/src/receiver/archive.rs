@@ -95,6 +95,8 @@ pub(crate) struct Archive {
     segment_size: SegmentSize,
     packing: Packing,
     keys: Option<KeyFile>,
+    /// Whether it is found out what is in segments.
+    validates: bool,
     indexes: Mutex<WalIndexWriters>,
     notes: Notes,
 }
@@ -127,7 +129,18 @@ impl Archive {
         let indexes = WalIndexWriters::new(&dir, segment_size, lock).with_keys(keys.clone());
         let packing = packing.with_method(packing.method().with_frame_size(FRAME));
         let (indexes, notes) = (Mutex::new(indexes), Notes::default());
-        Ok(Self { dir, segment_size, packing, keys, indexes, notes })
+        Ok(Self { dir, segment_size, packing, keys, validates: true, indexes, notes })
+    }
+
+    /// Says whether it is to be found out what is in segments.
+    pub(crate) fn with_validation(mut self, validates: bool) -> Self {
+        self.validates = validates;
+        self
+    }
+
+    /// Whether segments are kept as they come.
+    pub(super) fn keeps_them_as_they_come(&self) -> bool {
+        self.packing.form() == Form::plain(Codec::None)
     }
 
     pub(super) fn dir(&self) -> &ServerDir {
@@ -164,7 +177,7 @@ impl Archive {
         if found > 0 {
             match archived_file(&self.dir, segment, partial)? {
                 Some(file) => self.complete(&raw, file)?,
-                None if !partial && self.packing.form() == Form::plain(Codec::None) => {
+                None if !partial && self.keeps_them_as_they_come() => {
                     return self.take_over(&raw, segment);
                 }
                 None => self.store(&raw, segment, partial)?,
@@ -184,11 +197,18 @@ impl Archive {
     /// that has none would never get one.
     fn take_over(&self, raw: &Path, segment: SegmentName) -> Result<(), ArchiveError> {
         let file = ArchivedWal { segment, partial: false, form: self.packing.form() };
-        let mut plain = Plain::default();
-        self.read_raw(raw, segment, |bytes| {
-            plain.add(bytes);
-            Ok(())
-        })?;
+        let sum = self.notes.take_sum(segment).filter(|_| !self.is_to_be_judged(segment));
+        let plain = match sum {
+            Some(plain) => plain,
+            None => {
+                let mut plain = Plain::default();
+                self.read_raw(raw, segment, |bytes| {
+                    plain.add(bytes);
+                    Ok(())
+                })?;
+                plain
+            }
+        };
         let target = self.dir.archived_file(file);
         durable::create_dir(&self.dir.wal_dir(segment), self.dir.access())?;
         self.record(WalIndexRecord::raw(file, plain))?;
@@ -227,9 +247,14 @@ impl Archive {
         Ok(())
     }
 
+    /// Whether nobody else finds out what is in a segment, and somebody shall.
+    fn is_to_be_judged(&self, segment: SegmentName) -> bool {
+        self.validates && self.notes.is_unseen(segment)
+    }
+
     /// Who finds out what nobody notes.
     fn judge(&self, segment: SegmentName) -> Option<Judge> {
-        if !self.notes.is_unseen(segment) {
+        if !self.is_to_be_judged(segment) {
             return None;
         }
         let number = segment.number(self.segment_size).ok()?;

@@ -269,8 +269,8 @@ mod tests {
     use super::*;
     use crate::catalog::{WalIndex, WalIndexRecord};
     use crate::storage::{
-        Access, ArchivedWal, Codec, Crc32c, Form, Home, Method, Packing, ServerDir, Sha256Sum,
-        encryption,
+        Access, ArchivedWal, Codec, Crc32c, Form, Home, Method, Packing, Plain, ServerDir,
+        Sha256Sum, encryption,
     };
 
     mod encrypted;
@@ -284,17 +284,24 @@ mod tests {
     }
 
     fn store() -> Store {
+        store_of(Method::new(Codec::Zstd, 1))
+    }
+
+    fn store_of(method: Method) -> Store {
         let home = tempfile::tempdir().unwrap();
         let dir = Home::new(home.path(), Access::Private).server(&"main".parse().unwrap());
         dir.create().unwrap();
-        let archive = open(&dir);
+        let archive = open_with(&dir, method);
         Store { _home: home, dir, archive }
     }
 
     fn open(dir: &ServerDir) -> Archive {
+        open_with(dir, Method::new(Codec::Zstd, 1))
+    }
+
+    fn open_with(dir: &ServerDir, method: Method) -> Archive {
         let size = SegmentSize::new(SEGMENT as u64).unwrap();
-        let packing = Packing::new(Method::new(Codec::Zstd, 1), &[]);
-        Archive::open(dir.clone(), size, packing, None).unwrap()
+        Archive::open(dir.clone(), size, Packing::new(method, &[]), None).unwrap()
     }
 
     fn wal(length: usize) -> Vec<u8> {
@@ -373,12 +380,8 @@ mod tests {
         let file = ArchivedWal { form: Form::plain(Codec::None), ..whole() };
         // What was done before the crash: nothing, the record, the new name beside the old one.
         for crashed_after in 0..3 {
-            let Store { dir, archive, _home } = store();
-            drop(archive);
+            let Store { dir, archive, _home } = store_of(Method::new(Codec::None, 0));
             let raw = dir.streaming_segment(one());
-            let size = SegmentSize::new(SEGMENT as u64).unwrap();
-            let packing = Packing::new(Method::new(Codec::None, 0), &[]);
-            let archive = Archive::open(dir.clone(), size, packing, None).unwrap();
             if crashed_after > 0 {
                 fs::write(&raw, wal(SEGMENT)).unwrap();
                 pass(&archive, &nowhere(), |_| true).unwrap();
@@ -397,6 +400,26 @@ mod tests {
             assert!(records.iter().all(|record| record.file == file));
             assert_eq!(records.last().unwrap().plain_crc32c, Crc32c::of(&wal(SEGMENT)));
             assert_eq!(records.last().unwrap().stored_sha256, None);
+        }
+    }
+
+    #[test]
+    fn what_is_kept_as_it_came_is_not_read_again_unless_it_was_mended() {
+        let noted = Plain { crc32c: "01234567".parse().unwrap(), ..Plain::of(&wal(SEGMENT)) };
+        let read = Plain::of(&wal(SEGMENT));
+        for (mended, validates, expected) in
+            [(false, false, noted), (true, false, read), (false, true, read)]
+        {
+            let Store { dir, archive, _home } = store_of(Method::new(Codec::None, 0));
+            let archive = archive.with_validation(validates);
+            archive.notes().note_sum(one(), noted);
+            archive.notes().hold(one(), false, mended);
+            fs::write(dir.streaming_segment(one()), wal(SEGMENT)).unwrap();
+            pass(&archive, &nowhere(), |_| true).unwrap();
+            let [record] = &records(&dir)[..] else { panic!("{mended} {validates}") };
+            assert_eq!(record.plain_crc32c, expected.crc32c, "{mended} {validates}");
+            // What looks like no WAL at all is not even looked at.
+            assert_eq!(record.findings.validity.is_some(), validates);
         }
     }
 

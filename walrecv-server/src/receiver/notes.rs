@@ -11,6 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use pgwire_stream::SegmentName;
 
 use crate::catalog::{WalFindings, WalIndexRecord};
+use crate::storage::Plain;
 
 /// How many segments notes are kept of.
 const MOST: usize = 64;
@@ -24,6 +25,8 @@ struct Noted {
     /// The stream notes what it finds in segments from this one on, of its timeline.
     expected: Option<SegmentName>,
     findings: BTreeMap<SegmentName, WalFindings>,
+    /// Checksums of what has come.
+    sums: BTreeMap<SegmentName, Plain>,
     /// Records of segments that were archived before all was known of them.
     unfinished: BTreeMap<SegmentName, WalIndexRecord>,
     /// Records to be added to the index with the next one.
@@ -71,6 +74,25 @@ impl Notes {
         }
     }
 
+    /// Notes the checksum of a segment as it came.
+    pub(super) fn note_sum(&self, segment: SegmentName, sum: Plain) {
+        let mut noted = self.noted();
+        if !noted.mended.contains(&segment) {
+            noted.sums.insert(segment, sum);
+            keep_some(&mut noted.sums);
+        }
+    }
+
+    /// The checksum of a segment as it came, if nothing has happened to it since.
+    pub(super) fn take_sum(&self, segment: SegmentName) -> Option<Plain> {
+        self.noted().sums.remove(&segment)
+    }
+
+    /// What was noted may come again.
+    pub(super) fn forget_sums(&self) {
+        self.noted().sums.clear();
+    }
+
     /// Keeps a segment from being archived, or no longer. What was found in it must be found anew
     /// if it was `mended`.
     pub(super) fn hold(&self, segment: SegmentName, held: bool, mended: bool) {
@@ -82,6 +104,7 @@ impl Notes {
         }
         if mended {
             noted.findings.remove(&segment);
+            noted.sums.remove(&segment);
             noted.mended.insert(segment);
         }
     }

@@ -191,7 +191,7 @@ impl Receiver {
             let keys = self.settings.encryption_identity.as_ref().map(KeyFile::new);
             let (dir, size) = (self.dir.clone(), self.segment_size);
             let archive = blocking(move || Archive::open(dir, size, packing, keys)).await??;
-            let archive = Arc::new(archive);
+            let archive = Arc::new(archive.with_validation(self.settings.wal_validation));
             self.archiver.start(Arc::clone(&archive), &self.common_runtime());
             self.archive = Some(archive);
         }

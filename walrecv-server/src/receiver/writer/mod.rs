@@ -30,6 +30,7 @@
 mod completions;
 mod direct;
 mod patience;
+mod sums;
 mod validation;
 mod worker;
 
@@ -383,7 +384,7 @@ impl Desk {
         loop {
             let Some(next) = self.turn(worker, &mut batch) else { return };
             worker = next;
-            worker.validate();
+            worker.look();
         }
     }
 
@@ -403,7 +404,7 @@ impl Desk {
         let mut waiting = self.waiting();
         if waiting.orders.is_empty() {
             drop(waiting);
-            worker.validate();
+            worker.look();
             waiting = self.waiting();
         }
         std::mem::swap(&mut waiting.orders, batch);

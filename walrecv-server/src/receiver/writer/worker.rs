@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use super::super::open_segment::{OpenSegment, SegmentError};
 use super::completions::{Complete, Completions};
 use super::patience::Patience;
+use super::sums::Sums;
 use super::validation::{News, Validation};
 use super::{
     Assignment, Desk, DirectSegment, Marks, Order, Received, Report, Reporter, WriterError,
@@ -43,6 +44,8 @@ pub(super) struct Worker {
     segment_took: Option<Duration>,
     last_order: Instant,
     validation: Option<Validation>,
+    /// Where the archive keeps what comes.
+    sums: Option<Sums>,
     /// What was written and is yet to be looked at. Its room is still taken.
     unseen: Vec<Received>,
     /// Who is told how it ended; they know that it is lost when this is.
@@ -76,6 +79,12 @@ impl Worker {
         let now = Instant::now();
         let marks = Arc::new(Marks::new(from, durable));
         let validation = assignment.validation.take().map(|options| Validation::new(options, from));
+        let archive = assignment.archive.as_ref();
+        let archive = archive.filter(|archive| archive.keeps_them_as_they_come());
+        let sums = archive.map(|archive| {
+            archive.notes().forget_sums();
+            Sums::new(assignment.segment_size)
+        });
         Self {
             patience: Patience::new(hurry, Arc::clone(&report)),
             completions: Completions::new(Arc::clone(&marks), Arc::clone(&report), desk),
@@ -90,6 +99,7 @@ impl Worker {
             segment_took: None,
             last_order: now,
             validation,
+            sums,
             unseen: Vec::new(),
             tell,
         }
@@ -156,18 +166,35 @@ impl Worker {
         if self.position > before && !self.is_flushed() {
             (self.report)(Report::Written(self.position));
         }
-        if self.validation.is_some() {
+        if self.validation.is_some() || self.sums.is_some() {
             self.unseen.extend(received);
         }
         Ok(())
     }
 
     /// Looks at what was written, which may be durable and acknowledged by now.
-    pub(super) fn validate(&mut self) {
+    pub(super) fn look(&mut self) {
         let written = std::mem::take(&mut self.unseen);
-        if written.is_empty() {
-            return;
+        if !written.is_empty() {
+            self.sum(&written);
+            self.validate(&written);
         }
+    }
+
+    fn sum(&mut self, written: &[Received]) {
+        let Some(sums) = &mut self.sums else { return };
+        let Assignment { timeline, segment_size, archive: Some(archive), .. } = &self.assignment
+        else {
+            return;
+        };
+        for received in written {
+            sums.feed(received.at, &received.data, |number, sum| {
+                archive.notes().note_sum(SegmentName::new(*timeline, number, *segment_size), sum);
+            });
+        }
+    }
+
+    fn validate(&mut self, written: &[Received]) {
         let Some(validation) = &mut self.validation else { return };
         let Assignment { dir, from, timeline, segment_size, archive, .. } = &self.assignment;
         let mut tell = |news| match news {
@@ -191,7 +218,7 @@ impl Worker {
                 return;
             }
         }
-        for received in &written {
+        for received in written {
             validation.feed(&received.data, &mut tell);
         }
     }
