@@ -179,6 +179,7 @@ pub mod manifest;
 pub mod manual;
 #[cfg(feature = "tokio")]
 mod net;
+pub mod page;
 pub mod proto;
 mod relation;
 mod segment;

@@ -19,6 +19,8 @@ pub mod backup;
 
 pub mod restore;
 
+pub mod verify;
+
 pub mod daemon;
 
 pub mod commands;

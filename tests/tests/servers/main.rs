@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod capabilities;
+mod catalog_commands;
 mod commands;
 mod crashes;
 mod disk_trouble;
@@ -70,6 +71,7 @@ fn main() -> std::process::ExitCode {
         failing_disk::register,
         bad_input::register,
         commands::register,
+        catalog_commands::register,
         odd_places::register,
         disturbed_backups::register,
         synchronous_watch::register,

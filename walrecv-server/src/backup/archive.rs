@@ -4,11 +4,12 @@ use std::io::Write;
 use std::mem;
 use std::path::PathBuf;
 
-use pgwire_stream::Archive;
 use pgwire_stream::manifest::{ChecksumAlgorithm, FileHasher};
+use pgwire_stream::{Archive, Lsn};
 
 use super::BackupError;
 use super::index::IndexWriter;
+use super::pages::{DamagedPage, Pages};
 use super::spool::{ReceivedFile, SpoolWriter};
 use crate::catalog;
 use crate::storage::compression::{CompressedWriter, Frame};
@@ -22,6 +23,8 @@ pub(super) struct ArchiveOptions {
     pub(super) packing: Packing,
     /// How files are hashed.
     pub(super) checksums: Option<ChecksumAlgorithm>,
+    /// Where the backup begins, if its pages are to be looked at.
+    pub(super) pages_before: Option<Lsn>,
 }
 
 /// Writes one archive.
@@ -38,6 +41,7 @@ pub(super) struct ArchiveWriter {
     prefix: String,
     tar: TarReader,
     member: Option<(Member, Option<FileHasher>)>,
+    pages: Option<Pages>,
     files: u64,
     stored: CompressedWriter<EncryptedWriter<HashingWriter<AtomicFile>>>,
     target: PathBuf,
@@ -71,6 +75,7 @@ impl ArchiveWriter {
             prefix,
             tar: TarReader::new(),
             member: None,
+            pages: None,
             files: 0,
             stored,
             target,
@@ -84,6 +89,7 @@ impl ArchiveWriter {
         &mut self,
         bytes: &[u8],
         spool: &mut SpoolWriter,
+        mut damaged: impl FnMut(DamagedPage),
     ) -> Result<(), BackupError> {
         let mut rest = bytes;
         while let Some(event) = self.tar.feed(&mut rest).map_err(unusable(&self.name))? {
@@ -91,11 +97,17 @@ impl ArchiveWriter {
                 TarEvent::Member(member) => {
                     self.index.member(&member)?;
                     let hasher = self.options.checksums.map(ChecksumAlgorithm::hasher);
+                    self.pages = self.options.pages_before.and_then(|begin| {
+                        Pages::of(&[self.prefix.as_bytes(), &member.path].concat(), begin)
+                    });
                     self.member = Some((member, hasher));
                 }
                 TarEvent::Content(content) => {
                     if let Some((_, Some(hasher))) = &mut self.member {
                         hasher.update(content);
+                    }
+                    if let Some(pages) = &mut self.pages {
+                        pages.feed(content, &mut damaged);
                     }
                 }
                 TarEvent::MemberEnd => {
@@ -146,7 +158,7 @@ impl ArchiveWriter {
         let (file, stored) = file.finish().map_err(failed)?.finish();
         file.commit()?;
         let form = self.options.packing.form();
-        self.index.commit()?;
+        let index = self.index.commit()?;
         Ok(catalog::Archive {
             name: self.name,
             tablespace: self.archive.tablespace,
@@ -156,6 +168,7 @@ impl ArchiveWriter {
             stored_size: stored.size,
             stored_sha256: stored.sha256,
             files: self.files,
+            index: Some(index),
         })
     }
 }

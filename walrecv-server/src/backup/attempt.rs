@@ -6,7 +6,8 @@ use std::pin::pin;
 use futures::stream;
 use pgwire_stream::manifest::{ChecksumAlgorithm, WalRange};
 use pgwire_stream::{
-    BackupTablespace, BaseBackup, BaseBackupOptions, Feature, ManifestChecksums, ReplicationClient,
+    BackupTablespace, BaseBackup, BaseBackupOptions, Feature, Lsn, ManifestChecksums,
+    ReplicationClient,
 };
 use tokio::sync::watch;
 
@@ -53,7 +54,7 @@ impl Attempt<'_> {
         blocking(move || Catalog::new(&server).save(&begun)).await?;
 
         self.progress.begin("backup", estimate(&stream));
-        let received = self.receive(&mut stream, interrupted).await;
+        let received = self.receive(&mut stream, start.lsn, interrupted).await;
         self.progress.finish();
         for warning in stream.warnings() {
             self.progress.note(&warning.to_string());
@@ -66,6 +67,13 @@ impl Attempt<'_> {
         record.end = Some(Position { lsn: end.lsn, timeline: end.timeline });
         record.manifest = Some(self.manifest(contents.manifest, &mut client, record).await?);
         record.archives = contents.archives;
+        record.damaged_pages = Some(contents.damaged).filter(|damaged| damaged.pages > 0);
+        if let Some(damaged) = &record.damaged_pages {
+            let (pages, files) = (damaged.pages, damaged.files.join(", "));
+            self.progress.note(&format!(
+                "{pages} pages of the server are damaged, in {files}: the backup has them as they are"
+            ));
+        }
         // The backup is there, with or without a goodbye.
         let _ = client.close().await;
         Ok(())
@@ -77,8 +85,14 @@ impl Attempt<'_> {
         options.label = record.label.clone();
         options.fast_checkpoint = settings.immediate_checkpoint;
         options.max_rate_kb = settings.bandwidth_limit_kb;
+        options.verify_checksums = !self.request.accept_damaged_pages;
         options.manifest = self.sends_manifest().then_some(settings.manifest_checksums);
         options
+    }
+
+    /// Whether damaged pages are looked for here, where the server would end the backup over them.
+    fn looks_at_pages(&self) -> bool {
+        self.request.accept_damaged_pages && self.identity.data_checksums == Some(true)
     }
 
     fn sends_manifest(&self) -> bool {
@@ -88,6 +102,7 @@ impl Attempt<'_> {
     async fn receive(
         &self,
         backup: &mut BaseBackup,
+        begin: Lsn,
         interrupted: &mut watch::Receiver<bool>,
     ) -> Result<ContentsWriter, BackupError> {
         let settings = &self.request.settings;
@@ -98,6 +113,7 @@ impl Attempt<'_> {
         let options = ArchiveOptions {
             packing: Packing::new(method.with_workers(workers), &settings.encryption_recipients),
             checksums: algorithm(settings.manifest_checksums),
+            pages_before: self.looks_at_pages().then_some(begin),
         };
         let (directory, system_id) = (self.backup.clone(), self.identity.system_id);
         let contents = blocking(move || ContentsWriter::new(directory, system_id, options)).await?;

@@ -9,7 +9,7 @@ use super::BackupError;
 use super::archive::{ArchiveOptions, ArchiveWriter};
 use super::check::Check;
 use super::spool::{SpoolReader, SpoolWriter};
-use crate::catalog;
+use crate::catalog::{self, DamagedPages};
 use crate::storage::durable::AtomicFile;
 use crate::storage::{BackupDir, HashingWriter, StorageError, Stored};
 
@@ -23,6 +23,7 @@ pub(super) struct ContentsWriter {
     system_id: SystemId,
     options: ArchiveOptions,
     archives: Vec<catalog::Archive>,
+    damaged: DamagedPages,
     stage: Stage,
 }
 
@@ -44,6 +45,8 @@ enum Stage {
 pub(super) struct Contents {
     pub(super) archives: Vec<catalog::Archive>,
     pub(super) manifest: ReceivedManifest,
+    /// Pages that were damaged on the server.
+    pub(super) damaged: DamagedPages,
 }
 
 /// Whether there was a manifest.
@@ -67,6 +70,7 @@ impl ContentsWriter {
             system_id,
             options,
             archives: Vec::new(),
+            damaged: DamagedPages::default(),
             stage: Stage::Archives { spool, open: None },
         })
     }
@@ -86,7 +90,10 @@ impl ContentsWriter {
                 Stage::Archives { mut spool, open: Some(mut open) },
                 BackupEvent::ArchiveData(bytes),
             ) => {
-                open.write(&bytes, &mut spool)?;
+                open.write(&bytes, &mut spool, |page| {
+                    tracing::warn!(%page, "the server has a damaged page");
+                    self.damaged.add(&page.path);
+                })?;
                 Stage::Archives { spool, open: Some(open) }
             }
             (Stage::Archives { spool, open: Some(open) }, BackupEvent::ArchiveEnd) => {
@@ -130,7 +137,7 @@ impl ContentsWriter {
                 return Err(BackupError::Disorder { what: "the end in the middle of an archive" });
             }
         };
-        Ok(Contents { archives: self.archives, manifest })
+        Ok(Contents { archives: self.archives, manifest, damaged: self.damaged })
     }
 
     /// Whether the archive of a tablespace, or of the data directory, is complete.

@@ -30,6 +30,9 @@ pub enum BackupError {
     /// The records of the backups cannot be used.
     #[error(transparent)]
     Catalog(#[from] catalog::BackupError),
+    /// What was removed before cannot be cleared away.
+    #[error(transparent)]
+    Removal(#[from] catalog::RemovalError),
     /// What is held of the WAL cannot be told.
     #[error(transparent)]
     Wal(#[from] catalog::WalError),
@@ -133,6 +136,7 @@ impl Failure for BackupError {
             Self::Lock(error) => error.class(),
             Self::Identity(error) => error.class(),
             Self::Catalog(error) => error.class(),
+            Self::Removal(error) => error.class(),
             Self::Wal(error) => error.class(),
             Self::Config(error) => error.class(),
             Self::Interrupted => Class::Interrupted,
@@ -147,6 +151,7 @@ impl Failure for BackupError {
             Self::Lock(error) => error.hint(),
             Self::Identity(error) => error.hint(),
             Self::Catalog(error) => error.hint(),
+            Self::Removal(error) => error.hint(),
             Self::Wal(error) => error.hint(),
             Self::Config(error) => error.hint(),
             Self::Archive { .. }

@@ -15,14 +15,16 @@
 //! {"frame":{"plain_offset":0,"plain_length":1536,"stored_offset":0,"stored_length":210}}
 //! ```
 
+use std::fmt;
 use std::io::{self, BufWriter, Write};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::storage::StorageError;
 use crate::storage::compression::Frame;
 use crate::storage::durable::AtomicFile;
 use crate::storage::tar::{Member, MemberKind};
+use crate::storage::{HashingWriter, StorageError, Stored};
 
 /// The version of the format that is written.
 pub const FORMAT: u32 = 1;
@@ -53,6 +55,29 @@ pub struct IndexedMember {
     pub size: u64,
 }
 
+impl IndexedMember {
+    /// The line of a member.
+    pub fn of(member: &Member) -> Self {
+        let path = match std::str::from_utf8(&member.path) {
+            Ok(path) => IndexedPath::Path(path.to_owned()),
+            Err(_) => IndexedPath::EncodedPath(hexadecimal(&member.path)),
+        };
+        let kind = match member.kind {
+            MemberKind::File => IndexedKind::File,
+            MemberKind::Directory => IndexedKind::Directory,
+        };
+        Self { path, kind, at: member.header_at, size: member.size }
+    }
+}
+
+impl fmt::Display for IndexedPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Path(path) | Self::EncodedPath(path) => f.write_str(path),
+        }
+    }
+}
+
 /// A path, in the two spellings that manifests have.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -76,12 +101,14 @@ pub enum IndexedKind {
 /// Writes the index of one archive.
 #[derive(Debug)]
 pub(super) struct IndexWriter {
-    file: BufWriter<AtomicFile>,
+    file: HashingWriter<BufWriter<AtomicFile>>,
+    target: PathBuf,
 }
 
 impl IndexWriter {
     pub(super) fn new(file: AtomicFile) -> Result<Self, StorageError> {
-        let mut writer = Self { file: BufWriter::new(file) };
+        let target = file.target().to_owned();
+        let mut writer = Self { file: HashingWriter::new(BufWriter::new(file)), target };
         writer.line(&IndexLine::Format(FORMAT))?;
         Ok(writer)
     }
@@ -91,30 +118,22 @@ impl IndexWriter {
     }
 
     pub(super) fn member(&mut self, member: &Member) -> Result<(), StorageError> {
-        let path = match std::str::from_utf8(&member.path) {
-            Ok(path) => IndexedPath::Path(path.to_owned()),
-            Err(_) => IndexedPath::EncodedPath(hexadecimal(&member.path)),
-        };
-        let kind = match member.kind {
-            MemberKind::File => IndexedKind::File,
-            MemberKind::Directory => IndexedKind::Directory,
-        };
-        let at = member.header_at;
-        self.line(&IndexLine::Member(IndexedMember { path, kind, at, size: member.size }))
+        self.line(&IndexLine::Member(IndexedMember::of(member)))
     }
 
     /// Gives the index its name. Durable on return.
-    pub(super) fn commit(self) -> Result<(), StorageError> {
-        let target = self.file.get_ref().target().to_owned();
-        let file = self.file.into_inner().map_err(|error| error.into_error());
-        file.map_err(StorageError::of("write", &target))?.commit()
+    pub(super) fn commit(self) -> Result<Stored, StorageError> {
+        let (file, stored) = self.file.finish();
+        let file = file.into_inner().map_err(|error| error.into_error());
+        file.map_err(StorageError::of("write", &self.target))?.commit()?;
+        Ok(stored)
     }
 
     fn line(&mut self, line: &IndexLine) -> Result<(), StorageError> {
         let written = serde_json::to_writer(&mut self.file, line)
             .map_err(io::Error::from)
             .and_then(|()| self.file.write_all(b"\n"));
-        written.map_err(StorageError::of("write", self.file.get_ref().target()))
+        written.map_err(StorageError::of("write", &self.target))
     }
 }
 

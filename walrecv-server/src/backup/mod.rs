@@ -18,6 +18,7 @@ mod contents;
 mod error;
 pub mod index;
 mod made_manifest;
+pub(crate) mod pages;
 mod receive;
 mod reclaim;
 mod spool;
@@ -49,6 +50,8 @@ pub struct BackupRequest {
     pub settings: ServerSettings,
     /// What the operator calls it.
     pub name: Option<String>,
+    /// Whether it is kept although pages of the cluster are damaged.
+    pub accept_damaged_pages: bool,
 }
 
 /// Takes a full base backup.
@@ -134,6 +137,7 @@ fn begin(
         tablespaces: Vec::new(),
         archives: Vec::new(),
         manifest: None,
+        damaged_pages: None,
     };
     let (backup, record) = Catalog::new(server).begin(began_at, &lock, record)?;
     Ok((lock, backup, record))

@@ -159,7 +159,7 @@ fn store_for(
     events: Vec<BackupEvent>,
 ) -> Result<Contents, BackupError> {
     let packing = Packing::new(Method::new(codec, 1), recipients);
-    let options = ArchiveOptions { packing, checksums: Some(CRC) };
+    let options = ArchiveOptions { packing, checksums: Some(CRC), pages_before: None };
     let mut contents = ContentsWriter::new(directory.clone(), SYSTEM, options)?;
     for event in events {
         contents.take(event)?;
@@ -429,6 +429,7 @@ mod receiving {
         let options = ArchiveOptions {
             packing: Packing::new(Method::new(Codec::None, 0), &[]),
             checksums: Some(CRC),
+            pages_before: None,
         };
         ContentsWriter::new(directory.clone(), SYSTEM, options).unwrap()
     }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::document::{self, DocumentError};
 use crate::settings::ServerName;
-use crate::storage::{BackupDir, BackupId, Codec, Form, Sha256Sum};
+use crate::storage::{BackupDir, BackupId, Codec, Form, Sha256Sum, Stored};
 
 /// Raised whenever a reader of the previous format would misunderstand the new one. Fields that
 /// may be absent are added without it.
@@ -67,6 +67,32 @@ pub struct BackupRecord {
     /// The manifest; absent until it is stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manifest: Option<Manifest>,
+    /// Pages that were damaged on the server, if they were looked for and there are some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub damaged_pages: Option<DamagedPages>,
+}
+
+/// Pages that were damaged on the server when it was backed up.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DamagedPages {
+    /// How many.
+    pub pages: u64,
+    /// Some of the files that they are in.
+    pub files: Vec<String>,
+}
+
+impl DamagedPages {
+    /// How many files are named.
+    const MOST_FILES: usize = 100;
+
+    /// Adds a page of a file. Those of one file come together.
+    pub fn add(&mut self, path: &str) {
+        self.pages += 1;
+        if self.files.len() < Self::MOST_FILES && self.files.last().is_none_or(|last| last != path)
+        {
+            self.files.push(path.to_owned());
+        }
+    }
 }
 
 /// How far a backup came.
@@ -126,6 +152,9 @@ pub struct Archive {
     pub stored_sha256: Sha256Sum,
     /// How many files are in it.
     pub files: u64,
+    /// The file that tells what lies where in it; absent in records of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<Stored>,
 }
 
 /// The stored `backup_manifest`.
@@ -220,6 +249,7 @@ pub(super) mod tests {
             tablespaces: Vec::new(),
             archives: Vec::new(),
             manifest: None,
+            damaged_pages: None,
         }
     }
 
@@ -253,6 +283,7 @@ pub(super) mod tests {
             stored_size: 100,
             stored_sha256: Sha256Sum::of(b"x"),
             files: 3,
+            index: Some(Stored { size: 5, sha256: Sha256Sum::of(b"i") }),
         }];
         full.manifest = Some(Manifest {
             origin: ManifestOrigin::Server,
@@ -276,9 +307,20 @@ pub(super) mod tests {
         let text = fs::read_to_string(backup.record()).unwrap();
         assert!(text.contains("\"format\": 1,"), "{text}");
 
-        fs::write(backup.record(), text.replace("\"format\": 1,", "\"format\": 1, \"new\": 1,"))
-            .unwrap();
+        // Nobody but a program changes it unnoticed.
+        let more = text.replace("\"format\": 1,", "\"format\": 1, \"new\": 1,");
+        fs::write(backup.record(), &more).unwrap();
+        let error = BackupRecord::load(&backup).unwrap_err();
+        assert!(matches!(error, DocumentError::Altered { .. }), "{error}");
+        fs::write(backup.record(), text.replace("150020", "150021")).unwrap();
+        let error = BackupRecord::load(&backup).unwrap_err();
+        assert!(matches!(error, DocumentError::Altered { .. }), "{error}");
+        // Earlier versions wrote no checksum.
+        let lines = more.lines().filter(|line| !line.contains("\"crc32c\""));
+        let unchecked = lines.collect::<Vec<_>>().join("\n").replace(",\n}", "\n}");
+        fs::write(backup.record(), unchecked).unwrap();
         assert!(BackupRecord::load(&backup).is_ok());
+
         fs::write(backup.record(), text.replace("\"format\": 1,", "\"format\": 2,")).unwrap();
         let error = BackupRecord::load(&backup).unwrap_err();
         assert!(matches!(error, DocumentError::UnknownFormat { found: 2, .. }), "{error}");

@@ -1,17 +1,24 @@
-//! Small JSON files that say which version of their format they are.
+//! Small JSON files that say which version of their format they are, and carry a checksum of what
+//! they say: a flipped bit in a number would make another number.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::failure::Failure;
-use crate::storage::{Access, StorageError, durable};
+use crate::storage::{Access, Crc32c, StorageError, durable};
 
 /// More than any of them needs: what is larger was not written by this program.
 const MAX_SIZE: u64 = 64 << 20;
+
+/// The member that has the checksum of all others. Files that were written before there was one
+/// have none.
+const CHECKSUM: &str = "crc32c";
 
 /// Why such a file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +49,12 @@ pub enum DocumentError {
         /// Its size.
         size: u64,
     },
+    /// It does not say any more what was written.
+    #[error("`{}` was altered: it does not match its checksum", path.display())]
+    Altered {
+        /// The file.
+        path: PathBuf,
+    },
     /// It cannot be read or written.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -53,7 +66,7 @@ impl Failure for DocumentError {
             Self::UnknownFormat { .. } => {
                 Some("use the version of walrecv-server that wrote it, or a later one".to_owned())
             }
-            Self::Malformed { .. } | Self::TooLarge { .. } => None,
+            Self::Malformed { .. } | Self::TooLarge { .. } | Self::Altered { .. } => None,
             Self::Storage(error) => error.hint(),
         }
     }
@@ -69,6 +82,14 @@ struct Versioned<'a, T> {
     format: u64,
     #[serde(flatten)]
     content: &'a T,
+}
+
+#[derive(Serialize)]
+struct Checked<'a, T> {
+    #[serde(flatten)]
+    versioned: Versioned<'a, T>,
+    #[serde(rename = "crc32c")]
+    checksum: Crc32c,
 }
 
 /// Reads a document; `None` if there is none.
@@ -91,7 +112,13 @@ pub(super) fn load<T: DeserializeOwned>(
     if found != known {
         return Err(DocumentError::UnknownFormat { path: path.to_owned(), found, known });
     }
-    serde_json::from_slice(&text).map(Some).map_err(malformed)
+    let mut content: Map<String, Value> = serde_json::from_slice(&text).map_err(malformed)?;
+    if let Some(noted) = content.remove(CHECKSUM)
+        && noted != checksum(&content).to_string()
+    {
+        return Err(DocumentError::Altered { path: path.to_owned() });
+    }
+    serde_json::from_value(Value::Object(content)).map(Some).map_err(malformed)
 }
 
 /// Writes a document in place of the one that is there.
@@ -115,8 +142,43 @@ pub(super) fn save_new<T: Serialize>(
 }
 
 fn encode<T: Serialize>(path: &Path, format: u64, content: &T) -> Result<Vec<u8>, DocumentError> {
-    let mut text = serde_json::to_vec_pretty(&Versioned { format, content })
-        .map_err(|source| DocumentError::Malformed { path: path.to_owned(), source })?;
+    let malformed = |source| DocumentError::Malformed { path: path.to_owned(), source };
+    let versioned = Versioned { format, content };
+    let written = serde_json::to_value(&versioned).map_err(malformed)?;
+    let checksum = written.as_object().map(checksum).unwrap_or_default();
+    let mut text =
+        serde_json::to_vec_pretty(&Checked { versioned, checksum }).map_err(malformed)?;
     text.push(b'\n');
     Ok(text)
+}
+
+/// The checksum of what a document says, however it is laid out: its members come in the order of
+/// their names.
+fn checksum(content: &Map<String, Value>) -> Crc32c {
+    let mut text = String::new();
+    put_sorted(content, &mut text);
+    Crc32c::of(text.as_bytes())
+}
+
+fn put_sorted(members: &Map<String, Value>, text: &mut String) {
+    let members: BTreeMap<_, _> = members.iter().collect();
+    text.push('{');
+    for (name, value) in members {
+        text.push_str(name);
+        text.push(':');
+        put(value, text);
+    }
+    text.push('}');
+}
+
+fn put(value: &Value, text: &mut String) {
+    match value {
+        Value::Object(members) => put_sorted(members, text),
+        Value::Array(values) => {
+            text.push('[');
+            values.iter().for_each(|value| put(value, text));
+            text.push(']');
+        }
+        plain => text.push_str(&format!("{plain},")),
+    }
 }

@@ -14,8 +14,11 @@ pub mod coverage;
 pub mod history;
 pub mod identity;
 pub mod journal;
+pub mod keep;
+pub mod manifest_files;
 pub mod partial;
 mod ranges;
+pub mod removal;
 pub mod status;
 mod verdicts;
 pub mod wal;
@@ -25,7 +28,8 @@ pub mod wal_index;
 mod wal_size;
 
 pub use backup_record::{
-    Archive, BackupOutcome, BackupRecord, Manifest, ManifestOrigin, Position, Tablespace,
+    Archive, BackupOutcome, BackupRecord, DamagedPages, Manifest, ManifestOrigin, Position,
+    Tablespace,
 };
 pub use backups::{BackupError, Catalog, CatalogEntry};
 pub use coverage::{Absence, Coverage, Gap, Reach};
@@ -33,8 +37,11 @@ pub use document::DocumentError;
 pub use history::{HistoryStore, HistoryStoreError};
 pub use identity::{Identity, IdentityError};
 pub use journal::{RecordedRange, RecordedSwitch};
+pub use keep::{Keep, KeepTarget};
+pub use manifest_files::{ManifestFiles, ManifestFilesError};
 pub use partial::{AHEAD, received_length};
 pub use ranges::{Ranges, Span};
+pub use removal::{Removal, RemovalError};
 pub use status::{BackupStatus, Standing};
 pub use verdicts::{SuspectWal, Verdicts};
 pub use wal::{Held, WalError, WalStore, archived_file};

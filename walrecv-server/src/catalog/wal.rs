@@ -84,6 +84,11 @@ pub enum WalError {
 }
 
 impl WalError {
+    /// Whether a key is missing, and nothing else is known to be wrong.
+    pub fn is_for_want_of_keys(&self) -> bool {
+        matches!(self, Self::Decryption(error) if error.is_for_want_of_keys())
+    }
+
     /// Whether a file is not there.
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Storage(error) if error.is_not_found())

@@ -24,6 +24,10 @@ pub struct BackupArgs {
     #[arg(long, value_name = "SECONDS", requires = "wait")]
     pub wait_timeout: Option<u64>,
 
+    /// Keep the backup even if pages of the cluster are damaged: they are named, and stay so
+    #[arg(long)]
+    pub accept_damaged_pages: bool,
+
     /// Have the server make its checkpoint at once
     #[arg(long)]
     pub immediate_checkpoint: bool,

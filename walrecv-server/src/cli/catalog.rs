@@ -1,9 +1,10 @@
-//! `check`, `list-backups` and `show-backup`.
+//! `check`, and what is done with backups that there are.
 
-use clap::Args;
+use clap::{ArgGroup, Args, ValueEnum};
 
 use super::Selection;
-use crate::settings::ServerName;
+use super::wal::identity;
+use crate::settings::{Argument, ServerName};
 
 /// `check`.
 #[derive(Args)]
@@ -38,4 +39,130 @@ pub struct ShowBackupArgs {
     /// The backup: its id or name, or first, oldest, last, latest, latest-full
     #[arg(value_name = "BACKUP")]
     pub backup: String,
+}
+
+/// `list-files`.
+#[derive(Args)]
+pub struct ListFilesArgs {
+    /// The server
+    pub server: ServerName,
+
+    /// The backup: its id or name, or first, oldest, last, latest, latest-full
+    #[arg(value_name = "BACKUP")]
+    pub backup: String,
+
+    /// Which of its files
+    #[arg(long, value_enum, default_value_t)]
+    pub target: FilesArg,
+}
+
+/// Which files of a backup.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum FilesArg {
+    /// The backup, and the WAL up to its end
+    #[default]
+    Standalone,
+    /// The backup itself
+    Data,
+    /// All WAL from its begin on
+    Wal,
+    /// The backup, and all WAL from its begin on
+    Full,
+}
+
+/// `check-backup`.
+#[derive(Args)]
+pub struct CheckBackupArgs {
+    /// The server
+    pub server: ServerName,
+
+    /// The backup: its id or name, or first, oldest, last, latest, latest-full
+    #[arg(value_name = "BACKUP")]
+    pub backup: String,
+}
+
+/// `verify-backup`.
+#[derive(Args)]
+pub struct VerifyBackupArgs {
+    /// The server
+    pub server: ServerName,
+
+    /// The backup: its id or name, or first, oldest, last, latest, latest-full
+    #[arg(value_name = "BACKUP")]
+    pub backup: String,
+
+    /// Compare the stored files with their checksums only; needs no key
+    #[arg(long, conflicts_with_all = ["pages", "identity"])]
+    pub stored: bool,
+
+    /// Compute the checksum of every page, too
+    #[arg(long)]
+    pub pages: bool,
+
+    /// Look at the WAL that the backup needs, too
+    #[arg(long)]
+    pub wal: bool,
+
+    /// The age identity file that opens what is encrypted [default: encryption_identity]
+    #[arg(long, value_name = "FILE")]
+    pub identity: Option<String>,
+}
+
+impl VerifyBackupArgs {
+    /// The settings that were given as options of this command.
+    pub fn settings(&self) -> Option<Argument> {
+        identity(self.identity.as_ref())
+    }
+}
+
+/// `delete`.
+#[derive(Args)]
+pub struct DeleteArgs {
+    /// The server
+    pub server: ServerName,
+
+    /// The backup: its id or name, or first, oldest, last, latest, latest-full
+    #[arg(value_name = "BACKUP")]
+    pub backup: String,
+
+    /// Remove the backups that build on it, too
+    #[arg(long)]
+    pub cascade: bool,
+
+    /// Say what would be removed, and remove nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// `keep`.
+#[derive(Args)]
+#[command(group(ArgGroup::new("what").required(true)))]
+pub struct KeepArgs {
+    /// The server
+    pub server: ServerName,
+
+    /// The backup: its id or name, or first, oldest, last, latest, latest-full
+    #[arg(value_name = "BACKUP")]
+    pub backup: String,
+
+    /// Keep it, and the WAL to restore it to every later point, or to where it ended
+    #[arg(long, value_enum, group = "what")]
+    pub target: Option<KeepArg>,
+
+    /// Let it go
+    #[arg(short, long, group = "what")]
+    pub release: bool,
+
+    /// Say whether it is kept
+    #[arg(short, long, group = "what")]
+    pub status: bool,
+}
+
+/// What stays with a backup that is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum KeepArg {
+    /// All WAL from it on
+    Full,
+    /// The WAL up to its end
+    Standalone,
 }

@@ -17,7 +17,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::settings::{Argument, Scope, ServerName, ServerNameError, Typed};
 
 pub use backup::BackupArgs;
-pub use catalog::{CheckArgs, ListBackupsArgs, ShowBackupArgs};
+pub use catalog::{
+    CheckArgs, CheckBackupArgs, DeleteArgs, FilesArg, KeepArg, KeepArgs, ListBackupsArgs,
+    ListFilesArgs, ShowBackupArgs, VerifyBackupArgs,
+};
 pub use receive::{InitArgs, ReceiveWalArgs, RunArgs};
 pub use restore::{RestoreArgs, TargetArgs};
 pub use wal::{GetWalArgs, SwitchWalArgs};
@@ -139,6 +142,17 @@ pub enum Command {
     /// Show everything about a base backup
     #[command(visible_alias = "show-backups")]
     ShowBackup(ShowBackupArgs),
+    /// List the stored files of a base backup
+    ListFiles(ListFilesArgs),
+    /// Say whether the WAL is there that a base backup needs
+    CheckBackup(CheckBackupArgs),
+    /// Verify that a base backup is what was stored, and what was backed up
+    #[command(visible_alias = "verify")]
+    VerifyBackup(VerifyBackupArgs),
+    /// Mark a base backup that no policy removes
+    Keep(KeepArgs),
+    /// Remove a base backup
+    Delete(DeleteArgs),
     /// Restore a base backup into a directory, ready to recover
     #[command(visible_alias = "recover")]
     Restore(RestoreArgs),
@@ -200,6 +214,11 @@ impl Command {
             Self::Backup(args) => several(&args.servers),
             Self::ListBackups(args) => several(&args.servers),
             Self::ShowBackup(args) => vec![args.server.clone()],
+            Self::ListFiles(args) => vec![args.server.clone()],
+            Self::CheckBackup(args) => vec![args.server.clone()],
+            Self::VerifyBackup(args) => vec![args.server.clone()],
+            Self::Keep(args) => vec![args.server.clone()],
+            Self::Delete(args) => vec![args.server.clone()],
             Self::Restore(args) => vec![args.server.clone()],
             Self::GetWal(args) => vec![args.server.clone()],
             Self::SwitchWal(args) => several(&args.servers),
@@ -209,9 +228,15 @@ impl Command {
     /// How much of the settings the command needs.
     fn scope(&self) -> Scope {
         match self {
-            Self::ListBackups(_) | Self::ShowBackup(_) | Self::Restore(_) | Self::GetWal(_) => {
-                Scope::Store
-            }
+            Self::ListBackups(_)
+            | Self::ShowBackup(_)
+            | Self::ListFiles(_)
+            | Self::CheckBackup(_)
+            | Self::VerifyBackup(_)
+            | Self::Keep(_)
+            | Self::Delete(_)
+            | Self::Restore(_)
+            | Self::GetWal(_) => Scope::Store,
             Self::ReceiveWal(args) if args.stop => Scope::Store,
             _ => Scope::Servers,
         }
@@ -238,6 +263,7 @@ impl Cli {
             Command::ReceiveWal(args) => arguments.extend(args.settings()),
             Command::GetWal(args) => arguments.extend(args.settings()),
             Command::Restore(args) => arguments.extend(args.settings()),
+            Command::VerifyBackup(args) => arguments.extend(args.settings()),
             _ => {}
         }
         Typed {

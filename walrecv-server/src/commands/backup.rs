@@ -22,6 +22,8 @@ pub struct BackupOptions {
     pub wait: bool,
     /// How long to wait for that at most.
     pub wait_timeout: Option<Duration>,
+    /// Whether it is kept although pages of the cluster are damaged.
+    pub accept_damaged_pages: bool,
 }
 
 /// A backup that was taken.
@@ -73,6 +75,7 @@ pub async fn backup(
         server: store.clone(),
         settings: settings.clone(),
         name: options.name.clone(),
+        accept_damaged_pages: options.accept_damaged_pages,
     };
     let record = backup::take(&request, progress, interrupted.clone()).await.map_err(failed)?;
     // What cannot be told is not worth a failure.

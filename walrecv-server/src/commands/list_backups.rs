@@ -1,6 +1,6 @@
 //! `list-backups`: the base backups of a server.
 
-use crate::catalog::{BackupError, BackupRecord, Catalog, Standing};
+use crate::catalog::{BackupError, BackupRecord, Catalog, Keep, Standing};
 use crate::failure::Failure;
 use crate::settings::ServerName;
 use crate::storage::{BackupId, ServerDir};
@@ -25,6 +25,8 @@ pub enum ListedBackup {
         standing: Standing,
         /// The size of the WAL that leads from it to the next.
         wal_size: u64,
+        /// The mark on it that it is to stay.
+        keep: Option<Keep>,
     },
     /// One whose record, or the WAL that belongs to it, cannot be read.
     Unreadable {
@@ -49,7 +51,8 @@ pub fn list_backups(server: &ServerDir) -> Result<ListBackupsOutcome, BackupErro
         let listed = entry.record.and_then(|record| {
             let wal_size = wal_sizes.next().unwrap_or_default();
             let standing = catalog.standing(&record)?;
-            Ok(ListedBackup::Known { record: Box::new(record), standing, wal_size })
+            let keep = Keep::load(&server.backup(id))?;
+            Ok(ListedBackup::Known { record: Box::new(record), standing, wal_size, keep })
         });
         backups.push(listed.unwrap_or_else(|error| ListedBackup::Unreadable {
             id,

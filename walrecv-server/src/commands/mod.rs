@@ -2,11 +2,15 @@
 
 pub mod backup;
 pub mod check;
+pub mod check_backup;
 pub mod connection;
+pub mod delete;
 pub mod get_wal;
 pub mod init;
 pub mod interruption;
+pub mod keep;
 pub mod list_backups;
+pub mod list_files;
 pub mod receive_wal;
 pub mod restore;
 #[cfg(test)]
@@ -14,3 +18,4 @@ mod scale;
 pub mod show_backup;
 pub mod store;
 pub mod switch_wal;
+pub mod verify_backup;

@@ -143,6 +143,7 @@ impl Store {
             tablespaces: Vec::new(),
             archives: Vec::new(),
             manifest: None,
+            damaged_pages: None,
         };
         let backup = self.server.backup(record.id);
         durable::create_dir(backup.path(), Access::Private).unwrap();

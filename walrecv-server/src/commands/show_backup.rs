@@ -2,7 +2,7 @@
 
 use pgwire_stream::{Lsn, SegmentName, TimelineHistory};
 
-use crate::catalog::{BackupError, BackupRecord, Catalog, Standing, WalStore};
+use crate::catalog::{BackupError, BackupRecord, Catalog, Keep, Standing, WalStore};
 use crate::storage::{BackupId, ServerDir};
 
 /// Everything about a base backup.
@@ -20,6 +20,10 @@ pub struct ShowBackupOutcome {
     pub previous: Option<BackupId>,
     /// The backup after it.
     pub next: Option<BackupId>,
+    /// The mark on it that it is to stay.
+    pub keep: Option<Keep>,
+    /// The backups that build on it directly.
+    pub children: Vec<BackupId>,
 }
 
 /// WAL that follows the end of a backup on its timeline.
@@ -52,6 +56,12 @@ pub fn show_backup(server: &ServerDir, wanted: &str) -> Result<ShowBackupOutcome
         wal: held_wal(server, &record)?,
         previous: neighbour(position.and_then(|position| position.checked_sub(1))),
         next: neighbour(position.map(|position| position + 1)),
+        keep: Keep::load(&server.backup(record.id))?,
+        children: records
+            .iter()
+            .filter(|other| other.parent == Some(record.id))
+            .map(|other| other.id)
+            .collect(),
         record,
         standing,
         wal_size,

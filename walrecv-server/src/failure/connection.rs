@@ -169,7 +169,7 @@ fn server(error: &ServerError, role: Option<&str>) -> Option<String> {
         "XX001" => {
             "pages of the database are damaged: the warnings name them, and the server's log. \
                     Keep the older backups, and see to the server's disk and memory before you \
-                    repair the tables"
+                    repair the tables; `backup --accept-damaged-pages` stores a backup as it is"
                 .to_owned()
         }
         "3D000" => "name an existing database: dbname=postgres".to_owned(),

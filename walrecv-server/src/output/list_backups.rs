@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{Report, units};
-use crate::catalog::{BackupRecord, BackupStatus, Standing};
+use crate::catalog::{BackupRecord, BackupStatus, Keep, Standing};
 use crate::commands::list_backups::{ListBackupsOutcome, ListedBackup};
 use crate::storage::BackupId;
 
@@ -32,8 +32,10 @@ impl Report for ListBackupsReport {
             }
             let server = &self.outcome.server;
             match backup {
-                ListedBackup::Known { record, standing, wal_size } => {
-                    format!("{server} {}\n", described(record, standing, *wal_size))
+                ListedBackup::Known { record, standing, wal_size, keep } => {
+                    let kept = keep.map(|keep| format!(" [{}]", label(Some(keep))));
+                    let described = described(record, standing, *wal_size);
+                    format!("{server} {described}{}\n", kept.unwrap_or_default())
                 }
                 ListedBackup::Unreadable { id, reason, hint } => {
                     let hint = hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default();
@@ -51,8 +53,8 @@ impl Report for ListBackupsReport {
             .iter()
             .map(|backup| match backup {
                 _ if self.minimal => json!(backup.id()),
-                ListedBackup::Known { record, standing, wal_size } => {
-                    barman(record, standing, *wal_size)
+                ListedBackup::Known { record, standing, wal_size, keep } => {
+                    barman(record, standing, *wal_size, *keep)
                 }
                 ListedBackup::Unreadable { id, reason, .. } => {
                     json!({"backup_id": id, "status": "UNREADABLE", "error": reason})
@@ -69,7 +71,7 @@ impl Report for ListBackupsReport {
             .iter()
             .map(|backup| match backup {
                 _ if self.minimal => json!(backup.id()),
-                ListedBackup::Known { record, standing, wal_size } => json!({
+                ListedBackup::Known { record, standing, wal_size, keep } => json!({
                     "id": record.id,
                     "name": record.name,
                     "type": kind(record),
@@ -79,6 +81,8 @@ impl Report for ListBackupsReport {
                     "size": record.stored_size(),
                     "plain_size": record.plain_size(),
                     "wal_size": wal_size,
+                    "parent": record.parent,
+                    "keep": keep.map(|keep| keep.target),
                 }),
                 ListedBackup::Unreadable { id, reason, .. } => {
                     json!({"id": id, "status": "UNREADABLE", "error": reason})
@@ -92,6 +96,14 @@ impl Report for ListBackupsReport {
 /// `full` or `incremental`.
 pub(super) fn kind(record: &BackupRecord) -> &'static str {
     if record.parent.is_some() { "incremental" } else { "full" }
+}
+
+/// What Barman calls the retention of a backup.
+pub(super) fn label(keep: Option<Keep>) -> String {
+    match keep {
+        Some(keep) => format!("KEEP:{}", keep.target.name().to_uppercase()),
+        None => "-".to_owned(),
+    }
 }
 
 /// Whether everything but perhaps WAL is there.
@@ -123,7 +135,7 @@ fn described(record: &BackupRecord, standing: &Standing, wal_size: u64) -> Strin
     text
 }
 
-fn barman(record: &BackupRecord, standing: &Standing, wal_size: u64) -> Value {
+fn barman(record: &BackupRecord, standing: &Standing, wal_size: u64, keep: Option<Keep>) -> Value {
     let mut backup = Map::new();
     backup.insert("backup_id".into(), json!(record.id));
     if let Some(name) = &record.name {
@@ -139,7 +151,7 @@ fn barman(record: &BackupRecord, standing: &Standing, wal_size: u64) -> Value {
         backup.insert("size_bytes".into(), json!(size));
         backup.insert("wal_size".into(), json!(units::size(wal_size)));
         backup.insert("wal_size_bytes".into(), json!(wal_size));
-        backup.insert("retention_status".into(), json!("-"));
+        backup.insert("retention_status".into(), json!(label(keep)));
     }
     Value::Object(backup)
 }
@@ -147,13 +159,19 @@ fn barman(record: &BackupRecord, standing: &Standing, wal_size: u64) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::catalog::KeepTarget;
     use crate::output::show_backup::tests::record;
 
     fn report(minimal: bool) -> ListBackupsReport {
         let known = |mut record: BackupRecord, status, name: Option<&str>| {
             record.name = name.map(str::to_owned);
             let standing = Standing { status, missing: None };
-            ListedBackup::Known { record: Box::new(record), standing, wal_size: 16 << 20 }
+            let (record, wal_size) = (Box::new(record), 16 << 20);
+            let keep = name.map(|_| Keep {
+                target: KeepTarget::Standalone,
+                since: "2026-03-06T00:00:00Z".parse().unwrap(),
+            });
+            ListedBackup::Known { record, standing, wal_size, keep }
         };
         let backups = vec![
             known(record("20260306T020000"), BackupStatus::Started, None),
@@ -178,7 +196,7 @@ mod tests {
                 "main 20260306T020000 - F - STARTED\n\
                  main 20260305T200000 - UNREADABLE - no record\n\
                  main 20260305T151133 'before' - F - {end} - Size: 1.0 KiB - \
-                 WAL Size: 16.0 MiB - WAITING_FOR_WALS\n\
+                 WAL Size: 16.0 MiB - WAITING_FOR_WALS [KEEP:STANDALONE]\n\
                  main 20260304T151133 - F - {end} - Size: 1.0 KiB - WAL Size: 16.0 MiB\n"
             )
         );
@@ -202,7 +220,7 @@ mod tests {
                 "backup_type": "full",
                 "end_time": end,
                 "end_time_timestamp": "1772723523",
-                "retention_status": "-",
+                "retention_status": "KEEP:STANDALONE",
                 "size": "1.0 KiB",
                 "size_bytes": 1024,
                 "status": "WAITING_FOR_WALS",

@@ -5,10 +5,14 @@
 
 mod backup;
 mod check;
+mod check_backup;
+mod delete;
 mod diagnostic;
 mod get_wal;
 mod init;
+mod keep;
 mod list_backups;
+mod list_files;
 mod logging;
 mod progress;
 mod receive_wal;
@@ -17,6 +21,7 @@ mod restore;
 mod show_backup;
 mod switch_wal;
 mod units;
+mod verify_backup;
 
 use std::error::Error;
 use std::io::{self, Write};

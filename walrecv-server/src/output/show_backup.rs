@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use super::list_backups::kind;
+use super::list_backups::{kind, label};
 use super::{Report, units};
 use crate::catalog::{Absence, BackupOutcome, BackupRecord, ManifestOrigin, Position};
 use crate::commands::show_backup::ShowBackupOutcome;
@@ -57,7 +57,7 @@ impl Report for ShowBackupOutcome {
         backup.insert(
             "catalog_information".into(),
             json!({
-                "retention_policy": "-",
+                "retention_policy": label(self.keep),
                 "previous_backup": self.previous,
                 "next_backup": self.next,
             }),
@@ -99,6 +99,8 @@ impl Report for ShowBackupOutcome {
             "missing_wal": missing,
             "error": error(record),
             "parent": record.parent,
+            "children": self.children,
+            "keep": self.keep.map(|keep| keep.target),
             "previous": self.previous,
             "next": self.next,
             "system_id": record.system_id,
@@ -117,6 +119,7 @@ impl Report for ShowBackupOutcome {
             "tablespaces": record.tablespaces,
             "archives": record.archives,
             "manifest": record.manifest,
+            "damaged_pages": record.damaged_pages,
         })
     }
 }
@@ -159,6 +162,10 @@ fn general(outcome: &ShowBackupOutcome) -> Vec<(String, String)> {
     if let Some(error) = error(record) {
         rows.push(row("Error", error));
     }
+    if let Some(damaged) = &record.damaged_pages {
+        let text = format!("{} in {}", damaged.pages, damaged.files.join(", "));
+        rows.push(row("Damaged Pages", text));
+    }
     rows.push(row("PostgreSQL Version", record.server_version));
     rows.push(row("Cluster Size", units::size(record.plain_size())));
     rows
@@ -192,6 +199,7 @@ fn sections(outcome: &ShowBackupOutcome) -> [Section; 5] {
         id.map_or_else(|| none.to_owned(), |id| id.to_string())
     };
     let catalog = vec![
+        row("Retention Policy", label(outcome.keep)),
         row("Previous Backup", neighbour(outcome.previous, "- (this is the oldest base backup)")),
         row("Next Backup", neighbour(outcome.next, "- (this is the latest base backup)")),
     ];
@@ -218,6 +226,13 @@ fn base_rows(outcome: &ShowBackupOutcome) -> Vec<(String, String)> {
             ),
         ),
     ];
+    if let Some(parent) = record.parent {
+        rows.push(row("Parent Backup", parent));
+    }
+    if !outcome.children.is_empty() {
+        let children: Vec<_> = outcome.children.iter().map(ToString::to_string).collect();
+        rows.push(row("Children Backup(s)", children.join(" ")));
+    }
     if let Some(archive) = record.archives.first() {
         rows.push(row("Backup Compression", archive.codec));
     }
@@ -356,8 +371,10 @@ pub(super) mod tests {
                 stored_size: 1024,
                 stored_sha256: Sha256Sum::of(b"x"),
                 files: 3,
+                index: None,
             }],
             manifest: None,
+            damaged_pages: None,
         }
     }
 
@@ -373,6 +390,8 @@ pub(super) mod tests {
             }),
             previous: None,
             next: Some("20260306T151133".parse().unwrap()),
+            keep: None,
+            children: Vec::new(),
         }
     }
 
@@ -421,6 +440,7 @@ pub(super) mod tests {
             Last LSN             : 0/3000100
 
           Catalog information:
+            Retention Policy     : -
             Previous Backup      : - (this is the oldest base backup)
             Next Backup          : 20260306T151133
         ");

@@ -6,16 +6,22 @@ use std::time::Duration;
 use futures::future::join_all;
 use tokio::runtime::Handle;
 
+use crate::catalog::KeepTarget;
 use crate::cli::{
-    BackupArgs, CheckArgs, Cli, Command, GetWalArgs, InitArgs, ListBackupsArgs, ReceiveWalArgs,
-    RestoreArgs, ShowBackupArgs, SwitchWalArgs, TargetArgs,
+    BackupArgs, CheckArgs, CheckBackupArgs, Cli, Command, DeleteArgs, FilesArg, GetWalArgs,
+    InitArgs, KeepArg, KeepArgs, ListBackupsArgs, ListFilesArgs, ReceiveWalArgs, RestoreArgs,
+    ShowBackupArgs, SwitchWalArgs, TargetArgs, VerifyBackupArgs,
 };
 use crate::commands::backup::BackupOptions;
+use crate::commands::delete::DeleteOptions;
 use crate::commands::get_wal::GetWalRequest;
 use crate::commands::init::FirstConfiguration;
 use crate::commands::interruption::{interruption, outlive_hangups};
+use crate::commands::keep::KeepAction;
+use crate::commands::list_files::FilesOf;
 use crate::commands::receive_wal::Action;
 use crate::commands::restore::RestoreOptions;
+use crate::commands::verify_backup::VerifyOptions;
 use crate::commands::{self, store};
 use crate::daemon::{self, ControlClient, ControlError};
 use crate::failure::Failure;
@@ -24,6 +30,7 @@ use crate::restore::target::{RecoveryTarget, TargetError};
 use crate::restore::{Owner, Request, Served, WalDelivery};
 use crate::settings::{DEFAULT_PATH, Lookup, ServerName, ServerSettings, Settings, SettingsError};
 use crate::storage::KeyFile;
+use crate::verify::Depth;
 
 type Outcome<T> = Result<T, Box<dyn Failure>>;
 
@@ -58,6 +65,11 @@ async fn with_settings(
         Command::Restore(args) => restore(settings, args, printer).await,
         Command::Run(_) => run(command, settings).await,
         Command::ShowBackup(args) => show_backup(settings, args),
+        Command::ListFiles(args) => list_files(settings, args),
+        Command::CheckBackup(args) => check_backup(settings, args),
+        Command::VerifyBackup(args) => verify_backup(settings, args, printer).await,
+        Command::Keep(args) => keep(settings, args),
+        Command::Delete(args) => delete(settings, args),
         Command::SwitchWal(args) => switch_wal(command, settings, args).await,
     }
 }
@@ -129,6 +141,7 @@ async fn backup(
         name: args.name.clone(),
         wait: args.wait,
         wait_timeout: args.wait_timeout.map(Duration::from_secs),
+        accept_damaged_pages: args.accept_damaged_pages,
     };
     let backups =
         servers.iter().map(|server| {
@@ -277,6 +290,68 @@ async fn receive_wal(
 fn show_backup(settings: &Settings, args: &ShowBackupArgs) -> Outcome<Results> {
     let server = store::server(settings, &args.server)?;
     Ok(Results::one(commands::show_backup::show_backup(&server, &args.backup)?))
+}
+
+fn list_files(settings: &Settings, args: &ListFilesArgs) -> Outcome<Results> {
+    let server = store::server(settings, &args.server)?;
+    let which = match args.target {
+        FilesArg::Standalone => FilesOf::Standalone,
+        FilesArg::Data => FilesOf::Data,
+        FilesArg::Wal => FilesOf::Wal,
+        FilesArg::Full => FilesOf::Full,
+    };
+    Ok(Results::one(commands::list_files::list_files(&server, &args.backup, which)?))
+}
+
+fn check_backup(settings: &Settings, args: &CheckBackupArgs) -> Outcome<Results> {
+    let server = store::server(settings, &args.server)?;
+    Ok(Results::one(commands::check_backup::check_backup(&server, &args.backup)?))
+}
+
+async fn verify_backup(
+    settings: &Settings,
+    args: &VerifyBackupArgs,
+    printer: &Printer,
+) -> Outcome<Results> {
+    let server = store::server(settings, &args.server)?;
+    let options = VerifyOptions {
+        backup: args.backup.clone(),
+        depth: match args {
+            VerifyBackupArgs { stored: true, .. } => Depth::Stored,
+            VerifyBackupArgs { pages: true, .. } => Depth::Pages,
+            _ => Depth::Contents,
+        },
+        wal: args.wal,
+        keys: settings.identity_file(&args.server).map(KeyFile::new),
+    };
+    let progress = printer.progress(server.name().as_str());
+    let interrupted = interruption()?;
+    let verified = tokio::task::spawn_blocking(move || {
+        commands::verify_backup::verify_backup(&server, options, &progress, &interrupted)
+    });
+    match verified.await {
+        Ok(verified) => Ok(Results::one(verified?)),
+        // It was not cancelled, so it panicked.
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+fn keep(settings: &Settings, args: &KeepArgs) -> Outcome<Results> {
+    let server = store::server(settings, &args.server)?;
+    let action = match args.target {
+        Some(KeepArg::Full) => KeepAction::Mark(KeepTarget::Full),
+        Some(KeepArg::Standalone) => KeepAction::Mark(KeepTarget::Standalone),
+        None if args.release => KeepAction::Release,
+        None => KeepAction::Show,
+    };
+    Ok(Results::one(commands::keep::keep(&server, &args.backup, action)?))
+}
+
+fn delete(settings: &Settings, args: &DeleteArgs) -> Outcome<Results> {
+    let server = store::server(settings, &args.server)?;
+    let options =
+        DeleteOptions { backup: args.backup.clone(), cascade: args.cascade, dry_run: args.dry_run };
+    Ok(Results::one(commands::delete::delete(&server, &options)?))
 }
 
 async fn switch_wal(

@@ -14,28 +14,22 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
-use std::sync::mpsc::{SyncSender, sync_channel};
-use std::thread;
 
 use pgwire_stream::manifest::{FileHasher, ManifestError, ManifestFile};
 use tokio::sync::watch;
 
 use super::beneath::Root;
-use super::expected::{Expected, shown};
 use super::syncer::Syncer;
+use crate::catalog::{ManifestFiles, ManifestFilesError};
 use crate::failure::Failure;
 use crate::progress::ProgressSink;
-use crate::storage::StorageError;
 use crate::storage::tar::{Member, MemberKind, TarError, TarEvent, TarReader};
+use crate::storage::{StorageError, read_ahead};
 
 /// The file without which no server starts.
 pub(super) const PG_CONTROL: &[u8] = b"global/pg_control";
 /// Its name until everything else is in place.
 pub(super) const PG_CONTROL_WITHHELD: &[u8] = b"global/pg_control.restoring";
-
-const PIECE: usize = 256 * 1024;
-/// How many pieces may wait between decompression and writing.
-const PIECES: usize = 16;
 
 /// Why an archive did not become files.
 #[derive(Debug, thiserror::Error)]
@@ -126,7 +120,7 @@ pub(super) struct Extracted {
 
 /// Turns the archives of one backup into files. They must come in the order of the manifest.
 pub(super) struct Extractor<'a> {
-    expected: Expected,
+    expected: ManifestFiles,
     syncer: &'a Syncer,
     progress: &'a dyn ProgressSink,
     interrupted: &'a watch::Receiver<bool>,
@@ -148,7 +142,7 @@ struct Open {
 impl<'a> Extractor<'a> {
     /// An extractor for the backup whose manifest this is.
     pub(super) fn new(
-        expected: Expected,
+        expected: ManifestFiles,
         syncer: &'a Syncer,
         progress: &'a dyn ProgressSink,
         interrupted: &'a watch::Receiver<bool>,
@@ -171,15 +165,11 @@ impl<'a> Extractor<'a> {
         root: &mut Root,
         stored: Box<dyn Read + Send>,
     ) -> Result<(), ExtractError> {
-        let (pieces, arriving) = sync_channel(PIECES);
-        thread::scope(|scope| {
-            // An error here stops the reading thread as well: nobody takes its pieces any more.
-            let arriving = arriving;
-            scope.spawn(move || pump(stored, &pieces));
+        read_ahead(stored, |pieces| {
             let mut reader = TarReader::new();
             let mut file = None;
-            for piece in arriving {
-                let piece: Vec<u8> = piece
+            for piece in pieces {
+                let piece = piece
                     .map_err(|source| ExtractError::Read { archive: archive.to_owned(), source })?;
                 let mut bytes = piece.as_slice();
                 while let Some(event) =
@@ -201,7 +191,10 @@ impl<'a> Extractor<'a> {
     ///
     /// # Errors
     /// If the manifest has more files, or is itself not what the server wrote.
-    pub(super) fn finish(self) -> Result<Extracted, ExtractError> {
+    pub(super) fn finish(mut self) -> Result<Extracted, ExtractError> {
+        if let Some(file) = self.expected.next_file()? {
+            return Err(ExtractError::Missing { path: shown(&file.path) });
+        }
         self.expected.finish()?;
         Ok(self.extracted)
     }
@@ -247,7 +240,7 @@ impl<'a> Extractor<'a> {
         root: &mut Root,
     ) -> Result<Open, ExtractError> {
         let full = [prefix, &member.path].concat();
-        let expected = match self.expected.next()? {
+        let expected = match self.expected.next_file()? {
             Some(expected) if expected.path == full => expected,
             other => {
                 return Err(ExtractError::Unexpected {
@@ -286,26 +279,22 @@ impl<'a> Extractor<'a> {
     }
 }
 
-fn damaged(archive: &str, source: TarError) -> ExtractError {
-    ExtractError::Tar { archive: archive.to_owned(), source }
-}
-
-/// Reads an archive to its end, a piece at a time.
-fn pump(mut stored: Box<dyn Read + Send>, pieces: &SyncSender<io::Result<Vec<u8>>>) {
-    loop {
-        let mut piece = Vec::with_capacity(PIECE);
-        let read = stored.by_ref().take(PIECE as u64).read_to_end(&mut piece);
-        let last = !matches!(read, Ok(length) if length > 0);
-        let send = match read {
-            Ok(0) => return,
-            Ok(_) => pieces.send(Ok(piece)),
-            Err(error) => pieces.send(Err(error)),
-        };
-        // Nobody listens after an error on the other side.
-        if last || send.is_err() {
-            return;
+impl From<ManifestFilesError> for ExtractError {
+    fn from(error: ManifestFilesError) -> Self {
+        match error {
+            ManifestFilesError::Storage(error) => Self::Storage(error),
+            ManifestFilesError::Damaged { path, source } => Self::Manifest { path, source },
         }
     }
+}
+
+/// A path of an archive, for messages.
+fn shown(path: &[u8]) -> String {
+    String::from_utf8_lossy(path).into_owned()
+}
+
+fn damaged(archive: &str, source: TarError) -> ExtractError {
+    ExtractError::Tar { archive: archive.to_owned(), source }
 }
 
 #[cfg(test)]
@@ -365,7 +354,7 @@ mod tests {
         let manifest_path = stored.path().join("backup_manifest");
         fs::write(&manifest_path, manifest).unwrap();
         with_syncer(|syncer| {
-            let expected = Expected::open(&manifest_path)?;
+            let expected = ManifestFiles::open(&manifest_path)?;
             let (_wish, interrupted) = watch::channel(false);
             let mut extractor = Extractor::new(expected, syncer, &Silent, &interrupted, true);
             for (prefix, archive) in archives {

@@ -14,7 +14,6 @@
 mod beneath;
 mod destination;
 mod error;
-mod expected;
 mod extract;
 mod handover;
 mod owner;
@@ -40,9 +39,8 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use self::beneath::Root;
-use self::expected::Expected;
 use self::extract::{Extracted, Extractor, PG_CONTROL, PG_CONTROL_WITHHELD};
-use crate::catalog::Archive;
+use crate::catalog::{Archive, ManifestFiles};
 use crate::progress::ProgressSink;
 use crate::storage::{BackupId, Sha256Sum, StorageError, encryption};
 
@@ -180,7 +178,7 @@ fn extract_archives(
 ) -> Result<Extracted, RestoreError> {
     let record = &plan.sources.record;
     let backup = &plan.sources.backup;
-    let expected = Expected::open(&backup.manifest())?;
+    let expected = ManifestFiles::open(&backup.manifest()).map_err(ExtractError::from)?;
     let allow_group = record.server_version >= GROUP_ACCESS;
     let mut extractor = Extractor::new(expected, syncer, progress, interrupted, allow_group);
     let checksums = record.manifest.as_ref().is_some_and(|m| m.checksum_algorithm.is_some());

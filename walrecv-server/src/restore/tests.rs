@@ -89,6 +89,7 @@ fn stored(server: &ServerDir, record: &mut BackupRecord, name: &str, oid: Option
         stored_size: bytes.len() as u64,
         stored_sha256: Sha256Sum::of(&bytes),
         files: 0,
+        index: None,
     });
 }
 
@@ -132,6 +133,7 @@ impl Store {
             }],
             archives: Vec::new(),
             manifest: None,
+            damaged_pages: None,
         };
         durable::create_dir(server.backup(record.id).path(), Access::Private).unwrap();
         Self::store_archives(&server, &mut record);

@@ -77,7 +77,7 @@ impl<'de> Deserialize<'de> for Sha256Sum {
 }
 
 /// What went through a [`HashingWriter`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stored {
     /// How many bytes.
     pub size: u64,
@@ -102,6 +102,11 @@ impl<W> HashingWriter<W> {
     /// How many bytes the sink took so far.
     pub fn size(&self) -> u64 {
         self.size
+    }
+
+    /// What went into the sink so far.
+    pub fn so_far(&self) -> Stored {
+        Stored { size: self.size, sha256: Sha256Sum(self.hash.clone().finalize().into()) }
     }
 
     /// The sink, and what went into it.

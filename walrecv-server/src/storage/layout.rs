@@ -229,6 +229,11 @@ impl BackupDir {
         self.path.join("backup_manifest")
     }
 
+    /// The mark on a backup that is to stay.
+    pub fn keep(&self) -> PathBuf {
+        self.path.join("keep.json")
+    }
+
     /// A tar archive, such as `base.tar`, as it is stored.
     pub fn archive(&self, name: &str, form: impl Into<Form>) -> PathBuf {
         self.path.join(format!("{name}{}", form.into()))

@@ -119,7 +119,7 @@ pub(super) fn backups(store: &ServerDir) -> Backups {
     let mut broken = Vec::new();
     let mut records = Vec::new();
     for backup in &list {
-        if let ListedBackup::Known { record, standing, wal_size: size } = backup {
+        if let ListedBackup::Known { record, standing, wal_size: size, .. } = backup {
             wal_size += size;
             records.push(&**record);
             match standing.status {
@@ -333,6 +333,7 @@ mod tests {
             tablespaces: Vec::new(),
             archives: Vec::new(),
             manifest: None,
+            damaged_pages: None,
         };
         fs::create_dir_all(store.backup(id).path()).unwrap();
         record.save(&store.backup(id)).unwrap();

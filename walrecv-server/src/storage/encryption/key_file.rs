@@ -52,11 +52,11 @@ impl KeyFile {
     }
 
     /// Decrypts what was encrypted to one of the keys. Nothing but the header is read.
-    pub(super) fn decrypt(
+    pub(super) fn decrypt<R: Read>(
         &self,
         path: &Path,
-        file: File,
-    ) -> Result<StreamReader<BufReader<File>>, DecryptionError> {
+        file: R,
+    ) -> Result<StreamReader<BufReader<R>>, DecryptionError> {
         let keys = self.keys()?;
         let secret = keys.secret.iter().map(|key| key.as_ref() as &dyn age::Identity);
         let opened = Decryptor::new_buffered(BufReader::with_capacity(BUFFER, file))

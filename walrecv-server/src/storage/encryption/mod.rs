@@ -36,9 +36,22 @@ pub fn open(
 ) -> Result<Box<dyn Read + Send>, DecryptionError> {
     // Before the keys are missed: whoever finds the file gone looks elsewhere.
     let file = File::open(path).map_err(StorageError::of("open", path))?;
+    reader(path, file, form, keys)
+}
+
+/// The same, from the bytes of that file.
+///
+/// # Errors
+/// If none of the keys opens it.
+pub fn reader<'a>(
+    path: &Path,
+    stored: impl Read + Send + 'a,
+    form: Form,
+    keys: Option<&KeyFile>,
+) -> Result<Box<dyn Read + Send + 'a>, DecryptionError> {
     let reader = match (form.encrypted, keys) {
-        (false, _) => compression::reader(file, form.codec),
-        (true, Some(keys)) => compression::reader(keys.decrypt(path, file)?, form.codec),
+        (false, _) => compression::reader(stored, form.codec),
+        (true, Some(keys)) => compression::reader(keys.decrypt(path, stored)?, form.codec),
         (true, None) => return Err(DecryptionError::NoKeys { path: path.to_owned() }),
     };
     Ok(reader.map_err(StorageError::of("open", path))?)

@@ -1,0 +1,233 @@
+//! The commands on backups that there are: verified, listed, kept, removed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use walrecv_tests::run::{ScenarioResult, Scenarios};
+use walrecv_tests::walrecv::Output;
+use walrecv_tests::{Context, Installation, Result};
+
+use crate::site::Site;
+
+pub(crate) fn register(scenarios: Scenarios) -> Scenarios {
+    scenarios
+        .per_major("verify_backup", &[10, 14, 18], verify_backup)
+        .per_major("verify_pages", &[10, 12, 18], verify_pages)
+        .per_major("keep_and_delete", &[18], keep_and_delete)
+}
+
+/// Turns a byte over, and back when it goes.
+struct Flipped {
+    path: PathBuf,
+    content: Vec<u8>,
+}
+
+impl Flipped {
+    fn at(path: &Path, at: impl FnOnce(&[u8]) -> usize) -> Result<Self> {
+        let about = || format!("cannot change {}", path.display());
+        let content = fs::read(path).context(about)?;
+        let mut altered = content.clone();
+        altered[at(&content)] ^= 1;
+        fs::write(path, altered).context(about)?;
+        Ok(Self { path: path.to_owned(), content })
+    }
+
+    fn middle(path: &Path) -> Result<Self> {
+        Self::at(path, |content| content.len() / 2)
+    }
+}
+
+impl Drop for Flipped {
+    fn drop(&mut self) {
+        fs::write(&self.path, &self.content).unwrap();
+    }
+}
+
+fn verify(site: &Site, id: &str, options: &[&str]) -> Result<Output> {
+    site.walrecv.run(&[&["verify-backup", "main", id], options].concat())
+}
+
+/// Whether damage is found, and where.
+fn finds(site: &Site, id: &str, options: &[&str], words: &[&str]) -> ScenarioResult {
+    let output = verify(site, id, options)?.code(1)?;
+    for word in words {
+        let said = format!("{}{}", output.stdout, output.stderr);
+        assert!(said.contains(word), "{options:?} does not tell `{word}`:\n{said}");
+    }
+    Ok(())
+}
+
+fn verify_backup(installation: &Installation) -> ScenarioResult {
+    let site = Site::new(installation)?;
+    let place = site.cluster.new_directory("place")?;
+    site.cluster.execute(&format!("CREATE TABLESPACE place LOCATION '{}'", place.display()))?;
+    site.cluster.execute(
+        "CREATE TABLE t TABLESPACE place AS SELECT n, md5(n::text) FROM generate_series(1, 50000) n",
+    )?;
+    let oid = site.cluster.value("SELECT oid FROM pg_tablespace WHERE spcname = 'place'")?;
+    let daemon = site.run()?;
+    let id = site.backup()?;
+    site.settle()?;
+    // Everything that the backup needs is in the archive.
+    site.cluster.execute("SELECT pg_switch_wal()")?;
+    site.cluster.execute("CREATE TABLE after (n int)")?;
+    site.settle()?;
+    assert_eq!(daemon.stop()?, 0);
+
+    for options in [&[][..], &["--stored"], &["--pages"], &["--wal"], &["--pages", "--wal"]] {
+        let output = verify(&site, &id, options)?.success()?;
+        assert!(output.stdout.contains(": good\n"), "{options:?}: {}", output.stdout);
+    }
+    let told = site.walrecv.run(&["-f", "json2", "verify", "main", "last", "--pages", "--wal"])?;
+    let told = told.success()?.json()?;
+    let told = &told["results"][0];
+    assert_eq!(told["good"], true);
+    assert!(told["pages"].as_u64() > Some(500), "{told}");
+    assert!(told["wal_segments"].as_u64() >= Some(1), "{told}");
+    assert!(told["files"].as_u64() > Some(500), "{told}");
+
+    let backup = site.walrecv.home().join("main/base").join(&id);
+    let file = |name: &str| backup.join(name);
+    let archive = format!("{oid}.tar.zst");
+    for name in ["base.tar.zst", &archive] {
+        let _flipped = Flipped::middle(&file(name))?;
+        finds(&site, &id, &["--stored"], &[name, "checksum"])?;
+        finds(&site, &id, &[], &[name])?;
+    }
+    for name in ["base.tar.idx", &format!("{oid}.tar.idx")] {
+        let _flipped = Flipped::middle(&file(name))?;
+        finds(&site, &id, &["--stored"], &[name])?;
+        finds(&site, &id, &[], &[name, "does not describe its archive"])?;
+    }
+    {
+        let _flipped = Flipped::middle(&file("backup_manifest"))?;
+        finds(&site, &id, &["--stored"], &["backup_manifest"])?;
+        finds(&site, &id, &[], &["backup_manifest"])?;
+    }
+    {
+        // Still JSON, still a number.
+        let _flipped = Flipped::at(&file("backup.json"), |content| {
+            let text = String::from_utf8_lossy(content);
+            text.find("\"plain_size\": ").unwrap() + "\"plain_size\": ".len()
+        })?;
+        finds(&site, &id, &[], &["backup.json", "was altered"])?;
+    }
+    {
+        let gone = file("gone");
+        fs::rename(file(&archive), &gone)?;
+        finds(&site, &id, &[], &[&archive, "is missing"])?;
+        fs::rename(gone, file(&archive))?;
+    }
+    // The manifest has a file more, and one less, than the archive: with a checksum that fits.
+    if installation.major >= 13 {
+        forged_manifest(&site, &id, &file("backup_manifest"))?;
+    }
+
+    // The WAL that the backup needs.
+    let listed = site.walrecv.run(&["list-files", "main", &id, "--target", "standalone"])?;
+    let listed = listed.success()?.stdout;
+    for name in ["base.tar.zst", "base.tar.idx", "backup_manifest", "backup.json", &archive] {
+        assert!(listed.contains(&file(name).display().to_string()), "{name} in:\n{listed}");
+    }
+    let wal: Vec<&str> = listed.lines().filter(|line| line.contains("/main/wals/")).collect();
+    assert!(!wal.is_empty(), "{listed}");
+    for path in wal {
+        let _flipped = Flipped::middle(Path::new(path))?;
+        finds(&site, &id, &["--wal"], &[path])?;
+        verify(&site, &id, &[])?.success()?;
+    }
+    let data = site.walrecv.run(&["list-files", "main", &id, "--target", "data"])?.success()?;
+    assert!(!data.stdout.contains("/wals/"), "{}", data.stdout);
+    let full = site.walrecv.run(&["list-files", "main", &id, "--target", "full"])?.success()?;
+    assert!(full.stdout.lines().count() >= listed.lines().count(), "{}", full.stdout);
+
+    let checked = site.walrecv.run(&["check-backup", "main", &id])?.success()?;
+    assert!(checked.stdout.contains("DONE"), "{}", checked.stdout);
+    verify(&site, &id, &["--pages", "--wal"])?.success()?;
+    Ok(())
+}
+
+/// A manifest that is one in itself, but not of this backup.
+fn forged_manifest(site: &Site, id: &str, path: &Path) -> ScenarioResult {
+    let content = fs::read(path)?;
+    let text = String::from_utf8(content.clone())?;
+    let line = text.lines().find(|line| line.contains("\"base/1/1259\"")).unwrap();
+    let version = text.lines().find(|line| line.contains("\"PG_VERSION\"")).unwrap();
+    let sized = version.replace("\"Size\": 3", "\"Size\": 4");
+    for (from, to, word) in [
+        (line.to_owned(), line.replace("1/1259", "1/1258_x"), "`base/1/1259` is in the archive"),
+        (line.to_owned(), line.replace("1/1259", "1/1258_x"), "`base/1/1258_x` is in the manifest"),
+        (version.to_owned(), sized, "`PG_VERSION` has 3 bytes"),
+    ] {
+        fs::write(path, text.replace(&from, &to))?;
+        finds(site, id, &[], &[word])?;
+    }
+    fs::write(path, content)?;
+    Ok(())
+}
+
+/// Pages that were damaged on the server already are found by their own checksums, and by nothing
+/// else: the server is told not to look.
+fn verify_pages(installation: &Installation) -> ScenarioResult {
+    let mut site = Site::new(installation)?;
+    site.cluster.execute("CREATE TABLE t AS SELECT n FROM generate_series(1, 50000) n")?;
+    let path = site.cluster.value("SELECT pg_relation_filepath('t')")?;
+    site.cluster.stop()?;
+    let damaged = site.cluster.data_directory().join(&path);
+    let _flipped = Flipped::at(&damaged, |_| 3 * 8192 + 5000)?;
+    site.cluster.start()?;
+    let daemon = site.run()?;
+    // As things are, such a backup is refused where the server looks at its pages.
+    if installation.major >= 11 {
+        let refused = site.walrecv.run(&["backup", "main"])?.code(1)?;
+        assert!(refused.stderr.contains("checksum"), "{}", refused.stderr);
+        assert!(refused.stderr.contains(&path), "{}", refused.stderr);
+        let failed = site.last_backup()?;
+        assert_eq!(site.shown(&failed)?["results"][0]["status"], "FAILED");
+    }
+    let told = site.walrecv.run(&["backup", "main", "--accept-damaged-pages", "--wait"])?;
+    let told = told.success()?.stderr;
+    assert!(told.contains(&format!("1 pages of the server are damaged, in {path}")), "{told}");
+    let id = site.last_backup()?;
+    assert_eq!(daemon.stop()?, 0);
+    let shown = &site.shown(&id)?["results"][0];
+    assert_eq!(shown["damaged_pages"]["files"][0], path.as_str());
+    assert_eq!(shown["damaged_pages"]["pages"], 1);
+    // It is what the server had.
+    verify(&site, &id, &[])?.success()?;
+    finds(&site, &id, &["--pages"], &[&format!("page 3 of `{path}`"), "1 problem"])?;
+    Ok(())
+}
+
+fn keep_and_delete(installation: &Installation) -> ScenarioResult {
+    let site = Site::new(installation)?;
+    let _daemon = site.run()?;
+    let (first, second) = (site.backup()?, site.backup()?);
+    let run = |words: &[&str]| site.walrecv.run(words);
+    let shown = |id: &str| -> Result<String> {
+        Ok(run(&["keep", "main", id, "--status"])?.success()?.stdout)
+    };
+    assert_eq!(shown(&first)?, "Keep: nokeep\n");
+    run(&["keep", "main", &first])?.code(2)?;
+    run(&["keep", "main", &first, "--target", "full"])?.success()?;
+    assert_eq!(shown(&first)?, "Keep: full\n");
+    let listed = run(&["list-backups", "main"])?.success()?.stdout;
+    assert!(listed.contains("[KEEP:FULL]"), "{listed}");
+
+    let refused = run(&["delete", "main", &first])?.code(3)?;
+    assert!(refused.stderr.contains("is kept (full)"), "{}", refused.stderr);
+    let dry = run(&["delete", "main", &second, "--dry-run"])?.success()?;
+    assert!(dry.stdout.starts_with("Would delete"), "{}", dry.stdout);
+    assert_eq!(site.last_backup()?, second);
+
+    run(&["delete", "main", &second])?.success()?;
+    assert_eq!(site.last_backup()?, first);
+    run(&["keep", "main", &first, "--release"])?.success()?;
+    assert_eq!(shown(&first)?, "Keep: nokeep\n");
+    run(&["delete", "main", "latest"])?.success()?;
+    let base = site.walrecv.home().join("main/base");
+    assert_eq!(fs::read_dir(&base)?.count(), 0);
+    let nothing = run(&["delete", "main", &first])?.code(1)?;
+    assert!(nothing.stderr.contains("has no backup"), "{}", nothing.stderr);
+    Ok(())
+}

@@ -1,0 +1,156 @@
+//! Removing base backups: first what would go, then that it goes.
+
+use std::collections::BTreeSet;
+
+use super::backup_record::BackupRecord;
+use super::backups::{BackupError, Catalog};
+use super::document::DocumentError;
+use super::keep::{Keep, KeepTarget};
+use crate::failure::{Class, Failure};
+use crate::storage::{BackupId, ServerLock, StorageError, durable};
+
+/// Backups that are to go, those that build on others first: however far the removing comes, none
+/// of those that are left builds on one that is gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Removal {
+    backups: Vec<BackupRecord>,
+}
+
+/// Why backups cannot be removed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RemovalError {
+    /// Others build on it.
+    #[error("backup `{backup}` cannot be removed: {} on it", build(children))]
+    Children {
+        /// The backup.
+        backup: BackupId,
+        /// Those that do.
+        children: Vec<BackupId>,
+    },
+    /// It is marked to be kept.
+    #[error("backup `{backup}` is kept ({target}), and not removed")]
+    Kept {
+        /// The backup.
+        backup: BackupId,
+        /// What stays with it.
+        target: KeepTarget,
+    },
+    /// Nobody knows whether it is to be kept.
+    #[error("cannot tell whether backup `{backup}` is to be kept, so it is not removed")]
+    Mark {
+        /// The backup.
+        backup: BackupId,
+        /// Why not.
+        source: DocumentError,
+    },
+    /// The records cannot be used.
+    #[error(transparent)]
+    Backup(#[from] BackupError),
+    /// Its files cannot be removed.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+fn build(children: &[BackupId]) -> String {
+    let names: Vec<_> = children.iter().map(|child| format!("`{child}`")).collect();
+    let verb = if children.len() == 1 { "builds" } else { "build" };
+    format!("{} {verb}", names.join(", "))
+}
+
+impl Failure for RemovalError {
+    fn class(&self) -> Class {
+        match self {
+            Self::Children { .. } | Self::Kept { .. } | Self::Mark { .. } => Class::Refused,
+            Self::Backup(error) => error.class(),
+            Self::Storage(error) => error.class(),
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Children { .. } => Some("`--cascade` removes them, too".to_owned()),
+            Self::Kept { backup, .. } => {
+                Some(format!("`walrecv-server keep SERVER {backup} --release` lets it go"))
+            }
+            Self::Mark { source, .. } => source.hint(),
+            Self::Backup(error) => error.hint(),
+            Self::Storage(error) => error.hint(),
+        }
+    }
+}
+
+impl Removal {
+    /// The backups, in the order in which they go.
+    pub fn backups(&self) -> &[BackupRecord] {
+        &self.backups
+    }
+}
+
+impl Catalog {
+    /// The backups that build on this one, directly or not, the newest first.
+    ///
+    /// # Errors
+    /// If the directory cannot be read.
+    pub fn descendants(&self, of: BackupId) -> Result<Vec<BackupRecord>, BackupError> {
+        let mut family = BTreeSet::from([of]);
+        let mut descendants = Vec::new();
+        // Nobody builds on what began later.
+        for record in self.list()?.into_iter().filter_map(|entry| entry.record.ok()) {
+            if record.parent.is_some_and(|parent| family.contains(&parent)) {
+                family.insert(record.id);
+                descendants.push(record);
+            }
+        }
+        descendants.reverse();
+        Ok(descendants)
+    }
+
+    /// What goes if a backup is removed, with those that build on it if they are to `cascade`.
+    ///
+    /// # Errors
+    /// If one of them is kept, or others build on it and are not to go.
+    pub fn plan_removal(
+        &self,
+        record: BackupRecord,
+        cascade: bool,
+    ) -> Result<Removal, RemovalError> {
+        let mut backups = self.descendants(record.id)?;
+        if !backups.is_empty() && !cascade {
+            let children = backups.iter().rev().map(|child| child.id).collect();
+            return Err(RemovalError::Children { backup: record.id, children });
+        }
+        backups.push(record);
+        for record in &backups {
+            let backup = record.id;
+            match Keep::load(&self.server().backup(backup)) {
+                Ok(None) => {}
+                Ok(Some(Keep { target, .. })) => {
+                    return Err(RemovalError::Kept { backup, target });
+                }
+                Err(source) => return Err(RemovalError::Mark { backup, source }),
+            }
+        }
+        Ok(Removal { backups })
+    }
+
+    /// Removes them. What is removed is no backup any more at once; its space is free a moment
+    /// later. Durable on return.
+    ///
+    /// # Errors
+    /// If something cannot be removed. What was removed before stays removed.
+    pub fn remove(&self, removal: &Removal, backup: &ServerLock) -> Result<(), RemovalError> {
+        for record in &removal.backups {
+            durable::remove_dir(self.server().backup(record.id).path())?;
+        }
+        self.collect_removed(backup)
+    }
+
+    /// Frees the space of backups whose removal was interrupted.
+    ///
+    /// # Errors
+    /// If it cannot be freed.
+    pub fn collect_removed(&self, _backup: &ServerLock) -> Result<(), RemovalError> {
+        Ok(durable::collect_removed_dirs(&self.server().base())?)
+    }
+}

@@ -1,0 +1,84 @@
+//! `delete`: removes a base backup, and those that build on it if that is wanted.
+
+use crate::catalog::{BackupError, BackupRecord, Catalog, RemovalError};
+use crate::failure::{Class, Failure};
+use crate::settings::ServerName;
+use crate::storage::{LockError, LockKind, ServerDir, ServerLock};
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub struct DeleteOptions {
+    /// The backup.
+    pub backup: String,
+    /// Whether those that build on it go, too.
+    pub cascade: bool,
+    /// Whether what would go is all that is wanted.
+    pub dry_run: bool,
+}
+
+/// What was removed, or would be.
+#[derive(Clone, Debug)]
+pub struct DeleteOutcome {
+    /// The server.
+    pub server: ServerName,
+    /// The backups, in the order in which they go.
+    pub backups: Vec<BackupRecord>,
+    /// Whether they are gone.
+    pub removed: bool,
+}
+
+/// Why nothing, or not all, was removed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DeleteFailure {
+    /// There is no such backup.
+    #[error(transparent)]
+    Backup(#[from] BackupError),
+    /// It is not to be removed, or cannot be.
+    #[error(transparent)]
+    Removal(#[from] RemovalError),
+    /// Another process works on the backups.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+}
+
+impl Failure for DeleteFailure {
+    fn class(&self) -> Class {
+        match self {
+            Self::Backup(error) => error.class(),
+            Self::Removal(error) => error.class(),
+            Self::Lock(error) => error.class(),
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Backup(error) => error.hint(),
+            Self::Removal(error) => error.hint(),
+            Self::Lock(error) => error.hint(),
+        }
+    }
+}
+
+/// Removes the backup that is named, unless what would go is all that is wanted.
+pub fn delete(server: &ServerDir, options: &DeleteOptions) -> Result<DeleteOutcome, DeleteFailure> {
+    let catalog = Catalog::new(server);
+    let plan = || -> Result<_, DeleteFailure> {
+        let record = catalog.resolve(&options.backup)?;
+        Ok(catalog.plan_removal(record, options.cascade)?)
+    };
+    let removal = if options.dry_run {
+        plan()?
+    } else {
+        // Nobody takes a backup on top of one that goes.
+        let lock = ServerLock::try_acquire(server, LockKind::Backup)?;
+        let removal = plan()?;
+        catalog.remove(&removal, &lock)?;
+        removal
+    };
+    Ok(DeleteOutcome {
+        server: server.name().clone(),
+        backups: removal.backups().to_vec(),
+        removed: !options.dry_run,
+    })
+}

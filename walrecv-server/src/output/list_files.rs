@@ -1,0 +1,20 @@
+//! The files of a backup, one in each line.
+
+use serde_json::{Map, Value, json};
+
+use super::Report;
+use crate::commands::list_files::ListFilesOutcome;
+
+impl Report for ListFilesOutcome {
+    fn console(&self) -> String {
+        self.files.iter().map(|file| format!("{}\n", file.display())).collect()
+    }
+
+    fn barman(&self, document: &mut Map<String, Value>) {
+        document.insert(self.server.to_string(), json!(self.files));
+    }
+
+    fn clean(&self) -> Value {
+        json!({"server": self.server, "backup_id": self.backup, "files": self.files})
+    }
+}

@@ -1,0 +1,187 @@
+//! Whether a stored backup is still what was stored, and what was backed up.
+//!
+//! ```text
+//!  stored file ─▶ SHA-256 ─▶ decrypt, decompress ─▶ tar ─┬▶ members, compared with the index
+//!                                                        ├▶ files, compared with the manifest
+//!                                                        └▶ pages, by their own checksums
+//! ```
+//!
+//! Every file of the store is read once, whatever is asked about it. Damage does not end the
+//! search: what is wrong is told for every file, up to a limit, and the record of the backup is
+//! not touched.
+
+mod contents;
+mod index;
+mod problem;
+mod stored;
+mod wal;
+
+use tokio::sync::watch;
+
+use crate::catalog::{BackupOutcome, BackupRecord, HistoryStoreError, WalError};
+use crate::failure::{Class, Failure};
+use crate::progress::ProgressSink;
+use crate::storage::{BackupDir, BackupId, DecryptionError, KeyFile, ServerDir, StorageError};
+
+pub use self::problem::{Problem, Problems};
+
+/// What is to be verified, and how thoroughly.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Whose backup it is.
+    pub server: ServerDir,
+    /// Its record.
+    pub record: BackupRecord,
+    /// What is looked at.
+    pub depth: Depth,
+    /// Whether the WAL between its begin and its end is looked at, too.
+    pub wal: bool,
+    /// What opens what is encrypted.
+    pub keys: Option<KeyFile>,
+}
+
+/// How much of the stored archives is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Depth {
+    /// The bytes as they are stored. Needs no key.
+    Stored,
+    /// The files in them, too.
+    Contents,
+    /// The pages in those, too.
+    Pages,
+}
+
+/// What was looked at, and what is wrong.
+#[derive(Clone, Debug)]
+pub struct Verification {
+    /// The backup.
+    pub backup: BackupId,
+    /// Files of the store.
+    pub stored_files: u64,
+    /// Their size.
+    pub stored_bytes: u64,
+    /// Files of the cluster.
+    pub files: u64,
+    /// Their size.
+    pub bytes: u64,
+    /// Pages whose checksums were computed; absent if that was not asked for, or they have none.
+    pub pages: Option<u64>,
+    /// Segments of WAL; absent if that was not asked for.
+    pub segments: Option<u64>,
+    /// What is wrong.
+    pub problems: Problems,
+}
+
+/// Why it was not found out whether a backup is good.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum VerifyError {
+    /// There is nothing yet, or nothing any more, that could be verified.
+    #[error("backup `{backup}` is not complete")]
+    NotComplete {
+        /// The backup.
+        backup: BackupId,
+    },
+    /// It is encrypted, and cannot be read.
+    #[error(transparent)]
+    Decryption(#[from] DecryptionError),
+    /// The history of its timeline cannot be read.
+    #[error(transparent)]
+    History(#[from] HistoryStoreError),
+    /// The WAL cannot be looked for.
+    #[error(transparent)]
+    Wal(#[from] WalError),
+    /// The store cannot be read.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The user does not want to know any more.
+    #[error("the verification was interrupted")]
+    Interrupted,
+}
+
+impl Failure for VerifyError {
+    fn class(&self) -> Class {
+        match self {
+            Self::Interrupted => Class::Interrupted,
+            _ => Class::Failed,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::NotComplete { .. } | Self::Interrupted => None,
+            Self::Decryption(error) => error.hint().map(|hint| {
+                format!("{hint}; `--stored` compares what is stored with its checksums without")
+            }),
+            Self::History(error) => error.hint(),
+            Self::Wal(error) => error.hint(),
+            Self::Storage(error) => error.hint(),
+        }
+    }
+}
+
+/// The work that is going on, and what it has found.
+struct Search<'a> {
+    request: &'a Request,
+    backup: BackupDir,
+    progress: &'a dyn ProgressSink,
+    interrupted: &'a watch::Receiver<bool>,
+    /// Stored bytes that were read before the file that is being read.
+    done: u64,
+    found: Verification,
+}
+
+impl Search<'_> {
+    fn check_interruption(&self) -> Result<(), VerifyError> {
+        if *self.interrupted.borrow() { Err(VerifyError::Interrupted) } else { Ok(()) }
+    }
+
+    fn tell(&mut self, problem: Problem) {
+        self.found.problems.add(problem);
+    }
+}
+
+/// Verifies a backup. Blocks for as long as it takes.
+///
+/// # Errors
+/// If it could not be found out whether the backup is good. That it is not is no error.
+pub fn verify(
+    request: &Request,
+    progress: &dyn ProgressSink,
+    interrupted: &watch::Receiver<bool>,
+) -> Result<Verification, VerifyError> {
+    let record = &request.record;
+    if record.outcome != BackupOutcome::Copied {
+        return Err(VerifyError::NotComplete { backup: record.id });
+    }
+    let has_pages = request.depth == Depth::Pages && record.data_checksums != Some(false);
+    let found = Verification {
+        backup: record.id,
+        stored_files: 0,
+        stored_bytes: 0,
+        files: 0,
+        bytes: 0,
+        pages: has_pages.then_some(0),
+        segments: request.wal.then_some(0),
+        problems: Problems::default(),
+    };
+    let backup = request.server.backup(record.id);
+    let mut search = Search { request, backup, progress, interrupted, done: 0, found };
+    progress.begin("verifying", Some(record.stored_size()));
+    let outcome = search.run();
+    progress.finish();
+    outcome.map(|()| search.found)
+}
+
+impl Search<'_> {
+    fn run(&mut self) -> Result<(), VerifyError> {
+        self.manifest()?;
+        self.indexes()?;
+        if self.request.depth == Depth::Stored {
+            self.archives_as_stored()?;
+        } else {
+            self.contents()?;
+        }
+        if self.request.wal { self.wal() } else { Ok(()) }
+    }
+}

@@ -1,0 +1,151 @@
+//! Files of the store, compared with what was noted when they were written.
+
+use std::fs::File;
+use std::io::{self, ErrorKind, Read, Sink, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::{Problem, Search, VerifyError};
+use crate::storage::{HashingWriter, Stored};
+
+/// How much is read at a time.
+const CHUNK: usize = 256 << 10;
+
+/// Sums up what is read through it.
+pub(super) struct Summing<R> {
+    source: R,
+    sum: Arc<Sum>,
+}
+
+/// What was read so far. Somebody else reads, and drops the reader.
+pub(super) struct Sum(Mutex<HashingWriter<Sink>>);
+
+impl<R: Read> Summing<R> {
+    pub(super) fn new(source: R) -> (Self, Arc<Sum>) {
+        let sum = Arc::new(Sum(Mutex::new(HashingWriter::new(io::sink()))));
+        (Self { source, sum: Arc::clone(&sum) }, sum)
+    }
+}
+
+impl<R: Read> Read for Summing<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.source.read(buffer)?;
+        self.sum.lock().write_all(buffer.get(..read).unwrap_or_default())?;
+        Ok(read)
+    }
+}
+
+impl Sum {
+    /// How many bytes.
+    pub(super) fn size(&self) -> u64 {
+        self.lock().size()
+    }
+
+    /// What they are.
+    pub(super) fn stored(&self) -> Stored {
+        self.lock().so_far()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashingWriter<Sink>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Search<'_> {
+    /// The manifest as it is stored.
+    pub(super) fn manifest(&mut self) -> Result<(), VerifyError> {
+        let path = self.backup.manifest();
+        match &self.request.record.manifest {
+            Some(manifest) => {
+                let noted = Stored { size: manifest.size, sha256: manifest.sha256 };
+                self.read_through(&path, Some(noted), |_| {})
+            }
+            // Every backup that is complete has one.
+            None => {
+                self.tell(Problem::Gone { file: path });
+                Ok(())
+            }
+        }
+    }
+
+    /// The indexes as they are stored.
+    pub(super) fn indexes(&mut self) -> Result<(), VerifyError> {
+        for archive in &self.request.record.archives {
+            let path = self.backup.archive_index(&archive.name);
+            self.read_through(&path, archive.index, |_| {})?;
+        }
+        Ok(())
+    }
+
+    /// The archives as they are stored.
+    pub(super) fn archives_as_stored(&mut self) -> Result<(), VerifyError> {
+        for archive in &self.request.record.archives {
+            let path = self.backup.archive(&archive.name, archive.form());
+            let noted = Stored { size: archive.stored_size, sha256: archive.stored_sha256 };
+            self.read_through(&path, Some(noted), |_| {})?;
+        }
+        Ok(())
+    }
+
+    /// Reads a file to its end, and compares it with what was noted.
+    pub(super) fn read_through(
+        &mut self,
+        path: &Path,
+        noted: Option<Stored>,
+        mut take: impl FnMut(&[u8]),
+    ) -> Result<(), VerifyError> {
+        let Some(file) = self.open(path) else { return Ok(()) };
+        let (mut source, sum) = Summing::new(file);
+        let mut chunk = vec![0; CHUNK];
+        loop {
+            self.check_interruption()?;
+            match source.read(&mut chunk) {
+                Ok(0) => break,
+                Ok(read) => take(chunk.get(..read).unwrap_or_default()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => {
+                    let (file, error) = (path.to_owned(), error.to_string());
+                    self.tell(Problem::Unreadable { file, error });
+                    return Ok(());
+                }
+            }
+            self.progress.advance_to(self.done + sum.size());
+        }
+        self.compare(path, &sum, noted);
+        Ok(())
+    }
+
+    /// Opens a file of the store that should be there.
+    pub(super) fn open(&mut self, path: &Path) -> Option<File> {
+        match File::open(path) {
+            Ok(file) => Some(file),
+            Err(error) => {
+                let file: PathBuf = path.to_owned();
+                self.tell(if error.kind() == ErrorKind::NotFound {
+                    Problem::Gone { file }
+                } else {
+                    Problem::Unreadable { file, error: error.to_string() }
+                });
+                None
+            }
+        }
+    }
+
+    /// A file was read to its end: is it what was noted?
+    pub(super) fn compare(&mut self, path: &Path, sum: &Sum, noted: Option<Stored>) {
+        let found = sum.stored();
+        self.done += found.size;
+        self.found.stored_files += 1;
+        self.found.stored_bytes += found.size;
+        let file = path.to_owned();
+        match noted {
+            Some(noted) if found.size != noted.size => {
+                self.tell(Problem::StoredSize { file, found: found.size, expected: noted.size });
+            }
+            Some(noted) if found.sha256 != noted.sha256 => {
+                self.tell(Problem::StoredChecksum { file });
+            }
+            _ => {}
+        }
+    }
+}
