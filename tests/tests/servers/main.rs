@@ -15,6 +15,7 @@ mod failing_disk;
 mod failover;
 mod full_path;
 mod harness;
+mod incremental_backups;
 mod ledger;
 mod library_backup;
 mod library_cancel;
@@ -72,6 +73,7 @@ fn main() -> std::process::ExitCode {
         bad_input::register,
         commands::register,
         catalog_commands::register,
+        incremental_backups::register,
         odd_places::register,
         disturbed_backups::register,
         synchronous_watch::register,

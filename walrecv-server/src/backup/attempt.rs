@@ -6,7 +6,7 @@ use std::pin::pin;
 use futures::stream;
 use pgwire_stream::manifest::{ChecksumAlgorithm, WalRange};
 use pgwire_stream::{
-    BackupTablespace, BaseBackup, BaseBackupOptions, Feature, Lsn, ManifestChecksums,
+    BackupTablespace, BaseBackup, BaseBackupOptions, Config, Feature, Lsn, ManifestChecksums,
     ReplicationClient,
 };
 use tokio::sync::watch;
@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use super::archive::ArchiveOptions;
 use super::blocking::blocking;
 use super::contents::{ContentsWriter, ReceivedManifest};
+use super::parent::{self, Incremental, Unfit};
 use super::{BackupError, BackupRequest, made_manifest, receive, tablespace_names};
 use crate::catalog::{
     BackupRecord, Catalog, Identity, Manifest, ManifestOrigin, Position, Tablespace,
@@ -28,6 +29,7 @@ pub(super) struct Attempt<'a> {
     pub(super) request: &'a BackupRequest,
     pub(super) backup: &'a BackupDir,
     pub(super) identity: &'a Identity,
+    pub(super) config: &'a Config,
     pub(super) progress: &'a dyn ProgressSink,
 }
 
@@ -39,10 +41,8 @@ impl Attempt<'_> {
         record: &mut BackupRecord,
         interrupted: &mut watch::Receiver<bool>,
     ) -> Result<(), BackupError> {
-        let options = self.options(record);
-        self.progress.note("waiting for the server's checkpoint");
         let mut stream = tokio::select! {
-            stream = client.base_backup(&options) => stream?,
+            stream = self.begin(client, record) => stream?,
             () = receive::raised(interrupted) => return Err(BackupError::Interrupted),
         };
         let start = stream.start();
@@ -77,6 +77,64 @@ impl Attempt<'_> {
         // The backup is there, with or without a goodbye.
         let _ = client.close().await;
         Ok(())
+    }
+
+    /// Has the server begin the backup: on top of another, if that is wanted and possible.
+    async fn begin(
+        &self,
+        mut client: ReplicationClient,
+        record: &mut BackupRecord,
+    ) -> Result<BaseBackup, BackupError> {
+        let mut options = self.options(record);
+        let Some(wanted) = &self.request.incremental else {
+            return self.start(client, &options).await;
+        };
+        let BackupRequest { server, settings, .. } = self.request;
+        let chosen = parent::choose(&mut client, server, settings, self.identity, wanted).await?;
+        let unfit = match chosen {
+            Err(unfit) => unfit,
+            Ok(parent) => {
+                options.incremental = true;
+                self.progress.note(&format!("building on backup {}", parent.id));
+                let begun = match client.upload_manifest(parent.upload()).await {
+                    Ok(()) => self.start(client, &options).await,
+                    Err(pgwire_stream::Error::ManifestSource(source)) => {
+                        Err(parent.unreadable(source).into())
+                    }
+                    Err(error) => Err(error.into()),
+                };
+                match begun {
+                    Ok(stream) => {
+                        record.parent = Some(parent.id);
+                        return Ok(stream);
+                    }
+                    Err(BackupError::Server(error)) if is_unfit(&error) => {
+                        client = ReplicationClient::connect(self.config).await?;
+                        Unfit::Server(error.to_string())
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        };
+        match wanted {
+            Incremental::Auto => {
+                self.progress.note(&format!("taking a full backup: {unfit}"));
+                options.incremental = false;
+                self.start(client, &options).await
+            }
+            Incremental::On(backup) => {
+                Err(BackupError::Parent { backup: backup.clone(), unfit: Box::new(unfit) })
+            }
+        }
+    }
+
+    async fn start(
+        &self,
+        client: ReplicationClient,
+        options: &BaseBackupOptions,
+    ) -> Result<BaseBackup, BackupError> {
+        self.progress.note("waiting for the server's checkpoint");
+        Ok(client.base_backup(options).await?)
     }
 
     fn options(&self, record: &BackupRecord) -> BaseBackupOptions {
@@ -173,6 +231,12 @@ async fn wal_needed(
         .map_err(|source| BackupError::History { timeline: end.timeline, source })?;
     made_manifest::wal_ranges(&history, begin, end)
         .ok_or(BackupError::Disorder { what: "an end that does not descend from the begin" })
+}
+
+/// Whether the server cannot build on the backup that it was given, and could take a full one:
+/// summaries that are gone, a standby that is not far enough.
+fn is_unfit(error: &pgwire_stream::Error) -> bool {
+    error.sql_state().is_some_and(|state| state.as_str() == "55000")
 }
 
 /// The server's estimate of the whole backup in bytes.

@@ -3,6 +3,7 @@
 use pgwire_stream::manifest::{ChecksumAlgorithm, ManifestError};
 use pgwire_stream::{HistoryError, Lsn, SystemId, TimelineId};
 
+use super::Unfit;
 use crate::catalog::{self, IdentityError};
 use crate::failure::{Class, Failure};
 use crate::storage::tar::TarError;
@@ -115,6 +116,14 @@ pub enum BackupError {
         /// What came when.
         what: &'static str,
     },
+    /// Nothing can be built on the backup that was named.
+    #[error("no incremental backup can be built on `{backup}`: {unfit}")]
+    Parent {
+        /// The backup.
+        backup: String,
+        /// Why not.
+        unfit: Box<Unfit>,
+    },
     /// The user wanted no backup any more.
     #[error("the backup was interrupted")]
     Interrupted,
@@ -165,6 +174,12 @@ impl Failure for BackupError {
                  suspect the network and this host's memory if it happens twice"
                     .to_owned(),
             ),
+            Self::Parent { unfit, .. } => Some(match **unfit {
+                Unfit::Summaries => "ALTER SYSTEM SET summarize_wal = on, reload, and take a full \
+                                     backup first"
+                    .to_owned(),
+                _ => "take a full backup, or one with `--incremental auto`".to_owned(),
+            }),
             Self::NoWal { .. } => Some(
                 "the backup is complete and becomes usable when the WAL arrives: see that \
                  `walrecv-server run` or `receive-wal` is running for this server"

@@ -19,8 +19,10 @@ mod error;
 pub mod index;
 mod made_manifest;
 pub(crate) mod pages;
+mod parent;
 mod receive;
 mod reclaim;
+mod retry;
 mod spool;
 mod tablespace_names;
 #[cfg(test)]
@@ -34,6 +36,8 @@ use tokio::sync::watch;
 use self::attempt::Attempt;
 use self::blocking::blocking;
 pub use self::error::BackupError;
+pub use self::parent::{Incremental, Unfit};
+pub use self::retry::take_with_retries;
 pub use self::wait::wait_for_wal;
 use crate::catalog::{BackupOutcome, BackupRecord, Catalog, Identity};
 use crate::failure::in_one_line;
@@ -52,9 +56,11 @@ pub struct BackupRequest {
     pub name: Option<String>,
     /// Whether it is kept although pages of the cluster are damaged.
     pub accept_damaged_pages: bool,
+    /// What it is to be built on; a full one on nothing.
+    pub incremental: Option<Incremental>,
 }
 
-/// Takes a full base backup.
+/// Takes a base backup.
 ///
 /// The record that is returned says `Copied`: data and manifest are verified and durable. Whether
 /// the WAL is there that the backup needs is another question: [`wait_for_wal`].
@@ -85,7 +91,8 @@ pub async fn take(
     let (lock, backup, record) =
         blocking(move || begin(&server, &settings, name, &at_server)).await?;
 
-    let attempt = Attempt { request, backup: &backup, identity: &identity, progress };
+    let attempt =
+        Attempt { request, backup: &backup, identity: &identity, config: &config, progress };
     let mut reached = record;
     let outcome = attempt.run(client, &mut reached, &mut interrupted).await;
     let server = request.server.clone();

@@ -3,6 +3,7 @@
 //! Everything is found by reading directories and the small files beside the data; there is no
 //! separate database to lose. Like the storage below it, all of this blocks.
 
+mod chain;
 mod document;
 pub(crate) mod judge;
 #[cfg(test)]

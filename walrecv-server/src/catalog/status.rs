@@ -6,7 +6,7 @@ use pgwire_stream::TimelineHistory;
 use serde::Serialize;
 
 use super::backup_record::{BackupOutcome, BackupRecord};
-use super::backups::BackupError;
+use super::backups::{BackupError, Catalog};
 use super::coverage::{Gap, Reach};
 use super::history::HistoryStore;
 use super::wal::WalStore;
@@ -24,7 +24,7 @@ pub enum BackupStatus {
     WaitingForWals,
     /// It can be restored.
     Done,
-    /// It is there, and WAL that it needs is lost.
+    /// It is there, and WAL that it needs, or a backup that it builds on, is lost.
     Broken,
 }
 
@@ -80,6 +80,9 @@ pub(super) fn standing(
             return of(BackupStatus::Failed);
         }
     };
+    if record.parent.is_some() && Catalog::new(server).ancestors(record)?.is_none() {
+        return of(BackupStatus::Broken);
+    }
     // A backup that begins and ends on one timeline needs nothing of the older ones.
     let history = if begin.timeline == end.timeline {
         TimelineHistory::root(end.timeline)

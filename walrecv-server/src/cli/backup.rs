@@ -24,6 +24,11 @@ pub struct BackupArgs {
     #[arg(long, value_name = "SECONDS", requires = "wait")]
     pub wait_timeout: Option<u64>,
 
+    /// Store only what has changed since another backup: the best there is (`auto`; a full backup
+    /// if there is none), or the one named (servers from 17 on)
+    #[arg(long, value_name = "auto|BACKUP")]
+    pub incremental: Option<String>,
+
     /// Keep the backup even if pages of the cluster are damaged: they are named, and stay so
     #[arg(long)]
     pub accept_damaged_pages: bool,
@@ -39,6 +44,18 @@ pub struct BackupArgs {
     /// The most kB per second that the backup may take; 0 is unlimited
     #[arg(long, value_name = "KB")]
     pub bwlimit: Option<String>,
+
+    /// How often to try again if the backup fails for a reason that may pass
+    #[arg(long, value_name = "N")]
+    pub retry_times: Option<String>,
+
+    /// How many seconds to wait before the first time; the pauses double
+    #[arg(long, value_name = "SECONDS")]
+    pub retry_sleep: Option<String>,
+
+    /// Do not try again
+    #[arg(long, conflicts_with_all = ["retry_times", "retry_sleep"])]
+    pub no_retry: bool,
 }
 
 impl BackupArgs {
@@ -57,6 +74,15 @@ impl BackupArgs {
         let spread = self
             .no_immediate_checkpoint
             .then(|| argument("--no-immediate-checkpoint", "immediate_checkpoint", "false"));
-        limit.into_iter().chain(immediate).chain(spread).collect()
+        let times = self
+            .retry_times
+            .as_ref()
+            .map(|times| argument("--retry-times", "basebackup_retry_times", times));
+        let sleep = self
+            .retry_sleep
+            .as_ref()
+            .map(|sleep| argument("--retry-sleep", "basebackup_retry_sleep", sleep));
+        let never = self.no_retry.then(|| argument("--no-retry", "basebackup_retry_times", "0"));
+        [limit, immediate, spread, times, sleep, never].into_iter().flatten().collect()
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::backup::{self, BackupError, BackupRequest};
+use crate::backup::{self, BackupError, BackupRequest, Incremental};
 use crate::catalog::{BackupRecord, BackupStatus};
 use crate::failure::{Class, Failure, advice};
 use crate::progress::ProgressSink;
@@ -24,6 +24,8 @@ pub struct BackupOptions {
     pub wait_timeout: Option<Duration>,
     /// Whether it is kept although pages of the cluster are damaged.
     pub accept_damaged_pages: bool,
+    /// What it is to be built on.
+    pub incremental: Option<Incremental>,
 }
 
 /// A backup that was taken.
@@ -76,8 +78,10 @@ pub async fn backup(
         settings: settings.clone(),
         name: options.name.clone(),
         accept_damaged_pages: options.accept_damaged_pages,
+        incremental: options.incremental.clone(),
     };
-    let record = backup::take(&request, progress, interrupted.clone()).await.map_err(failed)?;
+    let record = backup::take_with_retries(&request, progress, interrupted.clone());
+    let record = record.await.map_err(failed)?;
     // What cannot be told is not worth a failure.
     if matches!(ServerLock::is_held(store, LockKind::Receiver), Ok(false)) {
         progress.note(

@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use tokio::runtime::Handle;
 
+use crate::backup::Incremental;
 use crate::catalog::KeepTarget;
 use crate::cli::{
     BackupArgs, CheckArgs, CheckBackupArgs, Cli, Command, DeleteArgs, FilesArg, GetWalArgs,
@@ -142,6 +143,10 @@ async fn backup(
         wait: args.wait,
         wait_timeout: args.wait_timeout.map(Duration::from_secs),
         accept_damaged_pages: args.accept_damaged_pages,
+        incremental: args.incremental.as_deref().map(|on| match on {
+            "auto" => Incremental::Auto,
+            backup => Incremental::On(backup.to_owned()),
+        }),
     };
     let backups =
         servers.iter().map(|server| {

@@ -55,6 +55,14 @@ pub struct ServerSettings {
     pub immediate_checkpoint: bool,
     /// The most kB per second that a backup may take; `None` is as fast as it goes.
     pub bandwidth_limit_kb: Option<u32>,
+    /// What an incremental backup is built on.
+    pub incremental_base: IncrementalBase,
+    /// How many backups may build on a full one, each on the one before.
+    pub incremental_chain_max: u32,
+    /// How often a backup that failed is tried again.
+    pub basebackup_retry_times: u32,
+    /// How long is waited before that for the first time.
+    pub basebackup_retry_sleep: Duration,
 }
 
 /// A connection string. Its `Debug` does not show it, because it may hold a password.
@@ -99,6 +107,16 @@ pub enum Synchronous {
     /// It does where the server names us in `synchronous_standby_names`.
     #[default]
     WhenNamed,
+}
+
+/// What an incremental backup is built on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IncrementalBase {
+    /// The newest backup: the least to send, the most to put together.
+    #[default]
+    Latest,
+    /// The newest full backup.
+    Full,
 }
 
 /// How stored bytes are compressed.
@@ -147,6 +165,9 @@ const SYNCHRONOUS: &[(&str, Synchronous)] = &[
     ("false", Synchronous::Never),
     ("auto", Synchronous::WhenNamed),
 ];
+
+const INCREMENTAL_BASE: &[(&str, IncrementalBase)] =
+    &[("latest", IncrementalBase::Latest), ("full", IncrementalBase::Full)];
 
 const CREATE_SLOT: &[(&str, CreateSlot)] =
     &[("auto", CreateSlot::Auto), ("manual", CreateSlot::Manual)];
@@ -197,6 +218,10 @@ impl ServerSettings {
             immediate_checkpoint: false,
             wal_validation: true,
             bandwidth_limit_kb: None,
+            incremental_base: IncrementalBase::default(),
+            incremental_chain_max: 7,
+            basebackup_retry_times: 0,
+            basebackup_retry_sleep: Duration::from_secs(30),
         }
     }
 
@@ -273,10 +298,27 @@ impl ServerSettings {
                 .unwrap_or_default(),
             wal_validation: layers.value("wal_validation", value::boolean).unwrap_or(true),
             bandwidth_limit_kb: layers.value("bandwidth_limit", value::rate).flatten(),
+            incremental_base: layers
+                .value("incremental_base", |given| value::choice(given, INCREMENTAL_BASE))
+                .unwrap_or_default(),
+            incremental_chain_max: count(layers, "incremental_chain_max", 1, 1000)
+                .unwrap_or(defaults.incremental_chain_max),
+            basebackup_retry_times: count(layers, "basebackup_retry_times", 0, 1000)
+                .unwrap_or(defaults.basebackup_retry_times),
+            basebackup_retry_sleep: layers
+                .value("basebackup_retry_sleep", |given| {
+                    value::duration(given, Duration::from_secs(1), Duration::from_secs(86400))
+                })
+                .unwrap_or(defaults.basebackup_retry_sleep),
             ..defaults
         };
         conninfo.map(|_| settings)
     }
+}
+
+fn count(layers: &mut Layers<'_>, key: &str, least: i64, most: i64) -> Option<u32> {
+    let count = layers.value(key, |given| value::number(given, least, most));
+    count.and_then(|count| u32::try_from(count).ok())
 }
 
 fn level(layers: &mut Layers<'_>, key: &str, codec: Compression) -> i32 {

@@ -1,0 +1,66 @@
+//! Trying again: a backup that failed for a reason that may pass is taken anew from its beginning.
+
+use std::time::Duration;
+
+use pgwire_stream::Advice;
+use tokio::sync::watch;
+use tokio::time;
+
+use super::receive::raised;
+use super::{BackupError, BackupRequest, take};
+use crate::catalog::BackupRecord;
+use crate::failure::in_one_line;
+use crate::progress::ProgressSink;
+
+/// The longest pause between two attempts.
+const LONGEST: Duration = Duration::from_secs(3600);
+
+/// Takes a backup, and tries again as often as the settings say, with pauses that double. Each
+/// attempt is a backup of its own; those that failed are recorded, and take no space.
+///
+/// # Errors
+/// That of the last attempt, or one that would be the same the next time.
+pub async fn take_with_retries(
+    request: &BackupRequest,
+    progress: &dyn ProgressSink,
+    interrupted: watch::Receiver<bool>,
+) -> Result<BackupRecord, BackupError> {
+    let settings = &request.settings;
+    let mut pause = settings.basebackup_retry_sleep;
+    for left in (0..settings.basebackup_retry_times).rev() {
+        match take(request, progress, interrupted.clone()).await {
+            Err(error) if may_pass(&error) => {
+                progress.note(&format!(
+                    "the backup failed: {}; trying again in {} seconds, {left} more times after that",
+                    in_one_line(&error),
+                    pause.as_secs()
+                ));
+                let mut interrupted = interrupted.clone();
+                tokio::select! {
+                    () = time::sleep(pause) => {}
+                    () = raised(&mut interrupted) => return Err(BackupError::Interrupted),
+                }
+                pause = pause.saturating_mul(2).min(LONGEST);
+            }
+            outcome => return outcome,
+        }
+    }
+    take(request, progress, interrupted).await
+}
+
+/// Whether the next attempt may well succeed, though nobody has changed anything.
+fn may_pass(error: &BackupError) -> bool {
+    match error {
+        BackupError::Server(error) => error.advice() == Advice::Retry,
+        // Spoilt on the way.
+        BackupError::Archive { .. }
+        | BackupError::CutFile { .. }
+        | BackupError::Manifest(_)
+        | BackupError::MissingFile { .. }
+        | BackupError::ExtraFile { .. }
+        | BackupError::FileSize { .. }
+        | BackupError::FileChecksum { .. }
+        | BackupError::Disorder { .. } => true,
+        _ => false,
+    }
+}
