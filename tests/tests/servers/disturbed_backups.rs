@@ -173,14 +173,34 @@ fn slow_backup_of(site: &Site, limit: &str) -> walrecv_tests::Result<Daemon> {
 /// Nobody receives the WAL: that is said, and the word for the latest finds a better backup.
 fn unattended_backup(installation: &Installation) -> ScenarioResult {
     let site = Site::new(installation)?;
-    let daemon = site.run()?;
-    let good = site.backup()?;
-    assert_eq!(daemon.stop()?, 0);
-    let unattended = site.walrecv.run(&["backup", "main"])?.success()?;
-    assert!(unattended.stderr.contains("nobody receives"), "{}", unattended.stderr);
-    assert!(unattended.stdout.contains("WAITING_FOR_WALS"), "{}", unattended.stdout);
+    site.cluster.execute("CREATE TABLE t AS SELECT generate_series(1, 1000) n")?;
+    // Nobody receives: the command does, from before the backup to its end, without a switch.
+    let first = site.walrecv.run(&["backup", "main"])?.success()?;
+    assert!(first.stderr.contains("nobody receives the WAL"), "{}", first.stderr);
+    assert!(first.stdout.contains(": DONE"), "{}", first.stdout);
+    let good = site.last_backup()?;
+    site.cluster.execute("INSERT INTO t VALUES (7)")?;
+    let restored = site.restore_and_start("restored", &["latest", "--no-get-wal"])?;
+    assert_eq!(restored.value("SELECT count(*) FROM t")?, "1000");
+    drop(restored);
+    // It goes on where it was, and lets go when it is done.
+    let second = site.walrecv.run(&["backup", "main"])?.success()?;
+    assert!(second.stdout.contains(": DONE"), "{}", second.stdout);
     assert_ne!(site.last_backup()?, good);
+    let daemon = site.run()?;
+    let attended = site.walrecv.run(&["backup", "main", "--wait"])?.success()?;
+    assert!(!attended.stderr.contains("nobody receives"), "{}", attended.stderr);
+    assert_eq!(daemon.stop()?, 0);
+
+    // It cannot: the slot is missing, and is the operator's to make.
+    site.cluster.execute("SELECT pg_drop_replication_slot('walrecv')")?;
+    site.configure("create_slot = \"manual\"\n")?;
+    let attended = site.last_backup()?;
+    let waiting = site.walrecv.run(&["backup", "main"])?.success()?;
+    assert!(waiting.stderr.contains("cannot be received here"), "{}", waiting.stderr);
+    assert!(waiting.stdout.contains("WAITING_FOR_WALS"), "{}", waiting.stdout);
+    assert_ne!(site.last_backup()?, attended);
     let copied = site.restore("copied", &["latest", "--no-get-wal"])?.1.success()?;
-    assert!(copied.stdout.contains(&good), "{}", copied.stdout);
+    assert!(copied.stdout.contains(&attended), "{}", copied.stdout);
     Ok(())
 }

@@ -36,7 +36,7 @@ pub async fn wait_for_wal(
             return Ok((looked_at, status));
         }
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-            let needed = record.end.map(|end| end.lsn).unwrap_or_default();
+            let needed = record.end_lsn();
             let seconds = timeout.unwrap_or_default().as_secs();
             return Err(BackupError::NoWal { needed, seconds });
         }

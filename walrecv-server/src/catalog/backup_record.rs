@@ -189,6 +189,11 @@ impl Archive {
 }
 
 impl BackupRecord {
+    /// Up to where recovery must get at least, as far as that is known.
+    pub fn end_lsn(&self) -> Lsn {
+        self.end.map(|end| end.lsn).unwrap_or_default()
+    }
+
     /// Whether the files in it can be read with a key only.
     pub fn is_encrypted(&self) -> bool {
         self.archives.iter().any(|archive| archive.encrypted)

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::backup::{self, BackupError, BackupRequest, Incremental};
+use crate::backup::{self, BackupError, BackupRequest, Incremental, Received, Reception};
 use crate::catalog::{BackupRecord, BackupStatus};
 use crate::failure::{Class, Failure, advice};
 use crate::progress::ProgressSink;
 use crate::settings::{ServerName, ServerSettings};
-use crate::storage::{LockKind, ServerDir, ServerLock};
+use crate::storage::Home;
 
 use super::connection::role_of;
 
@@ -60,19 +60,48 @@ impl Failure for BackupFailure {
     }
 }
 
-/// Takes a base backup.
+/// Takes a base backup. Its WAL is received by this command if nobody else does; then it ends only
+/// when the backup can be restored.
 pub async fn backup(
     settings: &ServerSettings,
-    store: &ServerDir,
+    home: &Home,
     options: &BackupOptions,
     progress: &dyn ProgressSink,
     interrupted: watch::Receiver<bool>,
 ) -> Result<BackupOutcome, BackupFailure> {
-    let failed = |source| BackupFailure {
+    let mut received = Reception::begin(settings, home).await;
+    match &received {
+        Received::Elsewhere => {}
+        Received::Here(_) => progress.note(&format!(
+            "nobody receives the WAL of this server: receiving it until the backup can be restored. \
+             Start `walrecv-server run` soon: the slot `{}` has the server keep what comes then",
+            settings.slot_name
+        )),
+        Received::Nowhere(reason) => progress.note(&format!(
+            "nobody receives the WAL of this server, without which a backup cannot be restored, \
+             and it cannot be received here: {reason}"
+        )),
+    }
+    let taken = take(settings, home, options, progress, interrupted, &mut received).await;
+    if let Received::Here(reception) = received {
+        reception.end().await;
+    }
+    taken.map_err(|source| BackupFailure {
         server: settings.name.clone(),
         role: role_of(settings.backup_conninfo()),
         source,
-    };
+    })
+}
+
+async fn take(
+    settings: &ServerSettings,
+    home: &Home,
+    options: &BackupOptions,
+    progress: &dyn ProgressSink,
+    interrupted: watch::Receiver<bool>,
+    received: &mut Received,
+) -> Result<BackupOutcome, BackupError> {
+    let store = home.server(&settings.name);
     let request = BackupRequest {
         server: store.clone(),
         settings: settings.clone(),
@@ -80,25 +109,29 @@ pub async fn backup(
         accept_damaged_pages: options.accept_damaged_pages,
         incremental: options.incremental.clone(),
     };
-    let record = backup::take_with_retries(&request, progress, interrupted.clone());
-    let record = record.await.map_err(failed)?;
-    // What cannot be told is not worth a failure.
-    if matches!(ServerLock::is_held(store, LockKind::Receiver), Ok(false)) {
-        progress.note(
-            "nobody receives the WAL of this server, without which a backup cannot be restored: \
-             start `walrecv-server run`",
-        );
-    }
-    if options.wait {
+    let record = backup::take_with_retries(&request, progress, interrupted.clone()).await?;
+    let waits = options.wait || matches!(received, Received::Here(_));
+    if waits {
         progress.note("waiting for the WAL that the backup needs");
     }
-    // One look is taken without --wait, too: the WAL may be there already.
-    let patience = if options.wait { options.wait_timeout } else { Some(Duration::ZERO) };
-    match backup::wait_for_wal(store, &record, patience, interrupted).await {
+    // One look is taken without waiting, too: the WAL may be there already.
+    let patience = if waits { options.wait_timeout } else { Some(Duration::ZERO) };
+    let waiting = backup::wait_for_wal(&store, &record, patience, interrupted);
+    let outcome = match received {
+        Received::Here(reception) => tokio::select! {
+            outcome = waiting => outcome,
+            reason = reception.failed() => {
+                progress.note(&format!("the WAL is not received any more: {reason}"));
+                Err(BackupError::NoWal { needed: record.end_lsn(), seconds: 0 })
+            }
+        },
+        _ => waiting.await,
+    };
+    match outcome {
         Ok((record, status)) => Ok(BackupOutcome { record, status }),
         Err(BackupError::NoWal { .. }) if !options.wait => {
             Ok(BackupOutcome { record, status: BackupStatus::WaitingForWals })
         }
-        Err(error) => Err(failed(error)),
+        Err(error) => Err(error),
     }
 }

@@ -148,15 +148,12 @@ async fn backup(
             backup => Incremental::On(backup.to_owned()),
         }),
     };
-    let backups =
-        servers.iter().map(|server| {
-            let progress = printer.progress(server.name.as_str());
-            let (options, interrupted) = (&options, interrupted.clone());
-            let store = home.server(&server.name);
-            async move {
-                commands::backup::backup(server, &store, options, &progress, interrupted).await
-            }
-        });
+    let backups = servers.iter().map(|server| {
+        let progress = printer.progress(server.name.as_str());
+        let (options, interrupted) = (&options, interrupted.clone());
+        let home = &home;
+        async move { commands::backup::backup(server, home, options, &progress, interrupted).await }
+    });
     Ok(gathered(&servers, join_all(backups).await))
 }
 

@@ -1,0 +1,84 @@
+//! Receiving the WAL of a backup where nobody else does: from before it begins until its end is
+//! durable.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time;
+
+use crate::failure::in_one_line;
+use crate::receiver::{Finished, Receiver, ReceiverError, ReceiverOptions, State};
+use crate::settings::ServerSettings;
+use crate::storage::{Home, LockError, LockKind, ServerLock};
+
+/// How long the backup waits for WAL to flow. It may flow later, but then the backup tells.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// A receiver that runs beside a backup.
+pub struct Reception {
+    stop: watch::Sender<bool>,
+    /// Absent when it has ended by itself.
+    task: Option<JoinHandle<Result<Finished, ReceiverError>>>,
+}
+
+/// Whether a backup's WAL is received.
+pub enum Received {
+    /// By somebody else.
+    Elsewhere,
+    /// By us, for this backup.
+    Here(Reception),
+    /// By nobody: why.
+    Nowhere(String),
+}
+
+impl Reception {
+    /// Begins to receive, unless somebody does, and waits until WAL flows.
+    pub async fn begin(settings: &ServerSettings, home: &Home) -> Received {
+        match ServerLock::is_held(&home.server(&settings.name), LockKind::Receiver) {
+            Ok(false) => {}
+            Ok(true) => return Received::Elsewhere,
+            Err(error) => return Received::Nowhere(in_one_line(&error)),
+        }
+        let options = ReceiverOptions::default();
+        let (receiver, mut status) = Receiver::new(settings.clone(), home, options);
+        let (stop, stopped) = watch::channel(false);
+        let mut task = tokio::spawn(receiver.run(stopped));
+        let ended = tokio::select! {
+            ended = &mut task => Some(ended),
+            Ok(_) = status.wait_for(|status| status.state == State::Streaming) => None,
+            () = time::sleep(PATIENCE) => None,
+        };
+        match ended {
+            None => Received::Here(Self { stop, task: Some(task) }),
+            // Somebody was quicker.
+            Some(Ok(Err(ReceiverError::Lock(LockError::Held { .. })))) => Received::Elsewhere,
+            Some(Ok(Err(error))) => Received::Nowhere(in_one_line(&error)),
+            Some(Ok(Ok(_))) => Received::Nowhere("receiving ended".to_owned()),
+            Some(Err(error)) => Received::Nowhere(error.to_string()),
+        }
+    }
+
+    /// Waits until it ends by itself, which it does only if it fails. Can be dropped at any time.
+    pub async fn failed(&mut self) -> String {
+        let Some(task) = &mut self.task else { return std::future::pending().await };
+        let ended = task.await;
+        self.task = None;
+        match ended {
+            Ok(Err(error)) => in_one_line(&error),
+            Ok(Ok(_)) => "receiving ended".to_owned(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    /// Ends it. What was received is durable.
+    pub async fn end(self) {
+        self.stop.send_replace(true);
+        let Some(task) = self.task else { return };
+        match task.await {
+            Ok(Err(error)) => tracing::warn!(error = %error, "receiving WAL ended badly"),
+            Ok(Ok(_)) => {}
+            Err(error) => tracing::error!(error = %error, "receiving WAL was lost"),
+        }
+    }
+}
