@@ -92,6 +92,8 @@ const BLOCKING_THREADS: usize = 4096;
 fn runtime(command: &Command) -> Result<Runtime, exit::NoRuntime> {
     let mut builder = match command {
         Command::GetWal(_) => Builder::new_current_thread(),
+        // What receives is woken where it is, instead of by another thread.
+        Command::Backup(args) if args.servers.len() == 1 => Builder::new_current_thread(),
         _ => Builder::new_multi_thread(),
     };
     // Disks that hang hold a thread for each of their streams; no other stream shall wait for one.

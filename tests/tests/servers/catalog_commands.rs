@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use walrecv_tests::run::{ScenarioResult, Scenarios};
 use walrecv_tests::walrecv::Output;
-use walrecv_tests::{Context, Installation, Result};
+use walrecv_tests::{Context, Installation, Result, tools};
 
 use crate::site::Site;
 
@@ -13,6 +13,7 @@ pub(crate) fn register(scenarios: Scenarios) -> Scenarios {
     scenarios
         .per_major("verify_backup", &[10, 14, 18], verify_backup)
         .per_major("verify_pages", &[10, 12, 18], verify_pages)
+        .per_major("every_compression", &[10, 15, 18], every_compression)
         .per_major("keep_and_delete", &[18], keep_and_delete)
 }
 
@@ -196,6 +197,44 @@ fn verify_pages(installation: &Installation) -> ScenarioResult {
     // It is what the server had.
     verify(&site, &id, &[])?.success()?;
     finds(&site, &id, &["--pages"], &[&format!("page 3 of `{path}`"), "1 problem"])?;
+    Ok(())
+}
+
+/// However backups and WAL are compressed: they are verified, opened by hand, and restored.
+fn every_compression(installation: &Installation) -> ScenarioResult {
+    let site = Site::new(installation)?;
+    site.cluster.execute(
+        "CREATE TABLE t AS SELECT n, md5(n::text) AS t FROM generate_series(1, 60000) n",
+    )?;
+    let rows = "SELECT count(*), md5(string_agg(t, '' ORDER BY n)) FROM t";
+    for codec in ["none", "lz4", "gzip", "zstd"] {
+        site.configure(&format!(
+            "backup_compression = \"{codec}\"\ncompression = \"{codec}\"\n\
+             backup_compression_workers = 2\n"
+        ))?;
+        let daemon = site.run()?;
+        let id = site.backup()?;
+        site.cluster.execute(&format!("INSERT INTO t VALUES (0, '{codec}')"))?;
+        site.cluster.execute("SELECT pg_switch_wal()")?;
+        site.settle()?;
+        let expected = site.cluster.value(rows)?;
+        verify(&site, &id, &["--pages", "--wal"])?.success()?;
+
+        let backup = site.walrecv.home().join("main/base").join(&id);
+        let archive = fs::read_dir(&backup)?.flatten().map(|entry| entry.path()).find(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            name.starts_with("base.tar") && !name.ends_with(".idx")
+        });
+        let unpacked = site.cluster.new_directory(&format!("by_hand_{codec}"))?;
+        tools::unpack(&archive.unwrap(), &unpacked)?;
+        fs::copy(backup.join("backup_manifest"), unpacked.join("backup_manifest"))?;
+        tools::verify_backup(installation.major, &unpacked, None)?;
+
+        let restored = site.restore_and_start(codec, &[&id])?;
+        assert_eq!(restored.value(rows)?, expected, "{codec}");
+        drop(restored);
+        assert_eq!(daemon.stop()?, 0);
+    }
     Ok(())
 }
 

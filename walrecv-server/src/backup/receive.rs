@@ -3,7 +3,7 @@
 use std::future::pending;
 use std::sync::{Arc, mpsc};
 
-use futures::{Stream, StreamExt};
+use futures::{FutureExt, Stream, StreamExt};
 use pgwire_stream::BackupEvent;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task;
@@ -15,10 +15,14 @@ use crate::progress::ProgressSink;
 
 /// How many bytes may be received but not stored yet. Past this, nothing is read from the socket,
 /// and the server waits.
-const IN_FLIGHT: usize = 8 << 20;
+const IN_FLIGHT: usize = 4 << 20;
 
-/// An event, and the room that its bytes take until they are stored.
-type Work = (BackupEvent, OwnedSemaphorePermit);
+/// How many bytes are handed over together, if so many are there: to wake a thread costs more than
+/// to store a message.
+const TOGETHER: usize = 256 << 10;
+
+/// Events, and the room that their bytes take until they are stored.
+type Work = (Vec<BackupEvent>, OwnedSemaphorePermit);
 
 /// Hands what the server sends to a thread that stores it, until the stream ends. Whether it ended
 /// well is for the stream to say, and then for [`ContentsWriter::finish`].
@@ -48,21 +52,30 @@ async fn hand_over(
     work: mpsc::Sender<Work>,
     progress: &dyn ProgressSink,
 ) -> Result<(), BackupError> {
+    let mut events = events.fuse();
     let room = Arc::new(Semaphore::new(IN_FLIGHT));
     let mut done = 0;
-    while let Some(event) = events.next().await {
-        let event = event?;
-        let size = match &event {
-            BackupEvent::ArchiveData(bytes) => {
-                done += bytes.len() as u64;
-                bytes.len()
-            }
-            BackupEvent::ManifestData(bytes) => bytes.len(),
-            _ => 0,
-        };
+    while let Some(first) = events.next().await {
+        let mut size = 0;
+        let mut together = Vec::new();
+        let mut next = Some(first);
+        while let Some(event) = next {
+            let event = event?;
+            size += match &event {
+                BackupEvent::ArchiveData(bytes) => {
+                    done += bytes.len() as u64;
+                    bytes.len()
+                }
+                BackupEvent::ManifestData(bytes) => bytes.len(),
+                _ => 0,
+            };
+            together.push(event);
+            // What comes next is taken along, unless it would have to be waited for.
+            next = if size < TOGETHER { events.next().now_or_never().flatten() } else { None };
+        }
         let permits = u32::try_from(size.min(IN_FLIGHT)).unwrap_or(u32::MAX);
         let Ok(permit) = Arc::clone(&room).acquire_many_owned(permits).await else { break };
-        if work.send((event, permit)).is_err() {
+        if work.send((together, permit)).is_err() {
             break;
         }
         progress.advance_to(done);
@@ -74,8 +87,8 @@ fn store(
     mut contents: ContentsWriter,
     queue: &mpsc::Receiver<Work>,
 ) -> Result<ContentsWriter, BackupError> {
-    for (event, room) in queue {
-        contents.take(event)?;
+    for (events, room) in queue {
+        events.into_iter().try_for_each(|event| contents.take(event))?;
         drop(room);
     }
     Ok(contents)

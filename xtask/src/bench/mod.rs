@@ -1,7 +1,9 @@
 //! `cargo xtask bench`: measures, and compares with what there is to be compared with.
 
+mod backup;
 mod bars;
 mod board;
+mod common;
 mod cost;
 mod figures;
 mod library;
@@ -20,6 +22,8 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum Subject {
+    /// Base backups, beside those of PostgreSQL's own program.
+    Backup(backup::Arguments),
     /// The library, beside what it cannot be faster than.
     Library(library::Arguments),
     /// The receiving of WAL, beside the programs that others receive it with.
@@ -28,6 +32,7 @@ enum Subject {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.subject {
+        Subject::Backup(arguments) => backup::run(arguments),
         Subject::Library(arguments) => library::run(arguments),
         Subject::Wal(arguments) => wal::run(arguments),
     }

@@ -9,8 +9,9 @@ use std::thread;
 
 use serde::{Deserialize, Serialize};
 
-/// How much plain data a frame holds at most, where nothing else is wanted.
-pub const FRAME_SIZE: usize = 8 << 20;
+/// How much plain data a frame holds at most, where nothing else is wanted. Larger ones are hardly
+/// smaller when they are stored, and take their memory several times for each thread.
+pub const FRAME_SIZE: usize = 2 << 20;
 
 /// A part of a stored file that can be decompressed alone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

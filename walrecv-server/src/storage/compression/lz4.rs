@@ -29,6 +29,8 @@ impl FrameCodec for Lz4Frames {
 /// whether it ran into the end tells a truncated frame from a complete one.
 pub(super) struct Lz4Reader<R: Read> {
     decoder: FrameDecoder<EndWatch<R>>,
+    /// Whether all frames were read.
+    ended: bool,
 }
 
 struct EndWatch<R: Read> {
@@ -40,7 +42,7 @@ struct EndWatch<R: Read> {
 impl<R: Read> Lz4Reader<R> {
     pub(super) fn new(source: R) -> Self {
         let source = BufReader::with_capacity(128 << 10, source);
-        Self { decoder: FrameDecoder::new(EndWatch { source, ran_out: false }) }
+        Self { decoder: FrameDecoder::new(EndWatch { source, ran_out: false }), ended: false }
     }
 }
 
@@ -54,7 +56,8 @@ impl<R: Read> Read for EndWatch<R> {
 
 impl<R: Read> Read for Lz4Reader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if buffer.is_empty() {
+        // Whoever asks again is told the same: the decoder would look for another frame.
+        if buffer.is_empty() || self.ended {
             return Ok(0);
         }
         loop {
@@ -68,6 +71,7 @@ impl<R: Read> Read for Lz4Reader<R> {
             }
             // At the end of a frame, with nothing of the next one read yet.
             if source.source.fill_buf()?.is_empty() {
+                self.ended = true;
                 return Ok(0);
             }
         }

@@ -63,6 +63,18 @@ fn every_codec_gives_back_what_it_took() {
 }
 
 #[test]
+fn the_end_stays_the_end() {
+    for codec in Codec::ALL {
+        let (stored, _) = compress(&sample(300_000), method(codec, 1), 1 << 20);
+        let mut reader = reader(&stored[..], codec).unwrap();
+        io::copy(&mut reader, &mut io::sink()).unwrap();
+        for _ in 0..3 {
+            assert_eq!(reader.read(&mut [0; 100]).unwrap(), 0, "{codec}");
+        }
+    }
+}
+
+#[test]
 fn a_frame_can_be_read_alone() {
     let plain = sample(2 * FRAME_SIZE + 1000);
     for codec in [Codec::Zstd, Codec::Lz4, Codec::None] {

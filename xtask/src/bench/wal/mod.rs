@@ -6,20 +6,19 @@
 mod backlog;
 mod fleet;
 mod outage;
-mod pgbench;
+pub(super) mod pgbench;
 mod proxy;
-mod receivers;
+pub(super) mod receivers;
 mod sync;
 
 use std::path::PathBuf;
 
-use walrecv_tests::installation::{self, Source};
-use walrecv_tests::{Cluster, ClusterOptions, Context, Failure, Installation, Result, walrecv};
+use walrecv_tests::{Cluster, ClusterOptions, Installation, Result, walrecv};
 
-use super::machine;
 use super::pages::Page;
+use super::{common, machine};
 use crate::interrupt::Interrupt;
-use crate::{paths, postgres, tools};
+use crate::postgres;
 
 /// The oldest major whose `pg_receivewal` starts where a slot says.
 const OLDEST: u32 = 15;
@@ -96,10 +95,14 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     if arguments.peers {
         postgres::peers::install()?;
     }
-    walrecv::choose(&program(arguments)?);
+    walrecv::choose(&common::program(arguments.program.as_deref())?);
     let bench = Bench {
         arguments,
-        installation: installation(arguments.major)?,
+        installation: common::installation(
+            arguments.major,
+            OLDEST,
+            &["pgbench", receivers::PG_RECEIVEWAL],
+        )?,
         interrupt: Interrupt::watch()?,
     };
     let scenarios = match arguments.scenarios.as_slice() {
@@ -118,32 +121,6 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     });
     walrecv::remove_copy();
     outcome
-}
-
-/// The product, optimised as it is released.
-fn program(arguments: &Arguments) -> Result<PathBuf> {
-    if let Some(program) = &arguments.program {
-        let about = || format!("cannot use {}", program.display());
-        return std::fs::canonicalize(program).context(about);
-    }
-    tools::succeed(paths::cargo().args(["build", "--release", "--package", "walrecv-server"]))?;
-    Ok(paths::workspace().join("target/release/walrecv-server"))
-}
-
-/// A server that comes with the programs that measure it and that are measured.
-fn installation(major: Option<u32>) -> Result<Installation> {
-    let complete = installation::all().iter().filter(|found| {
-        found.major >= OLDEST
-            && major.is_none_or(|major| major == found.major)
-            && ["pgbench", "pg_receivewal"].iter().all(|name| found.program(name).is_some())
-    });
-    let best = complete.max_by_key(|found| (found.source == Source::System, found.major));
-    best.cloned().ok_or_else(|| {
-        Failure::new(format!(
-            "there is no suitable PostgreSQL of {OLDEST} or newer with pgbench and pg_receivewal \
-             on this machine\nhint: `cargo xtask postgres install` gets one"
-        ))
-    })
 }
 
 impl Bench<'_> {

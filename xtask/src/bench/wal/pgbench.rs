@@ -18,7 +18,7 @@ pub(super) struct Commits {
 }
 
 /// `pgbench -i`.
-pub(super) fn initialise(cluster: &Cluster, scale: u64) -> Result<()> {
+pub(in crate::bench) fn initialise(cluster: &Cluster, scale: u64) -> Result<()> {
     program::run(pgbench(cluster)?.args(["-i", "-q", "-s", &scale.to_string(), "postgres"]))?;
     Ok(())
 }

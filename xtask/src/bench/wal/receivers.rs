@@ -15,7 +15,7 @@ pub(super) const PG_RECEIVEWAL: &str = "pg_receivewal";
 pub(super) const WALRECV: &str = "walrecv-server";
 
 /// The server's name in the product's configuration, where there is one only.
-pub(super) const SERVER: &str = "main";
+pub(in crate::bench) const SERVER: &str = "main";
 
 /// By what `synchronous_standby_names` knows them.
 pub(super) const APPLICATION: &str = "receiver";
@@ -36,7 +36,7 @@ enum Place {
 }
 
 /// How everybody connects: over TCP, with a password, without TLS.
-pub(super) fn conninfo(cluster: &Cluster) -> String {
+pub(in crate::bench) fn conninfo(cluster: &Cluster) -> String {
     let conninfo = cluster.conninfo(SUPERUSER, SUPERUSER_PASSWORD);
     format!("{conninfo} application_name={APPLICATION}")
 }
@@ -50,7 +50,7 @@ pub(super) fn postmaster(cluster: &Cluster) -> Result<i32> {
 }
 
 /// A directory on the file system on which all stores are.
-pub(super) fn directory() -> Result<TempDir> {
+pub(in crate::bench) fn directory() -> Result<TempDir> {
     let directory = tempfile::Builder::new().prefix("walrecv-bench-").tempdir();
     directory.context(|| "cannot make a temporary directory".to_owned())
 }
@@ -69,7 +69,12 @@ pub(super) fn pg_receivewal(
 }
 
 /// The configuration of one server of the product.
-pub(super) fn section(name: &str, conninfo: &str, slot: &str, settings: &[&str]) -> String {
+pub(in crate::bench) fn section(
+    name: &str,
+    conninfo: &str,
+    slot: &str,
+    settings: &[&str],
+) -> String {
     let mut section = format!(
         "\n[servers.{name}]\nconninfo = \"{conninfo}\"\nslot_name = \"{slot}\"\n\
          create_slot = \"manual\"\n"

@@ -1,0 +1,76 @@
+//! PostgreSQL's own program, into tar archives that it makes durable. What they are worth is for
+//! `pg_verifybackup` to say, which reads tar archives from 18 on.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use walrecv_tests::{Context, Installation, Result};
+
+use super::{Contender, Subject};
+use crate::bench::process::{Cost, Process};
+
+pub(super) const PLAIN: &str = "pg_basebackup";
+pub(super) const ZSTD: &str = "pg_basebackup zstd 1";
+pub(super) const LZ4: &str = "pg_basebackup lz4";
+
+/// The first `pg_verifybackup` that reads tar archives.
+const READS_TAR: u32 = 18;
+
+pub(super) struct PgBasebackup {
+    name: &'static str,
+    arguments: &'static [&'static str],
+    installation: Installation,
+}
+
+impl PgBasebackup {
+    pub(super) fn new(
+        name: &'static str,
+        arguments: &'static [&'static str],
+        installation: &Installation,
+    ) -> Self {
+        Self { name, arguments, installation: installation.clone() }
+    }
+
+    fn program(&self, name: &str) -> Result<Command> {
+        let program = self.installation.program(name);
+        Ok(Command::new(program.context(|| format!("there is no {name}"))?))
+    }
+
+    fn take(
+        &self,
+        subject: &Subject,
+        place: &Path,
+        into: &str,
+        more: &[&str],
+    ) -> Result<(Cost, PathBuf)> {
+        let into = place.join(into);
+        let mut command = self.program("pg_basebackup")?;
+        command.args(["-d", &subject.conninfo, "-Ft", "-X", "none", "-c", "fast", "-D"]).arg(&into);
+        command.args(self.arguments).args(more);
+        Ok((Process::spawn(&mut command, &place.join("log"))?.wait()?, into))
+    }
+}
+
+impl Contender for PgBasebackup {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn back_up(&self, subject: &Subject, place: &Path) -> Result<(Cost, PathBuf)> {
+        self.take(subject, place, "full", &[])
+    }
+
+    fn verify(&self, place: &Path) -> Result<Option<Cost>> {
+        if self.installation.major < READS_TAR {
+            return Ok(None);
+        }
+        let mut command = self.program("pg_verifybackup")?;
+        command.arg("-n").arg(place.join("full"));
+        Process::spawn(&mut command, &place.join("log"))?.wait().map(Some)
+    }
+
+    fn back_up_changes(&self, subject: &Subject, place: &Path) -> Result<Option<(Cost, PathBuf)>> {
+        let manifest = place.join("full/backup_manifest").display().to_string();
+        self.take(subject, place, "changes", &["--incremental", &manifest]).map(Some)
+    }
+}

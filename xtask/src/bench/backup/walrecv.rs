@@ -1,0 +1,78 @@
+//! The product. Every file is compared with the manifest while it comes, and all is durable.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use walrecv_tests::{Context, Result};
+
+use super::super::wal::receivers::{SERVER, section};
+use super::{Contender, Subject};
+use crate::bench::process::{Cost, Process};
+
+pub(super) const PLAIN: &str = "walrecv-server";
+pub(super) const ZSTD: &str = "walrecv-server zstd 1";
+pub(super) const LZ4: &str = "walrecv-server lz4";
+
+pub(super) struct Product {
+    name: &'static str,
+    compression: &'static str,
+}
+
+impl Product {
+    pub(super) fn new(name: &'static str, compression: &'static str) -> Self {
+        Self { name, compression }
+    }
+
+    /// The settings that a place was begun with.
+    fn settings(&self, conninfo: &str, place: &Path) -> Result<PathBuf> {
+        let path = place.join("walrecv.toml");
+        let compression = format!("backup_compression = \"{}\"", self.compression);
+        let text = format!(
+            "home = \"{}\"\n{}",
+            place.join("home").display(),
+            section(SERVER, conninfo, "walrecv", &[&compression, "immediate_checkpoint = true"])
+                .replace("create_slot = \"manual\"", "create_slot = \"auto\"")
+        );
+        fs::write(&path, text).context(|| format!("cannot write {}", path.display()))?;
+        Ok(path)
+    }
+
+    fn run(&self, place: &Path, arguments: &[&str]) -> Result<Cost> {
+        let mut command = walrecv_tests::walrecv::bare_command()?;
+        command.arg("--config").arg(place.join("walrecv.toml")).args(arguments);
+        Process::spawn(&mut command, &place.join("log"))?.wait()
+    }
+}
+
+impl Contender for Product {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn back_up(&self, subject: &Subject, place: &Path) -> Result<(Cost, PathBuf)> {
+        // Every place begins with nothing.
+        subject.cluster.execute(
+            "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE NOT active",
+        )?;
+        self.settings(&subject.conninfo, place)?;
+        let cost = self.run(place, &["backup", SERVER])?;
+        Ok((cost, newest(place)?))
+    }
+
+    fn verify(&self, place: &Path) -> Result<Option<Cost>> {
+        self.run(place, &["verify-backup", SERVER, "latest"]).map(Some)
+    }
+
+    fn back_up_changes(&self, _subject: &Subject, place: &Path) -> Result<Option<(Cost, PathBuf)>> {
+        let cost = self.run(place, &["backup", SERVER, "--incremental", "latest"])?;
+        Ok(Some((cost, newest(place)?)))
+    }
+}
+
+/// The directory of the newest backup in a place.
+fn newest(place: &Path) -> Result<PathBuf> {
+    let base = place.join("home").join(SERVER).join("base");
+    let about = || format!("cannot read {}", base.display());
+    let entries = fs::read_dir(&base).context(about)?;
+    entries.flatten().map(|entry| entry.path()).max().context(about)
+}
