@@ -30,14 +30,17 @@ pub fn run(arguments: Vec<OsString>) -> u8 {
     }
 }
 
-/// The largest block of memory that is kept for the next use, instead of being given back to the
-/// system, whose pages would have to be cleared each time.
-const KEPT_BLOCK: usize = 1 << 20;
-
-/// Teaches the allocator that blocks of this size come and go: glibc's learns it from the first one
-/// that goes ("dynamic mmap threshold" in `mallopt(3)`), and then keeps twice as much.
-fn keep_blocks() {
-    drop(black_box(Vec::<u8>::with_capacity(KEPT_BLOCK)));
+/// Teaches the allocator how large the blocks are that come and go, so that it keeps them for the
+/// next use: given back to the system, their pages would have to be cleared each time. glibc's
+/// learns it from the first one that goes ("dynamic mmap threshold" in `mallopt(3)`), and then
+/// keeps twice as much.
+fn keep_blocks(command: &Command) {
+    let largest = match command {
+        // As much as may be received and not stored yet.
+        Command::Backup(_) => 4 << 20,
+        _ => 1 << 20,
+    };
+    drop(black_box(Vec::<u8>::with_capacity(largest)));
 }
 
 fn program(arguments: Vec<OsString>) -> u8 {
@@ -49,7 +52,7 @@ fn program(arguments: Vec<OsString>) -> u8 {
             return u8::try_from(error.exit_code()).unwrap_or(2);
         }
     };
-    keep_blocks();
+    keep_blocks(&cli.command);
     let printer = printer(&cli);
     start_logging(&printer, log_level(&cli));
     let results = match runtime(&cli.command) {
