@@ -219,6 +219,9 @@ mod tests {
     fn a_checksum_depends_on_the_place_and_not_on_itself() {
         let mut bytes = [0x5A; 8192];
         let sum = Page::new(&bytes).checksum(7);
+        // As `page_checksum` of pageinspect has it.
+        assert_eq!(sum, 47703);
+        assert_eq!(Page::new(&bytes).checksum(131_079), 47701);
         bytes[8] ^= 0xFF;
         bytes[9] ^= 0xFF;
         assert_eq!(Page::new(&bytes).checksum(7), sum);

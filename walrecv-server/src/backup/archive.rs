@@ -11,7 +11,7 @@ use super::BackupError;
 use super::index::IndexWriter;
 use super::pages::{DamagedPage, Pages};
 use super::spool::{ReceivedFile, SpoolWriter};
-use crate::catalog;
+use crate::catalog::{self, backup_record};
 use crate::storage::compression::{CompressedWriter, Frame};
 use crate::storage::durable::AtomicFile;
 use crate::storage::tar::{Member, MemberKind, TERMINATOR, TarError, TarEvent, TarReader};
@@ -60,10 +60,7 @@ impl ArchiveWriter {
             None => "base.tar".to_owned(),
             Some(oid) => format!("{oid}.tar"),
         };
-        let prefix = match archive.tablespace {
-            None => String::new(),
-            Some(oid) => format!("pg_tblspc/{oid}/"),
-        };
+        let prefix = backup_record::prefix(archive.tablespace);
         let target = directory.archive(&name, options.packing.form());
         let file = HashingWriter::new(AtomicFile::create(&target, directory.access())?);
         let stored = options.packing.writer(file).map_err(StorageError::of("write", &target))?;

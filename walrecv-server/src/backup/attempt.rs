@@ -71,7 +71,8 @@ impl Attempt<'_> {
         if let Some(damaged) = &record.damaged_pages {
             let (pages, files) = (damaged.pages, damaged.files.join(", "));
             self.progress.note(&format!(
-                "{pages} pages of the server are damaged, in {files}: the backup has them as they are"
+                "{pages} pages of the server are damaged, or were caught while they were written, in \
+                 {files}: the backup has them as they are"
             ));
         }
         // The backup is there, with or without a goodbye.
@@ -98,10 +99,10 @@ impl Attempt<'_> {
                 self.progress.note(&format!("building on backup {}", parent.id));
                 let begun = match client.upload_manifest(parent.upload()).await {
                     Ok(()) => self.start(client, &options).await,
-                    Err(pgwire_stream::Error::ManifestSource(source)) => {
-                        Err(parent.unreadable(source).into())
+                    Err(error) => {
+                        drop(client);
+                        Err(error.into())
                     }
-                    Err(error) => Err(error.into()),
                 };
                 match begun {
                     Ok(stream) => {
@@ -109,8 +110,8 @@ impl Attempt<'_> {
                         return Ok(stream);
                     }
                     Err(BackupError::Server(error)) if is_unfit(&error) => {
-                        client = ReplicationClient::connect(self.config).await?;
-                        Unfit::Server(error.to_string())
+                        client = self.connect_again().await?;
+                        Unfit::Server(with_hint(&error))
                     }
                     Err(error) => return Err(error),
                 }
@@ -126,6 +127,15 @@ impl Attempt<'_> {
                 Err(BackupError::Parent { backup: backup.clone(), unfit: Box::new(unfit) })
             }
         }
+    }
+
+    /// Another connection, to the same cluster.
+    async fn connect_again(&self) -> Result<ReplicationClient, BackupError> {
+        let (client, identity) = super::connect(self.config).await?;
+        if identity.system_id != self.identity.system_id {
+            return Err(BackupError::Disorder { what: "another system identifier than before" });
+        }
+        Ok(client)
     }
 
     async fn start(
@@ -233,10 +243,17 @@ async fn wal_needed(
         .ok_or(BackupError::Disorder { what: "an end that does not descend from the begin" })
 }
 
+/// What the server said, and what it advises.
+fn with_hint(error: &pgwire_stream::Error) -> String {
+    let hint = error.server_error().and_then(|error| error.hint.as_deref());
+    hint.map_or_else(|| error.to_string(), |hint| format!("{error} ({hint})"))
+}
+
 /// Whether the server cannot build on the backup that it was given, and could take a full one:
 /// summaries that are gone, a standby that is not far enough.
 fn is_unfit(error: &pgwire_stream::Error) -> bool {
-    error.sql_state().is_some_and(|state| state.as_str() == "55000")
+    matches!(error, pgwire_stream::Error::ManifestSource(_))
+        || error.sql_state().is_some_and(|state| state.as_str() == "55000")
 }
 
 /// The server's estimate of the whole backup in bytes.

@@ -13,6 +13,9 @@ use crate::catalog::{self, DamagedPages};
 use crate::storage::durable::AtomicFile;
 use crate::storage::{BackupDir, HashingWriter, StorageError, Stored};
 
+/// How many damaged pages are logged one by one.
+const MOST_LOGGED: u64 = 100;
+
 /// Takes the events of a base backup in their order and writes its files.
 ///
 /// ```text
@@ -91,7 +94,9 @@ impl ContentsWriter {
                 BackupEvent::ArchiveData(bytes),
             ) => {
                 open.write(&bytes, &mut spool, |page| {
-                    tracing::warn!(%page, "the server has a damaged page");
+                    if self.damaged.pages < MOST_LOGGED {
+                        tracing::warn!(%page, "a page of the server is not as it should be");
+                    }
                     self.damaged.add(&page.path);
                 })?;
                 Stage::Archives { spool, open: Some(open) }

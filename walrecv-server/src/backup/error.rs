@@ -31,9 +31,6 @@ pub enum BackupError {
     /// The records of the backups cannot be used.
     #[error(transparent)]
     Catalog(#[from] catalog::BackupError),
-    /// What was removed before cannot be cleared away.
-    #[error(transparent)]
-    Removal(#[from] catalog::RemovalError),
     /// What is held of the WAL cannot be told.
     #[error(transparent)]
     Wal(#[from] catalog::WalError),
@@ -145,7 +142,6 @@ impl Failure for BackupError {
             Self::Lock(error) => error.class(),
             Self::Identity(error) => error.class(),
             Self::Catalog(error) => error.class(),
-            Self::Removal(error) => error.class(),
             Self::Wal(error) => error.class(),
             Self::Config(error) => error.class(),
             Self::Interrupted => Class::Interrupted,
@@ -160,7 +156,6 @@ impl Failure for BackupError {
             Self::Lock(error) => error.hint(),
             Self::Identity(error) => error.hint(),
             Self::Catalog(error) => error.hint(),
-            Self::Removal(error) => error.hint(),
             Self::Wal(error) => error.hint(),
             Self::Config(error) => error.hint(),
             Self::Archive { .. }

@@ -40,9 +40,12 @@ pub(crate) struct Pages {
     /// anew.
     begin: Lsn,
     page: Vec<u8>,
-    /// How large pages are, which the first that is not empty says.
+    /// How large pages are, once one has proved it.
     size: Option<usize>,
-    block: u32,
+    /// How large the page is that is being gathered, as it says itself.
+    stated: Option<usize>,
+    /// Where in the file it begins.
+    at: u64,
     checked: u64,
 }
 
@@ -51,43 +54,46 @@ impl Pages {
     pub(crate) fn of(path: &[u8], begin: Lsn) -> Option<Self> {
         let path = std::str::from_utf8(path).ok()?;
         let file = PageFile::of(path)?;
-        let path = path.to_owned();
-        Some(Self { path, file, begin, page: Vec::new(), size: None, block: 0, checked: 0 })
+        let (path, page) = (path.to_owned(), Vec::new());
+        Some(Self { path, file, begin, page, size: None, stated: None, at: 0, checked: 0 })
     }
 
     /// Takes what follows in the file.
     pub(crate) fn feed(&mut self, mut content: &[u8], tell: &mut impl FnMut(DamagedPage)) {
         while !content.is_empty() {
-            let wanted = self.size.unwrap_or(Page::HEADER) - self.page.len();
-            let (taken, rest) = content.split_at(wanted.min(content.len()));
+            let wanted = self.size.or(self.stated).unwrap_or(Page::HEADER);
+            let (taken, rest) = content.split_at((wanted - self.page.len()).min(content.len()));
             self.page.extend_from_slice(taken);
             content = rest;
-            if self.page.len() < self.size.unwrap_or(Page::HEADER) {
+            if self.page.len() < wanted {
                 return;
             }
-            match self.size {
-                Some(_) => self.check(tell),
-                None => {
-                    let size = Page::stated_size(&self.page).unwrap_or(Page::DEFAULT_SIZE);
-                    self.size = Some(size.min(MAX_PAGE));
-                }
+            if self.size.or(self.stated).is_none() {
+                let stated = Page::stated_size(&self.page).filter(|size| *size <= MAX_PAGE);
+                self.stated = Some(stated.unwrap_or(Page::DEFAULT_SIZE));
+            } else {
+                self.check(tell);
             }
         }
     }
 
     fn check(&mut self, tell: &mut impl FnMut(DamagedPage)) {
         let page = Page::new(&self.page);
-        let size = self.size.unwrap_or(Page::DEFAULT_SIZE);
-        let block = self.file.first_block(size).saturating_add(self.block);
+        let size = self.page.len();
+        let before = u32::try_from(self.at / size as u64).unwrap_or(u32::MAX);
+        let block = self.file.first_block(size).saturating_add(before);
         if !page.is_new() && page.lsn() < self.begin {
             self.checked += 1;
             let (computed, noted) = (page.checksum(block), page.noted_checksum());
-            if computed != noted {
+            if computed == noted {
+                self.size = Some(size);
+            } else {
                 tell(DamagedPage { path: self.path.clone(), block, computed, noted });
             }
         }
-        self.block = self.block.saturating_add(1);
+        self.at += size as u64;
         self.page.clear();
+        self.stated = None;
     }
 
     /// How many pages were compared with their checksums.

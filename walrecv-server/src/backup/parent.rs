@@ -7,7 +7,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -18,10 +18,11 @@ use pgwire_stream::{Feature, ReplicationClient, TimelineHistory, TimelineId};
 use super::BackupError;
 use super::blocking::blocking;
 use crate::catalog::{
-    BackupOutcome, BackupRecord, BackupStatus, Catalog, Identity, Manifest, ManifestOrigin,
+    self, BackupOutcome, BackupRecord, BackupStatus, Catalog, Identity, Manifest, ManifestOrigin,
 };
+use crate::failure::in_one_line;
 use crate::settings::{IncrementalBase, ServerSettings};
-use crate::storage::{BackupId, ServerDir, Sha256Sum, StorageError};
+use crate::storage::{BackupId, ServerDir, Sha256Sum};
 
 /// What a backup is to be built on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,8 +48,10 @@ pub enum Unfit {
     System,
     /// It is of another major version of the server.
     Major,
-    /// Its manifest was made here, or is gone.
+    /// Its manifest was made here, is gone, or is not what was stored.
     Manifest,
+    /// What is known of it cannot be read.
+    Unreadable(String),
     /// Data checksums have been switched on or off since.
     Checksums,
     /// A backup that it builds on is gone.
@@ -70,7 +73,8 @@ impl fmt::Display for Unfit {
             Self::Status(status) => write!(f, "it is {status}"),
             Self::System => f.write_str("it is of another cluster"),
             Self::Major => f.write_str("it is of another major version of PostgreSQL"),
-            Self::Manifest => f.write_str("it has no manifest by the server"),
+            Self::Manifest => f.write_str("it has no manifest as the server sent it"),
+            Self::Unreadable(why) => f.write_str(why),
             Self::Checksums => f.write_str("data checksums were switched on or off since"),
             Self::Chain => f.write_str("a backup that it builds on is gone"),
             Self::Length(most) => {
@@ -110,7 +114,14 @@ pub(super) async fn choose(
     let history = if timeline == TimelineId::FIRST {
         TimelineHistory::root(timeline)
     } else {
-        let history = client.timeline_history(timeline).await?;
+        // A server may be without the file.
+        let history = match client.timeline_history(timeline).await {
+            Ok(history) => history,
+            Err(error) if error.server_error().is_some() => {
+                return Ok(Err(Unfit::Server(error.to_string())));
+            }
+            Err(error) => return Err(error.into()),
+        };
         history.parse().map_err(|source| BackupError::History { timeline, source })?
     };
     let search = Search {
@@ -137,7 +148,7 @@ struct Search {
 impl Search {
     fn run(&self, wanted: &Incremental) -> Result<Result<Parent, Unfit>, BackupError> {
         if let Incremental::On(name) = wanted {
-            return self.judge(&self.catalog.resolve(name)?);
+            return Ok(self.judge(&self.catalog.resolve(name)?));
         }
         let mut reason = Unfit::Nothing;
         let records = self.catalog.list()?.into_iter().rev().filter_map(|entry| entry.record.ok());
@@ -147,7 +158,7 @@ impl Search {
             if !is_candidate {
                 continue;
             }
-            match self.judge(&record)? {
+            match self.judge(&record) {
                 Ok(parent) => return Ok(Ok(parent)),
                 // What there is to say of the newest is what the operator wants to know. A chain
                 // that is long enough is not continued further back.
@@ -160,14 +171,13 @@ impl Search {
     }
 
     /// Whether a backup can be built on.
-    fn judge(&self, record: &BackupRecord) -> Result<Result<Parent, Unfit>, BackupError> {
+    fn judge(&self, record: &BackupRecord) -> Result<Parent, Unfit> {
         let (Some(end), Some(manifest)) = (record.end, &record.manifest) else {
-            return Ok(Err(Unfit::Manifest));
+            return Err(Unfit::Manifest);
         };
-        let status = self.catalog.standing(record)?.status;
-        let Some(ancestors) = self.catalog.ancestors(record)? else {
-            return Ok(Err(Unfit::Chain));
-        };
+        let unreadable = |error: catalog::BackupError| Unfit::Unreadable(in_one_line(&error));
+        let status = self.catalog.standing(record).map_err(unreadable)?.status;
+        let ancestors = self.catalog.ancestors(record).map_err(unreadable)?.ok_or(Unfit::Chain)?;
         let path = self.server.backup(record.id).manifest();
         let differs = |one: Option<bool>, other: Option<bool>| {
             one.is_some() && other.is_some() && one != other
@@ -181,7 +191,7 @@ impl Search {
             Unfit::System
         } else if record.server_version.major() != self.identity.server_version.major() {
             Unfit::Major
-        } else if manifest.origin != ManifestOrigin::Server || !path.exists() {
+        } else if manifest.origin != ManifestOrigin::Server || !is_as_stored(&path, manifest) {
             Unfit::Manifest
         } else if differs(record.data_checksums, self.identity.data_checksums) {
             Unfit::Checksums
@@ -190,9 +200,9 @@ impl Search {
         } else if !is_past {
             Unfit::Timeline(end.timeline)
         } else {
-            return Ok(Ok(Parent { id: record.id, path, manifest: manifest.clone() }));
+            return Ok(Parent { id: record.id, path, manifest: manifest.clone() });
         };
-        Ok(Err(unfit))
+        Err(unfit)
     }
 }
 
@@ -210,14 +220,11 @@ impl Parent {
                 let end = size.min(at.saturating_add(PIECE as u64));
                 let is_last = end == size;
                 let read = tokio::task::spawn_blocking(move || {
-                    if is_last {
-                        let stored = File::open(&*path).and_then(Sha256Sum::of_reader)?;
-                        if (stored.size, stored.sha256) != (manifest.size, manifest.sha256) {
-                            return Err(io::Error::new(
-                                io::ErrorKind::InvalidData,
-                                format!("`{}` is not what was stored", path.display()),
-                            ));
-                        }
+                    if is_last && !is_as_stored(&path, &manifest) {
+                        return Err(io::Error::new(
+                            io::ErrorKind::InvalidData,
+                            format!("`{}` is not what was stored", path.display()),
+                        ));
                     }
                     read_piece(&path, at, end)
                 });
@@ -227,14 +234,14 @@ impl Parent {
             }
         })
     }
-
-    /// Its manifest, for messages.
-    pub(super) fn unreadable(&self, source: io::Error) -> StorageError {
-        StorageError::of("read", &self.path)(source)
-    }
 }
 
-fn read_piece(path: &std::path::Path, from: u64, to: u64) -> io::Result<Bytes> {
+fn is_as_stored(path: &Path, manifest: &Manifest) -> bool {
+    let stored = File::open(path).and_then(Sha256Sum::of_reader);
+    stored.is_ok_and(|stored| (stored.size, stored.sha256) == (manifest.size, manifest.sha256))
+}
+
+fn read_piece(path: &Path, from: u64, to: u64) -> io::Result<Bytes> {
     use std::os::unix::fs::FileExt;
     let length = usize::try_from(to.saturating_sub(from)).map_err(io::Error::other)?;
     let mut piece = vec![0; length];

@@ -21,6 +21,9 @@ const IN_FLIGHT: usize = 4 << 20;
 /// to store a message.
 const TOGETHER: usize = 256 << 10;
 
+/// What an event takes besides its bytes, so that a server that sends none fills no memory either.
+const EVENT_OVERHEAD: usize = 256;
+
 /// Events, and the room that their bytes take until they are stored.
 type Work = (Vec<BackupEvent>, OwnedSemaphorePermit);
 
@@ -61,6 +64,7 @@ async fn hand_over(
         let mut next = Some(first);
         while let Some(event) = next {
             let event = event?;
+            size += EVENT_OVERHEAD;
             size += match &event {
                 BackupEvent::ArchiveData(bytes) => {
                     done += bytes.len() as u64;

@@ -8,16 +8,21 @@ use tokio::task::JoinHandle;
 use tokio::time;
 
 use crate::failure::in_one_line;
-use crate::receiver::{Finished, Receiver, ReceiverError, ReceiverOptions, State};
+use crate::receiver::{Finished, Receiver, ReceiverError, ReceiverOptions, State, Status};
 use crate::settings::ServerSettings;
 use crate::storage::{Home, LockError, LockKind, ServerLock};
 
 /// How long the backup waits for WAL to flow. It may flow later, but then the backup tells.
 const PATIENCE: Duration = Duration::from_secs(15);
 
+/// How long nothing may become durable before nobody waits for more. A server that is there sends
+/// the end of a backup at once.
+const STALLED: Duration = Duration::from_secs(60);
+
 /// A receiver that runs beside a backup.
 pub struct Reception {
     stop: watch::Sender<bool>,
+    status: watch::Receiver<Status>,
     /// Absent when it has ended by itself.
     task: Option<JoinHandle<Result<Finished, ReceiverError>>>,
 }
@@ -50,19 +55,28 @@ impl Reception {
             () = time::sleep(PATIENCE) => None,
         };
         match ended {
-            None => Received::Here(Self { stop, task: Some(task) }),
+            None => Received::Here(Self { stop, status, task: Some(task) }),
             // Somebody was quicker.
-            Some(Ok(Err(ReceiverError::Lock(LockError::Held { .. })))) => Received::Elsewhere,
+            Some(Ok(Err(ReceiverError::Lock(LockError::Held {
+                kind: LockKind::Receiver,
+                ..
+            })))) => Received::Elsewhere,
             Some(Ok(Err(error))) => Received::Nowhere(in_one_line(&error)),
             Some(Ok(Ok(_))) => Received::Nowhere("receiving ended".to_owned()),
             Some(Err(error)) => Received::Nowhere(error.to_string()),
         }
     }
 
-    /// Waits until it ends by itself, which it does only if it fails. Can be dropped at any time.
-    pub async fn failed(&mut self) -> String {
+    /// Waits until it ends by itself, which it does only if it fails, or until nothing has become
+    /// durable for so long that more is not to be expected; says why. Can be dropped at any time.
+    pub async fn ended(&mut self) -> String {
         let Some(task) = &mut self.task else { return std::future::pending().await };
-        let ended = task.await;
+        let ended = tokio::select! {
+            ended = task => ended,
+            () = stalled(self.status.clone()) => {
+                return format!("nothing has come for {} seconds", STALLED.as_secs());
+            }
+        };
         self.task = None;
         match ended {
             Ok(Err(error)) => in_one_line(&error),
@@ -79,6 +93,20 @@ impl Reception {
             Ok(Err(error)) => tracing::warn!(error = %error, "receiving WAL ended badly"),
             Ok(Ok(_)) => {}
             Err(error) => tracing::error!(error = %error, "receiving WAL was lost"),
+        }
+    }
+}
+
+/// Returns when nothing has become durable for a while.
+async fn stalled(mut status: watch::Receiver<Status>) {
+    loop {
+        let flushed = status.borrow().flushed;
+        let more = status.wait_for(|status| status.flushed > flushed);
+        match time::timeout(STALLED, more).await {
+            Ok(Ok(_)) => {}
+            // It has ended, which its task tells.
+            Ok(Err(_)) => std::future::pending().await,
+            Err(_) => return,
         }
     }
 }

@@ -26,7 +26,7 @@ pub(super) fn fail(
 /// Settles the backups whose process died, and frees what failed ones still take.
 pub(super) fn settle_abandoned(server: &ServerDir, lock: &ServerLock) -> Result<(), BackupError> {
     let catalog = Catalog::new(server);
-    catalog.collect_removed(lock)?;
+    catalog.collect_removed(lock);
     catalog.fail_interrupted(lock)?;
     for entry in catalog.list()? {
         // One whose record cannot be read is left alone: nobody knows what it is.

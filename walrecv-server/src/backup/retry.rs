@@ -40,7 +40,7 @@ pub async fn take_with_retries(
                     () = time::sleep(pause) => {}
                     () = raised(&mut interrupted) => return Err(BackupError::Interrupted),
                 }
-                pause = pause.saturating_mul(2).min(LONGEST);
+                pause = pause.saturating_mul(2).min(LONGEST.max(settings.basebackup_retry_sleep));
             }
             outcome => return outcome,
         }

@@ -181,7 +181,17 @@ pub enum ManifestOrigin {
     Receipt,
 }
 
+/// What the paths of a tablespace's archive are below, in the data directory.
+pub fn prefix(tablespace: Option<u32>) -> String {
+    tablespace.map(|oid| format!("pg_tblspc/{oid}/")).unwrap_or_default()
+}
+
 impl Archive {
+    /// What the paths in it are below, in the data directory: empty, or `pg_tblspc/<oid>/`.
+    pub fn prefix(&self) -> String {
+        prefix(self.tablespace)
+    }
+
     /// How it is stored.
     pub fn form(&self) -> Form {
         Form { codec: self.codec, encrypted: self.encrypted }

@@ -1,5 +1,7 @@
 //! The backups that an incremental one builds on.
 
+use std::collections::BTreeSet;
+
 use super::backup_record::{BackupOutcome, BackupRecord};
 use super::backups::{BackupError, Catalog};
 
@@ -14,13 +16,13 @@ impl Catalog {
         record: &BackupRecord,
     ) -> Result<Option<Vec<BackupRecord>>, BackupError> {
         let mut ancestors: Vec<BackupRecord> = Vec::new();
+        let mut family = BTreeSet::from([record.id]);
         let mut youngest = record;
         while let Some(parent) = youngest.parent {
             let parent = match BackupRecord::load(&self.server().backup(parent))? {
-                // Whoever began later is nobody's ancestor, so this ends.
+                // Nobody is an ancestor of itself, so this ends.
                 Some(parent)
-                    if parent.outcome == BackupOutcome::Copied
-                        && parent.began_at < youngest.began_at =>
+                    if parent.outcome == BackupOutcome::Copied && family.insert(parent.id) =>
                 {
                     parent
                 }

@@ -3,7 +3,7 @@
 use std::io::{self, ErrorKind, Read};
 
 use pgwire_stream::wal::{Start, WalOptions, WalValidator};
-use pgwire_stream::{SegmentName, SegmentNumber, SegmentSize, TimelineId};
+use pgwire_stream::{Lsn, SegmentName, SegmentNumber, SegmentSize, SystemId, TimelineId};
 
 use super::wal_findings::{FindingsCollector, WalFindings};
 use crate::storage::{ArchivedWal, Codec, Form, KeyFile, ServerDir, encryption};
@@ -34,6 +34,31 @@ impl Judge {
             timeline,
             validator: WalValidator::new(options, Start::Anywhere(start)),
             findings: FindingsCollector::new(segment_size, start),
+        }
+    }
+
+    /// Of WAL that must be of this cluster.
+    pub(crate) fn of_system(
+        system_id: SystemId,
+        segment_size: SegmentSize,
+        timeline: TimelineId,
+        first: SegmentNumber,
+    ) -> Self {
+        let start = segment_size.start_of(first);
+        let mut options = WalOptions::new(segment_size);
+        options.timeline = Some(timeline);
+        options.system_id = Some(system_id);
+        let validator = WalValidator::new(options, Start::Anywhere(start));
+        Self { validator, ..Self::new(segment_size, timeline, first) }
+    }
+
+    /// Where the last valid record ends. `None` if nothing could be judged, which is not to say that
+    /// anything is wrong.
+    pub(crate) fn valid_to(&self) -> Option<Lsn> {
+        let position = self.validator.position();
+        match (position.valid_to, position.zeros_from) {
+            (None, Some(zeros)) => Some(zeros),
+            (valid_to, _) => valid_to,
         }
     }
 

@@ -43,9 +43,10 @@ pub use manifest_files::{ManifestFiles, ManifestFilesError};
 pub use partial::{AHEAD, received_length};
 pub use ranges::{Ranges, Span};
 pub use removal::{Removal, RemovalError};
+pub(crate) use status::history_of;
 pub use status::{BackupStatus, Standing};
 pub use verdicts::{SuspectWal, Verdicts};
-pub use wal::{Held, WalError, WalStore, archived_file};
+pub use wal::{Held, WalError, WalReader, WalStore, archived_file};
 pub use wal_findings::{FindingsCollector, RestorePoint, SuspectRange, Validity, WalFindings};
 pub use wal_health::WalHealth;
 pub use wal_index::{

@@ -44,6 +44,14 @@ pub enum RemovalError {
         /// Why not.
         source: DocumentError,
     },
+    /// Nobody knows what builds on what.
+    #[error("cannot tell what backup `{unreadable}` builds on, so nothing is removed")]
+    Unknown {
+        /// A backup whose record cannot be read.
+        unreadable: BackupId,
+        /// Why not.
+        source: BackupError,
+    },
     /// The records cannot be used.
     #[error(transparent)]
     Backup(#[from] BackupError),
@@ -61,7 +69,10 @@ fn build(children: &[BackupId]) -> String {
 impl Failure for RemovalError {
     fn class(&self) -> Class {
         match self {
-            Self::Children { .. } | Self::Kept { .. } | Self::Mark { .. } => Class::Refused,
+            Self::Children { .. }
+            | Self::Kept { .. }
+            | Self::Mark { .. }
+            | Self::Unknown { .. } => Class::Refused,
             Self::Backup(error) => error.class(),
             Self::Storage(error) => error.class(),
         }
@@ -74,6 +85,9 @@ impl Failure for RemovalError {
                 Some(format!("`walrecv-server keep SERVER {backup} --release` lets it go"))
             }
             Self::Mark { source, .. } => source.hint(),
+            Self::Unknown { unreadable, .. } => {
+                Some(format!("see to its `backup.json`, or move the directory `{unreadable}` away"))
+            }
             Self::Backup(error) => error.hint(),
             Self::Storage(error) => error.hint(),
         }
@@ -88,19 +102,30 @@ impl Removal {
 }
 
 impl Catalog {
-    /// The backups that build on this one, directly or not, the newest first.
+    /// The backups that build on this one, directly or not: none before one that builds on it.
     ///
     /// # Errors
-    /// If the directory cannot be read.
-    pub fn descendants(&self, of: BackupId) -> Result<Vec<BackupRecord>, BackupError> {
-        let mut family = BTreeSet::from([of]);
-        let mut descendants = Vec::new();
-        // Nobody builds on what began later.
-        for record in self.list()?.into_iter().filter_map(|entry| entry.record.ok()) {
-            if record.parent.is_some_and(|parent| family.contains(&parent)) {
-                family.insert(record.id);
-                descendants.push(record);
+    /// If the directory, or any record in it, cannot be read: nobody knows what that one builds on.
+    fn descendants(&self, of: BackupId) -> Result<Vec<BackupRecord>, RemovalError> {
+        let mut others = Vec::new();
+        for entry in self.list()? {
+            match entry.record {
+                Ok(record) => others.push(record),
+                Err(source) => {
+                    return Err(RemovalError::Unknown { unreadable: entry.id, source });
+                }
             }
+        }
+        let (mut descendants, mut parents) = (Vec::new(), BTreeSet::from([of]));
+        // A generation at a time: clocks may be set back, so nothing follows from when they began.
+        while !parents.is_empty() {
+            let is_child = |record: &BackupRecord| {
+                record.parent.is_some_and(|parent| parents.contains(&parent))
+            };
+            let (children, rest): (Vec<_>, Vec<_>) = others.into_iter().partition(is_child);
+            others = rest;
+            parents = children.iter().map(|child| child.id).collect();
+            descendants.extend(children);
         }
         descendants.reverse();
         Ok(descendants)
@@ -141,16 +166,18 @@ impl Catalog {
     /// If something cannot be removed. What was removed before stays removed.
     pub fn remove(&self, removal: &Removal, backup: &ServerLock) -> Result<(), RemovalError> {
         for record in &removal.backups {
-            durable::remove_dir(self.server().backup(record.id).path())?;
+            durable::hide_dir(self.server().backup(record.id).path())?;
         }
-        self.collect_removed(backup)
+        self.collect_removed(backup);
+        Ok(())
     }
 
-    /// Frees the space of backups whose removal was interrupted.
-    ///
-    /// # Errors
-    /// If it cannot be freed.
-    pub fn collect_removed(&self, _backup: &ServerLock) -> Result<(), RemovalError> {
-        Ok(durable::collect_removed_dirs(&self.server().base())?)
+    /// Frees the space of what was removed, also by a removal that was interrupted. What cannot be
+    /// freed now is in nobody's way, and is freed another time.
+    pub fn collect_removed(&self, _backup: &ServerLock) {
+        if let Err(error) = durable::collect_hidden_dirs(&self.server().base()) {
+            let cause = error.source.to_string();
+            tracing::warn!(%error, cause, "a removed backup still takes space");
+        }
     }
 }

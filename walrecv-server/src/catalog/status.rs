@@ -5,10 +5,10 @@ use std::fmt;
 use pgwire_stream::TimelineHistory;
 use serde::Serialize;
 
-use super::backup_record::{BackupOutcome, BackupRecord};
+use super::backup_record::{BackupOutcome, BackupRecord, Position};
 use super::backups::{BackupError, Catalog};
 use super::coverage::{Gap, Reach};
-use super::history::HistoryStore;
+use super::history::{HistoryStore, HistoryStoreError};
 use super::wal::WalStore;
 use crate::storage::ServerDir;
 
@@ -65,6 +65,20 @@ pub(super) enum Certainty {
     Durable,
 }
 
+/// The timelines that a backup needs WAL of. One that begins and ends on one timeline needs nothing
+/// of the older ones.
+pub(crate) fn history_of(
+    server: &ServerDir,
+    begin: Position,
+    end: Position,
+) -> Result<TimelineHistory, HistoryStoreError> {
+    if begin.timeline == end.timeline {
+        Ok(TimelineHistory::root(end.timeline))
+    } else {
+        HistoryStore::new(server).ancestry(end.timeline)
+    }
+}
+
 /// The standing of a backup.
 pub(super) fn standing(
     server: &ServerDir,
@@ -83,12 +97,7 @@ pub(super) fn standing(
     if record.parent.is_some() && Catalog::new(server).ancestors(record)?.is_none() {
         return of(BackupStatus::Broken);
     }
-    // A backup that begins and ends on one timeline needs nothing of the older ones.
-    let history = if begin.timeline == end.timeline {
-        TimelineHistory::root(end.timeline)
-    } else {
-        HistoryStore::new(server).ancestry(end.timeline)?
-    };
+    let history = history_of(server, begin, end)?;
     let wal = WalStore::new(server, record.segment_size);
     let reach = match certainty {
         Certainty::Seen => wal.reach(&history, begin.lsn, end.lsn)?,

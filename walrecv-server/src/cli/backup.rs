@@ -20,14 +20,18 @@ pub struct BackupArgs {
     #[arg(short, long)]
     pub wait: bool,
 
-    /// Wait no longer than this many seconds
-    #[arg(long, value_name = "SECONDS", requires = "wait")]
+    /// Wait no longer than this many seconds for that WAL
+    #[arg(long, value_name = "SECONDS")]
     pub wait_timeout: Option<u64>,
 
     /// Store only what has changed since another backup: the best there is (`auto`; a full backup
     /// if there is none), or the one named (servers from 17 on)
     #[arg(long, value_name = "auto|BACKUP")]
     pub incremental: Option<String>,
+
+    /// Do not receive the WAL that the backup needs, even if nobody else does
+    #[arg(long)]
+    pub no_receive: bool,
 
     /// Keep the backup even if pages of the cluster are damaged: they are named, and stay so
     #[arg(long)]

@@ -5,6 +5,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::backup::{self, BackupError, BackupRequest, Incremental, Received, Reception};
+use pgwire_stream::SlotName;
+
 use crate::catalog::{BackupRecord, BackupStatus};
 use crate::failure::{Class, Failure, advice};
 use crate::progress::ProgressSink;
@@ -22,6 +24,8 @@ pub struct BackupOptions {
     pub wait: bool,
     /// How long to wait for that at most.
     pub wait_timeout: Option<Duration>,
+    /// Whether to receive its WAL if nobody else does.
+    pub receive: bool,
     /// Whether it is kept although pages of the cluster are damaged.
     pub accept_damaged_pages: bool,
     /// What it is to be built on.
@@ -35,6 +39,8 @@ pub struct BackupOutcome {
     pub record: BackupRecord,
     /// What it is worth.
     pub status: BackupStatus,
+    /// The slot, if the server keeps WAL in it that nobody receives any more.
+    pub left_slot: Option<SlotName>,
 }
 
 /// Why there is no backup, or none that is good.
@@ -69,28 +75,33 @@ pub async fn backup(
     progress: &dyn ProgressSink,
     interrupted: watch::Receiver<bool>,
 ) -> Result<BackupOutcome, BackupFailure> {
-    let mut received = Reception::begin(settings, home).await;
+    let mut received = match options.receive {
+        true => Reception::begin(settings, home).await,
+        false => Received::Elsewhere,
+    };
     match &received {
         Received::Elsewhere => {}
-        Received::Here(_) => progress.note(&format!(
-            "nobody receives the WAL of this server: receiving it until the backup can be restored. \
-             Start `walrecv-server run` soon: the slot `{}` has the server keep what comes then",
-            settings.slot_name
-        )),
+        Received::Here(_) => progress.note(
+            "nobody receives the WAL of this server: receiving it until the backup can be restored",
+        ),
         Received::Nowhere(reason) => progress.note(&format!(
             "nobody receives the WAL of this server, without which a backup cannot be restored, \
              and it cannot be received here: {reason}"
         )),
     }
     let taken = take(settings, home, options, progress, interrupted, &mut received).await;
+    let mut left_slot = None;
     if let Received::Here(reception) = received {
         reception.end().await;
+        left_slot = Some(settings.slot_name.clone());
     }
-    taken.map_err(|source| BackupFailure {
-        server: settings.name.clone(),
-        role: role_of(settings.backup_conninfo()),
-        source,
-    })
+    match taken {
+        Ok((record, status)) => Ok(BackupOutcome { record, status, left_slot }),
+        Err(source) => {
+            let (server, role) = (settings.name.clone(), role_of(settings.backup_conninfo()));
+            Err(BackupFailure { server, role, source })
+        }
+    }
 }
 
 async fn take(
@@ -100,7 +111,7 @@ async fn take(
     progress: &dyn ProgressSink,
     interrupted: watch::Receiver<bool>,
     received: &mut Received,
-) -> Result<BackupOutcome, BackupError> {
+) -> Result<(BackupRecord, BackupStatus), BackupError> {
     let store = home.server(&settings.name);
     let request = BackupRequest {
         server: store.clone(),
@@ -116,22 +127,24 @@ async fn take(
     }
     // One look is taken without waiting, too: the WAL may be there already.
     let patience = if waits { options.wait_timeout } else { Some(Duration::ZERO) };
-    let waiting = backup::wait_for_wal(&store, &record, patience, interrupted);
+    let wait = |patience| backup::wait_for_wal(&store, &record, patience, interrupted.clone());
     let outcome = match received {
         Received::Here(reception) => tokio::select! {
-            outcome = waiting => outcome,
-            reason = reception.failed() => {
+            biased;
+            outcome = wait(patience) => outcome,
+            reason = reception.ended() => {
                 progress.note(&format!("the WAL is not received any more: {reason}"));
-                Err(BackupError::NoWal { needed: record.end_lsn(), seconds: 0 })
+                // It may have come with the last that did.
+                wait(Some(Duration::ZERO)).await
             }
         },
-        _ => waiting.await,
+        _ => wait(patience).await,
     };
     match outcome {
-        Ok((record, status)) => Ok(BackupOutcome { record, status }),
-        Err(BackupError::NoWal { .. }) if !options.wait => {
-            Ok(BackupOutcome { record, status: BackupStatus::WaitingForWals })
+        // Nobody has asked for more than the backup.
+        Err(BackupError::NoWal { .. } | BackupError::Interrupted) if !options.wait => {
+            Ok((record, BackupStatus::WaitingForWals))
         }
-        Err(error) => Err(error),
+        outcome => outcome,
     }
 }

@@ -42,6 +42,12 @@ impl Report for BackupOutcome {
             BackupStatus::Broken => text.push_str("WAL that it needs is lost: take another\n"),
             _ => {}
         }
+        if let Some(slot) = &self.left_slot {
+            text.push_str(&format!(
+                "The server keeps the WAL that comes now, in the slot `{slot}`: have \
+                 `walrecv-server run` receive it, or drop the slot\n"
+            ));
+        }
         text
     }
 
@@ -64,6 +70,7 @@ impl Report for BackupOutcome {
             "timeline": record.end.map(|at| at.timeline),
             "plain_size": record.plain_size(),
             "size": record.stored_size(),
+            "left_slot": self.left_slot.as_ref().map(ToString::to_string),
         })
     }
 

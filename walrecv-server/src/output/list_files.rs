@@ -11,10 +11,15 @@ impl Report for ListFilesOutcome {
     }
 
     fn barman(&self, document: &mut Map<String, Value>) {
-        document.insert(self.server.to_string(), json!(self.files));
+        document.insert(self.server.to_string(), json!(shown(self)));
     }
 
     fn clean(&self) -> Value {
-        json!({"server": self.server, "backup_id": self.backup, "files": self.files})
+        json!({"server": self.server, "backup_id": self.backup, "files": shown(self)})
     }
+}
+
+/// The files as JSON can have them: text.
+fn shown(outcome: &ListFilesOutcome) -> Vec<String> {
+    outcome.files.iter().map(|file| file.display().to_string()).collect()
 }

@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Report, units};
 use crate::commands::verify_backup::VerifyOutcome;
+use crate::verify::Depth;
 
 impl Report for VerifyOutcome {
     fn console(&self) -> String {
@@ -28,6 +29,9 @@ impl Report for VerifyOutcome {
             row("Files", format!("{} in it, {}", found.files, units::size(found.bytes)));
         }
         match found.pages {
+            None if found.depth == Depth::Pages => {
+                row("Pages", "this cluster has no checksums in its pages".to_owned());
+            }
             Some(0) => row("Pages", "none with a checksum from before the backup".to_owned()),
             Some(pages) => row("Pages", format!("{pages} with their checksums")),
             None => {}

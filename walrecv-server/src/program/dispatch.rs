@@ -142,6 +142,7 @@ async fn backup(
         name: args.name.clone(),
         wait: args.wait,
         wait_timeout: args.wait_timeout.map(Duration::from_secs),
+        receive: !args.no_receive,
         accept_damaged_pages: args.accept_damaged_pages,
         incremental: args.incremental.as_deref().map(|on| match on {
             "auto" => Incremental::Auto,

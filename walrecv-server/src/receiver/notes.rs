@@ -16,6 +16,9 @@ use crate::storage::Plain;
 /// How many segments notes are kept of.
 const MOST: usize = 64;
 
+/// How many sums are kept: they are small, and those of a backlog are needed last.
+const MOST_SUMS: usize = 4096;
+
 /// Notes of one server's segments.
 #[derive(Default)]
 pub(super) struct Notes(Mutex<Noted>);
@@ -77,9 +80,12 @@ impl Notes {
     /// Notes the checksum of a segment as it came.
     pub(super) fn note_sum(&self, segment: SegmentName, sum: Plain) {
         let mut noted = self.noted();
-        if !noted.mended.contains(&segment) {
+        // What is held may be replaced by what comes when it is asked for again.
+        if !noted.mended.contains(&segment) && !noted.held.contains(&segment) {
             noted.sums.insert(segment, sum);
-            keep_some(&mut noted.sums);
+            while noted.sums.len() > MOST_SUMS {
+                noted.sums.pop_first();
+            }
         }
     }
 
@@ -97,6 +103,7 @@ impl Notes {
     /// if it was `mended`.
     pub(super) fn hold(&self, segment: SegmentName, held: bool, mended: bool) {
         let mut noted = self.noted();
+        noted.sums.remove(&segment);
         if held {
             noted.held.insert(segment);
         } else {
@@ -104,7 +111,6 @@ impl Notes {
         }
         if mended {
             noted.findings.remove(&segment);
-            noted.sums.remove(&segment);
             noted.mended.insert(segment);
         }
     }

@@ -185,9 +185,9 @@ fn extract_archives(
     progress.begin("restoring files", Some(record.plain_size()));
     for archive in &record.archives {
         let (prefix, root) = match archive.tablespace {
-            None => (String::new(), &mut roots.data),
+            None => (archive.prefix(), &mut roots.data),
             Some(oid) => match roots.tablespaces.get_mut(&oid) {
-                Some(root) => (format!("pg_tblspc/{oid}/"), root),
+                Some(root) => (archive.prefix(), root),
                 None => return Err(RestoreError::TablespaceMap { backup: plan.backup }),
             },
         };

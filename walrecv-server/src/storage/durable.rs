@@ -385,32 +385,31 @@ pub fn remove_file(path: &Path) -> Result<(), StorageError> {
     }
 }
 
-/// What the name of a directory ends with whose content is being removed.
+/// What the name of a directory ends with whose content is to go.
 const REMOVED: &str = ".removed";
 
-/// Removes a directory of files. Durable on return.
+/// Takes away the name of a directory, which [`collect_hidden_dirs`] then removes. Durable on
+/// return.
 ///
-/// It loses its name first, and at once: a power cut leaves it as a whole, or as something that
-/// [`collect_removed_dirs`] removes, never as a directory with half of its files.
+/// A power cut leaves it as a whole or as nothing that anybody looks at, never as a directory with
+/// half of its files.
 ///
 /// # Errors
-/// If something cannot be renamed, removed or synced.
-pub fn remove_dir(path: &Path) -> Result<(), StorageError> {
+/// If it cannot be renamed, or the sync fails.
+pub fn hide_dir(path: &Path) -> Result<(), StorageError> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let removed = path.with_file_name(format!(".{name}{REMOVED}"));
-    // One that an interrupted removal left behind is in the way.
-    empty_and_remove(&removed)?;
-    fs::rename(path, &removed).map_err(StorageError::of("rename", path))?;
-    sync_parent(path)?;
-    empty_and_remove(&removed)?;
+    let hidden = path.with_file_name(format!(".{name}{REMOVED}"));
+    // One of the same name that could not be removed is in the way.
+    empty_and_remove(&hidden)?;
+    fs::rename(path, &hidden).map_err(StorageError::of("rename", path))?;
     sync_parent(path)
 }
 
-/// Removes what interrupted removals have left in a directory.
+/// Removes the directories in another that were [hidden](hide_dir).
 ///
 /// # Errors
 /// If something cannot be removed.
-pub fn collect_removed_dirs(parent: &Path) -> Result<(), StorageError> {
+pub fn collect_hidden_dirs(parent: &Path) -> Result<(), StorageError> {
     for name in list_dir(parent)? {
         if name.to_str().is_some_and(|name| name.starts_with('.') && name.ends_with(REMOVED)) {
             empty_and_remove(&parent.join(name))?;

@@ -23,12 +23,19 @@ struct Listing {
     files: Option<ManifestFiles>,
     ahead: VecDeque<ManifestFile>,
     searches: u32,
+    /// Whether all of it was read, and it is what the server wrote.
+    ended: bool,
 }
 
 impl Listing {
     fn open(path: &Path, tell: &mut impl FnMut(Problem)) -> Self {
-        let mut listing =
-            Self { path: path.to_owned(), files: None, ahead: VecDeque::new(), searches: SEARCHES };
+        let mut listing = Self {
+            path: path.to_owned(),
+            files: None,
+            ahead: VecDeque::new(),
+            searches: SEARCHES,
+            ended: false,
+        };
         match ManifestFiles::open(path) {
             Ok(files) => listing.files = Some(files),
             Err(error) => listing.give_up(&ManifestFilesError::Storage(error), tell),
@@ -63,7 +70,14 @@ impl Listing {
             Some(file) if file.path == path => return self.ahead.pop_front(),
             Some(_) => {}
             None => {
-                if self.files.is_some() {
+                // The first file too many tells whether the manifest is all there.
+                if let Some(files) = self.files.take() {
+                    match files.finish() {
+                        Ok(()) => self.ended = true,
+                        Err(error) => self.give_up(&error, tell),
+                    }
+                }
+                if self.ended {
                     tell(Problem::FileExtra { path: shown(path) });
                 }
                 return None;
@@ -162,7 +176,7 @@ impl Search<'_> {
 
     fn archive(&mut self, archive: &Archive, listing: &mut Listing) -> Result<(), VerifyError> {
         let path = self.backup.archive(&archive.name, archive.form());
-        let prefix = prefix_of(archive);
+        let prefix = archive.prefix();
         let unpacked = self.unpack(archive, &path, &prefix, listing)?;
         let others: Vec<String> = self
             .request
@@ -170,7 +184,7 @@ impl Search<'_> {
             .archives
             .iter()
             .filter(|other| other.name != archive.name)
-            .map(prefix_of)
+            .map(Archive::prefix)
             .filter(|other| !other.is_empty())
             .collect();
         let belongs = |path: &[u8]| {
@@ -193,15 +207,16 @@ impl Search<'_> {
         let noted = Stored { size: archive.stored_size, sha256: archive.stored_sha256 };
         let Some(file) = self.open(path) else { return Ok(false) };
         let length = file.metadata().map(|metadata| metadata.len()).unwrap_or(noted.size);
-        if length != noted.size {
-            let file = path.to_owned();
-            self.tell(Problem::StoredSize { file, found: length, expected: noted.size });
-        }
         let (file, sum) = Summing::new(file);
         let keys = self.request.keys.as_ref();
         let plain = match encryption::reader(path, file, archive.form(), keys) {
             Ok(plain) => plain,
-            Err(error) if error.is_for_want_of_keys() => return Err(error.into()),
+            Err(error) if error.is_for_want_of_keys() => {
+                // Damage at its beginning looks like another key.
+                let before = self.found.problems.clone();
+                self.read_through(path, Some(noted), |_| {})?;
+                return if self.found.problems == before { Err(error.into()) } else { Ok(false) };
+            }
             Err(error) => {
                 let (file, error) = (path.to_owned(), in_one_line(&error));
                 self.tell(Problem::Archive { file, at: 0, inside: None, error });
@@ -248,9 +263,19 @@ impl Search<'_> {
         self.found.pages = self.found.pages.map(|sum| sum + pages);
         if let Err(error) = outcome {
             let inside = open.map(|open| shown(&open.path));
-            self.tell(Problem::Archive { file: path.to_owned(), at, inside, error });
+            let file = path.to_owned();
+            if length != noted.size {
+                let (file, expected) = (file.clone(), noted.size);
+                self.tell(Problem::StoredSize { file, found: length, expected });
+            }
+            self.tell(Problem::Archive { file, at, inside, error });
             self.done += sum.size();
             return Ok(false);
+        }
+        if length != noted.size && sum.size() == noted.size {
+            // More than its codec reads.
+            let file = path.to_owned();
+            self.tell(Problem::StoredSize { file, found: length, expected: noted.size });
         }
         self.compare(path, &sum, Some(noted));
         if let Some(index) = index {
@@ -340,10 +365,6 @@ impl Unpacking<'_> {
             search.tell(Problem::FileChecksum { path: shown(&open.path), algorithm });
         }
     }
-}
-
-fn prefix_of(archive: &Archive) -> String {
-    archive.tablespace.map(|oid| format!("pg_tblspc/{oid}/")).unwrap_or_default()
 }
 
 fn shown(path: &[u8]) -> String {

@@ -6,8 +6,7 @@
 //!                                                        └▶ pages, by their own checksums
 //! ```
 //!
-//! Every file of the store is read once, whatever is asked about it. Damage does not end the
-//! search: what is wrong is told for every file, up to a limit, and the record of the backup is
+//! An archive is read once, whatever is asked about it. Damage does not end the search: what is wrong is told for every file, up to a limit, and the record of the backup is
 //! not touched.
 
 mod contents;
@@ -18,8 +17,10 @@ mod wal;
 
 use tokio::sync::watch;
 
-use crate::catalog::{BackupOutcome, BackupRecord, HistoryStoreError, WalError};
-use crate::failure::{Class, Failure};
+use crate::catalog::{
+    BackupError, BackupOutcome, BackupRecord, Catalog, HistoryStoreError, WalError,
+};
+use crate::failure::{Class, Failure, in_one_line};
 use crate::progress::ProgressSink;
 use crate::storage::{BackupDir, BackupId, DecryptionError, KeyFile, ServerDir, StorageError};
 
@@ -56,6 +57,8 @@ pub enum Depth {
 pub struct Verification {
     /// The backup.
     pub backup: BackupId,
+    /// What was asked for.
+    pub depth: Depth,
     /// Files of the store.
     pub stored_files: u64,
     /// Their size.
@@ -82,6 +85,15 @@ pub enum VerifyError {
         /// The backup.
         backup: BackupId,
     },
+    /// Somebody has removed it meanwhile.
+    #[error("backup `{backup}` was removed while it was verified")]
+    Removed {
+        /// The backup.
+        backup: BackupId,
+    },
+    /// Its record, or another, cannot be read.
+    #[error(transparent)]
+    Backup(#[from] BackupError),
     /// It is encrypted, and cannot be read.
     #[error(transparent)]
     Decryption(#[from] DecryptionError),
@@ -103,13 +115,19 @@ impl Failure for VerifyError {
     fn class(&self) -> Class {
         match self {
             Self::Interrupted => Class::Interrupted,
-            _ => Class::Failed,
+            Self::NotComplete { .. } | Self::Removed { .. } => Class::Failed,
+            Self::Backup(error) => error.class(),
+            Self::Decryption(error) => error.class(),
+            Self::History(error) => error.class(),
+            Self::Wal(error) => error.class(),
+            Self::Storage(error) => error.class(),
         }
     }
 
     fn hint(&self) -> Option<String> {
         match self {
-            Self::NotComplete { .. } | Self::Interrupted => None,
+            Self::NotComplete { .. } | Self::Removed { .. } | Self::Interrupted => None,
+            Self::Backup(error) => error.hint(),
             Self::Decryption(error) => error.hint().map(|hint| {
                 format!("{hint}; `--stored` compares what is stored with its checksums without")
             }),
@@ -154,9 +172,10 @@ pub fn verify(
     if record.outcome != BackupOutcome::Copied {
         return Err(VerifyError::NotComplete { backup: record.id });
     }
-    let has_pages = request.depth == Depth::Pages && record.data_checksums != Some(false);
+    let has_pages = request.depth == Depth::Pages && record.data_checksums == Some(true);
     let found = Verification {
         backup: record.id,
+        depth: request.depth,
         stored_files: 0,
         stored_bytes: 0,
         files: 0,
@@ -170,11 +189,32 @@ pub fn verify(
     progress.begin("verifying", Some(record.stored_size()));
     let outcome = search.run();
     progress.finish();
-    outcome.map(|()| search.found)
+    match outcome {
+        Ok(()) => {}
+        Err(VerifyError::Interrupted) => return Err(VerifyError::Interrupted),
+        Err(_) if !search.backup.path().exists() => {
+            return Err(VerifyError::Removed { backup: record.id });
+        }
+        // What was found is worth more than why nothing more was.
+        Err(error) if !search.found.problems.is_empty() => {
+            search.tell(Problem::Unfinished { error: in_one_line(&error) });
+        }
+        Err(error) => return Err(error),
+    }
+    // Somebody may have removed it in the middle of all this.
+    if search.found.problems.is_empty() || search.backup.path().exists() {
+        Ok(search.found)
+    } else {
+        Err(VerifyError::Removed { backup: record.id })
+    }
 }
 
 impl Search<'_> {
     fn run(&mut self) -> Result<(), VerifyError> {
+        let record = &self.request.record;
+        if Catalog::new(&self.request.server).ancestors(record)?.is_none() {
+            self.tell(Problem::Parent);
+        }
         self.manifest()?;
         self.indexes()?;
         if self.request.depth == Depth::Stored {

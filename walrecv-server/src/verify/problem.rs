@@ -73,6 +73,15 @@ pub enum Problem {
         /// What is wrong with it.
         error: String,
     },
+    /// The backup that it builds on is gone, or one below that.
+    #[error("a backup that it builds on is gone, or not complete: it cannot be restored")]
+    Parent,
+    /// The search did not come to its end.
+    #[error("not everything could be looked at: {error}")]
+    Unfinished {
+        /// Why not.
+        error: String,
+    },
     /// A file of the cluster is in the manifest, but in no archive.
     #[error("`{path}` is in the manifest, but not in the archive")]
     FileMissing {
@@ -119,6 +128,14 @@ pub enum Problem {
         segment: SegmentName,
         /// Where what is held of it ends.
         to: Lsn,
+    },
+    /// There are no records up to the end of the backup.
+    #[error("the WAL ends with a record that ends at {to}, and the backup needs it up to {needed}")]
+    WalEnds {
+        /// Where the last valid record ends.
+        to: Lsn,
+        /// The end of the backup.
+        needed: Lsn,
     },
     /// WAL that PostgreSQL could not replay.
     #[error("the WAL from {from} to {to} cannot be replayed: {what}")]

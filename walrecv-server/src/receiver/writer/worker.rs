@@ -176,8 +176,9 @@ impl Worker {
     pub(super) fn look(&mut self) {
         let written = std::mem::take(&mut self.unseen);
         if !written.is_empty() {
-            self.sum(&written);
+            // What is damaged is held before its sum is noted.
             self.validate(&written);
+            self.sum(&written);
         }
     }
 
