@@ -6,6 +6,7 @@ mod bad_input;
 mod capabilities;
 mod catalog_commands;
 mod commands;
+mod config_files;
 mod crashes;
 mod disk_trouble;
 mod disturbed_backups;
@@ -73,6 +74,7 @@ fn main() -> std::process::ExitCode {
         bad_input::register,
         commands::register,
         catalog_commands::register,
+        config_files::register,
         incremental_backups::register,
         odd_places::register,
         disturbed_backups::register,

@@ -15,9 +15,9 @@ use super::archive::ArchiveOptions;
 use super::blocking::blocking;
 use super::contents::{ContentsWriter, ReceivedManifest};
 use super::parent::{self, Incremental, Unfit};
-use super::{BackupError, BackupRequest, made_manifest, receive, tablespace_names};
+use super::{BackupError, BackupRequest, config_files, made_manifest, receive, tablespace_names};
 use crate::catalog::{
-    BackupRecord, Catalog, Identity, Manifest, ManifestOrigin, Position, Tablespace,
+    BackupRecord, Catalog, ConfigFiles, Identity, Manifest, ManifestOrigin, Position, Tablespace,
 };
 use crate::progress::ProgressSink;
 use crate::storage::compression::Method;
@@ -77,6 +77,7 @@ impl Attempt<'_> {
         }
         // The backup is there, with or without a goodbye.
         let _ = client.close().await;
+        record.config_files = self.config_files().await?;
         Ok(())
     }
 
@@ -129,6 +130,21 @@ impl Attempt<'_> {
         }
     }
 
+    /// Keeps what belongs to the server and lies elsewhere.
+    async fn config_files(&self) -> Result<Option<ConfigFiles>, BackupError> {
+        let settings = &self.request.settings;
+        let collected = config_files::collect(settings.conninfo.as_str()).await;
+        let (directory, packing) = (self.backup.clone(), self.packing(NonZeroUsize::MIN));
+        blocking(move || config_files::store(collected, &directory, &packing)).await
+    }
+
+    fn packing(&self, workers: NonZeroUsize) -> Packing {
+        let settings = &self.request.settings;
+        let compression = &settings.backup_compression;
+        let method = Method::new(Codec::from(compression.codec), compression.level);
+        Packing::new(method.with_workers(workers), &settings.encryption_recipients)
+    }
+
     /// Another connection, to the same cluster.
     async fn connect_again(&self) -> Result<ReplicationClient, BackupError> {
         let (client, identity) = super::connect(self.config).await?;
@@ -174,12 +190,11 @@ impl Attempt<'_> {
         interrupted: &mut watch::Receiver<bool>,
     ) -> Result<ContentsWriter, BackupError> {
         let settings = &self.request.settings;
-        let compression = &settings.backup_compression;
-        let workers = usize::try_from(compression.workers).ok().and_then(NonZeroUsize::new);
+        let workers =
+            usize::try_from(settings.backup_compression.workers).ok().and_then(NonZeroUsize::new);
         let workers = workers.unwrap_or(NonZeroUsize::MIN);
-        let method = Method::new(Codec::from(compression.codec), compression.level);
         let options = ArchiveOptions {
-            packing: Packing::new(method.with_workers(workers), &settings.encryption_recipients),
+            packing: self.packing(workers),
             checksums: algorithm(settings.manifest_checksums),
             pages_before: self.looks_at_pages().then_some(begin),
         };

@@ -14,6 +14,7 @@ mod archive;
 mod attempt;
 mod blocking;
 mod check;
+mod config_files;
 mod contents;
 mod error;
 pub mod index;
@@ -146,6 +147,7 @@ fn begin(
         tablespaces: Vec::new(),
         archives: Vec::new(),
         manifest: None,
+        config_files: None,
         damaged_pages: None,
     };
     let (backup, record) = Catalog::new(server).begin(began_at, &lock, record)?;

@@ -111,6 +111,7 @@ mod tests {
             tablespaces: Vec::new(),
             archives: Vec::new(),
             manifest: None,
+            config_files: None,
             damaged_pages: None,
         };
         let (_, record) = Catalog::new(&server).begin(Timestamp::now(), &lock, record).unwrap();

@@ -67,9 +67,38 @@ pub struct BackupRecord {
     /// The manifest; absent until it is stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manifest: Option<Manifest>,
+    /// Configuration files outside of the data directory; absent if there are none, or the server
+    /// does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_files: Option<ConfigFiles>,
     /// Pages that were damaged on the server, if they were looked for and there are some.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub damaged_pages: Option<DamagedPages>,
+}
+
+/// Configuration files outside of the data directory, in an archive of their own, `config.tar`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigFiles {
+    /// Those that are kept.
+    pub files: Vec<String>,
+    /// Those that the role may not read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub closed: Vec<String>,
+    /// How the archive is compressed.
+    pub codec: Codec,
+    /// Whether it is encrypted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub encrypted: bool,
+    /// The archive as it is stored; absent if no file could be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stored: Option<Stored>,
+}
+
+impl ConfigFiles {
+    /// How the archive is stored.
+    pub fn form(&self) -> Form {
+        Form { codec: self.codec, encrypted: self.encrypted }
+    }
 }
 
 /// Pages that were damaged on the server when it was backed up.
@@ -264,6 +293,7 @@ pub(super) mod tests {
             tablespaces: Vec::new(),
             archives: Vec::new(),
             manifest: None,
+            config_files: None,
             damaged_pages: None,
         }
     }

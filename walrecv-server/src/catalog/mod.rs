@@ -29,8 +29,8 @@ pub mod wal_index;
 mod wal_size;
 
 pub use backup_record::{
-    Archive, BackupOutcome, BackupRecord, DamagedPages, Manifest, ManifestOrigin, Position,
-    Tablespace,
+    Archive, BackupOutcome, BackupRecord, ConfigFiles, DamagedPages, Manifest, ManifestOrigin,
+    Position, Tablespace,
 };
 pub use backups::{BackupError, Catalog, CatalogEntry};
 pub use coverage::{Absence, Coverage, Gap, Reach};

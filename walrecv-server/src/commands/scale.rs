@@ -143,6 +143,7 @@ impl Store {
             tablespaces: Vec::new(),
             archives: Vec::new(),
             manifest: None,
+            config_files: None,
             damaged_pages: None,
         };
         let backup = self.server.backup(record.id);

@@ -120,6 +120,7 @@ impl Report for ShowBackupOutcome {
             "archives": record.archives,
             "manifest": record.manifest,
             "damaged_pages": record.damaged_pages,
+            "config_files": record.config_files,
         })
     }
 }
@@ -238,6 +239,14 @@ fn base_rows(outcome: &ShowBackupOutcome) -> Vec<(String, String)> {
     }
     if record.is_encrypted() {
         rows.push(row("Backup Encryption", "age"));
+    }
+    if let Some(config) = &record.config_files {
+        if !config.files.is_empty() {
+            rows.push(row("Configuration", config.files.join(", ")));
+        }
+        if !config.closed.is_empty() {
+            rows.push(row("Not readable", config.closed.join(", ")));
+        }
     }
     if let Some(manifest) = &record.manifest {
         let origin = match manifest.origin {
@@ -374,6 +383,7 @@ pub(super) mod tests {
                 index: None,
             }],
             manifest: None,
+            config_files: None,
             damaged_pages: None,
         }
     }

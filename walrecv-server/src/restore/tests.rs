@@ -133,6 +133,7 @@ impl Store {
             }],
             archives: Vec::new(),
             manifest: None,
+            config_files: None,
             damaged_pages: None,
         };
         durable::create_dir(server.backup(record.id).path(), Access::Private).unwrap();

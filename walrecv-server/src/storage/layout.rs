@@ -239,6 +239,11 @@ impl BackupDir {
         self.path.join(format!("{name}{}", form.into()))
     }
 
+    /// The configuration files that lie outside of the data directory.
+    pub fn config_files(&self, form: impl Into<Form>) -> PathBuf {
+        self.archive("config.tar", form)
+    }
+
     /// Frames and members of a tar archive.
     pub fn archive_index(&self, name: &str) -> PathBuf {
         self.path.join(format!("{name}.idx"))

@@ -217,6 +217,7 @@ impl Search<'_> {
         }
         self.manifest()?;
         self.indexes()?;
+        self.config_files()?;
         if self.request.depth == Depth::Stored {
             self.archives_as_stored()?;
         } else {

@@ -77,6 +77,17 @@ impl Search<'_> {
         Ok(())
     }
 
+    /// The archive of configuration files as it is stored.
+    pub(super) fn config_files(&mut self) -> Result<(), VerifyError> {
+        match &self.request.record.config_files {
+            Some(config) if config.stored.is_some() => {
+                let path = self.backup.config_files(config.form());
+                self.read_through(&path, config.stored, |_| {})
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The archives as they are stored.
     pub(super) fn archives_as_stored(&mut self) -> Result<(), VerifyError> {
         for archive in &self.request.record.archives {

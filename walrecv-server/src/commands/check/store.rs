@@ -333,6 +333,7 @@ mod tests {
             tablespaces: Vec::new(),
             archives: Vec::new(),
             manifest: None,
+            config_files: None,
             damaged_pages: None,
         };
         fs::create_dir_all(store.backup(id).path()).unwrap();

@@ -1,0 +1,142 @@
+//! Configuration files outside of the data directory, as Debian has them: no base backup holds
+//! them, and a server does not start without.
+//!
+//! SQL tells where they are, and what is in them, to a role that may read the settings and these
+//! files. What it does not tell is missing, and the backup is as good as without.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use pgwire_stream::{Config, ReplicationClient};
+
+use super::BackupError;
+use super::blocking::blocking;
+use crate::catalog::ConfigFiles;
+use crate::storage::durable::AtomicFile;
+use crate::storage::{BackupDir, HashingWriter, Packing, StorageError};
+
+/// The database that every server has.
+const DATABASE: &str = "postgres";
+
+/// A backup does not wait longer for them.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The longest file that is kept. Longer ones are no configuration.
+const MAX_SIZE: usize = 1 << 20;
+
+/// The most files that are kept.
+const MOST: usize = 100;
+
+/// Where the files are: the first question is answered to `pg_read_all_settings`, the second, which
+/// knows included files, to superusers and to whom they let.
+const QUESTIONS: [&str; 2] = [
+    "SELECT setting FROM pg_catalog.pg_settings WHERE name IN ('config_file', 'hba_file', 'ident_file')",
+    "SELECT DISTINCT sourcefile FROM pg_catalog.pg_file_settings",
+];
+
+/// What the server tells of its configuration files.
+#[derive(Debug, Default)]
+pub(super) struct Collected {
+    files: Vec<(String, Vec<u8>)>,
+    /// Those that it does not let us read.
+    closed: Vec<String>,
+}
+
+/// Asks for the files.
+pub(super) async fn collect(conninfo: &str) -> Collected {
+    match tokio::time::timeout(PATIENCE, ask(conninfo.to_owned())).await {
+        Ok(Some(collected)) => collected,
+        Ok(None) | Err(_) => {
+            tracing::info!("configuration files are not kept: the role may not ask for them");
+            Collected::default()
+        }
+    }
+}
+
+async fn ask(conninfo: String) -> Option<Collected> {
+    let mut config = blocking(move || Config::load(&conninfo)).await.ok()?;
+    config.dbname.get_or_insert_with(|| DATABASE.to_owned());
+    let mut client = ReplicationClient::connect_database(&config).await.ok()?;
+    let data_directory = client.show("data_directory").await.ok()?;
+    let below = format!("{}/", data_directory.trim_end_matches('/'));
+    let mut paths: Vec<String> = Vec::new();
+    for question in QUESTIONS {
+        // What one question is not answered, the other may be.
+        let Ok(answer) = client.query(question).await else { continue };
+        for path in answer.rows.iter().filter_map(|row| row.text(0)) {
+            let is_new = !paths.iter().any(|known| known == path);
+            if is_new && path.starts_with('/') && !path.starts_with(&below) && paths.len() < MOST {
+                paths.push(path.to_owned());
+            }
+        }
+    }
+    let mut collected = Collected::default();
+    for path in paths {
+        match read(&mut client, &path).await {
+            Some(content) => collected.files.push((path, content)),
+            None => collected.closed.push(path),
+        }
+    }
+    // What was wanted is here, with or without a goodbye.
+    let _ = client.close().await;
+    Some(collected)
+}
+
+async fn read(client: &mut ReplicationClient, path: &str) -> Option<Vec<u8>> {
+    let literal = path.replace('\'', "''");
+    let sql = format!(
+        "SELECT pg_catalog.encode(pg_catalog.pg_read_binary_file(E'{}', 0, {}), 'hex')",
+        literal.replace('\\', "\\\\"),
+        MAX_SIZE + 1
+    );
+    let answer = client.query(&sql).await.ok()?;
+    let digits = answer.single()?.as_bytes();
+    let bytes: Option<Vec<u8>> = digits
+        .chunks(2)
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
+        .collect();
+    bytes.filter(|bytes| bytes.len() <= MAX_SIZE)
+}
+
+/// Puts the files into an archive of their own; `None` if there are none outside of the data
+/// directory. Durable on return.
+pub(super) fn store(
+    collected: Collected,
+    directory: &BackupDir,
+    packing: &Packing,
+) -> Result<Option<ConfigFiles>, BackupError> {
+    let Collected { files, closed } = collected;
+    if files.is_empty() && closed.is_empty() {
+        return Ok(None);
+    }
+    let names = files.iter().map(|(path, _)| path.clone()).collect();
+    let form = packing.form();
+    let mut kept = ConfigFiles { files: names, closed, ..ConfigFiles::default() };
+    if files.is_empty() {
+        return Ok(Some(kept));
+    }
+    let target = directory.config_files(form);
+    let failed = || StorageError::of("write", &target);
+    let file = HashingWriter::new(AtomicFile::create(&target, directory.access())?);
+    let writer = packing.writer(file).map_err(failed())?;
+    let writer = write_archive(writer, &files).map_err(failed())?;
+    let (file, _) = writer.finish().map_err(failed())?;
+    let (file, stored) = file.finish().map_err(failed())?.finish();
+    file.commit()?;
+    kept.codec = form.codec;
+    kept.encrypted = form.encrypted;
+    kept.stored = Some(stored);
+    Ok(Some(kept))
+}
+
+/// Paths lose their leading slash, as `tar` itself would have it.
+fn write_archive<W: Write>(into: W, files: &[(String, Vec<u8>)]) -> io::Result<W> {
+    let mut archive = tar::Builder::new(into);
+    for (path, content) in files {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        header.set_mode(0o600);
+        archive.append_data(&mut header, path.trim_start_matches('/'), content.as_slice())?;
+    }
+    archive.into_inner()
+}
