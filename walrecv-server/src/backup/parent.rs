@@ -248,3 +248,126 @@ fn read_piece(path: &Path, from: u64, to: u64) -> io::Result<Bytes> {
     File::open(path)?.read_exact_at(&mut piece, from)?;
     Ok(piece.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::Position;
+    use crate::storage::{Access, Home, LockKind, ServerLock};
+    use jiff::Timestamp;
+    use pgwire_stream::{Lsn, SegmentSize, ServerVersion, SystemId};
+    use std::fs;
+
+    fn identity() -> Identity {
+        Identity {
+            system_id: SystemId::from_u64(7),
+            segment_size: SegmentSize::new(1 << 20).unwrap(),
+            server_version: ServerVersion::from_num(180_001),
+            data_checksums: Some(true),
+        }
+    }
+
+    /// A store with a full backup and one that builds on it, and all the WAL that they need.
+    fn store(home: &Path) -> (Search, BackupRecord, BackupRecord) {
+        let server = Home::new(home, Access::Private).server(&"main".parse().unwrap());
+        server.create().unwrap();
+        let lock = ServerLock::try_acquire(&server, LockKind::Backup).unwrap();
+        let catalog = Catalog::new(&server);
+        let size = identity().segment_size;
+        let segment = pgwire_stream::SegmentName::new(
+            TimelineId::FIRST,
+            size.segment_of(Lsn::from_u64(1 << 20)),
+            size,
+        );
+        fs::write(server.streaming_segment(segment), vec![0; 1 << 20]).unwrap();
+        let at = |lsn: u64| Some(Position { lsn: Lsn::from_u64(lsn), timeline: TimelineId::FIRST });
+        let take = |parent: Option<BackupId>| {
+            let record = |id| BackupRecord {
+                id,
+                server: "main".parse().unwrap(),
+                outcome: BackupOutcome::Copied,
+                name: None,
+                label: String::new(),
+                parent,
+                system_id: identity().system_id,
+                segment_size: size,
+                server_version: identity().server_version,
+                data_checksums: Some(true),
+                program_version: String::new(),
+                began_at: Timestamp::now(),
+                ended_at: None,
+                done_at: None,
+                begin: at((1 << 20) + 40),
+                end: at((1 << 20) + 100),
+                tablespaces: Vec::new(),
+                archives: Vec::new(),
+                manifest: Some(Manifest {
+                    origin: ManifestOrigin::Server,
+                    checksum_algorithm: None,
+                    size: 1,
+                    sha256: Sha256Sum::of(b"m"),
+                }),
+                config_files: None,
+                damaged_pages: None,
+            };
+            let (dir, record) = catalog.begin(Timestamp::now(), &lock, record).unwrap();
+            fs::write(dir.manifest(), b"m").unwrap();
+            record
+        };
+        let full = take(None);
+        let second = take(Some(full.id));
+        let history = TimelineHistory::root(TimelineId::FIRST);
+        let (base, most) = (IncrementalBase::Latest, 7);
+        let search = Search { catalog, server, base, most, identity: identity(), history };
+        (search, full, second)
+    }
+
+    fn chosen(search: &Search) -> Result<BackupId, Unfit> {
+        search.run(&Incremental::Auto).unwrap().map(|parent| parent.id)
+    }
+
+    #[test]
+    fn the_newest_that_fits_is_built_on() {
+        let home = tempfile::tempdir().unwrap();
+        let (mut search, full, second) = store(home.path());
+        assert_eq!(chosen(&search), Ok(second.id));
+        search.base = IncrementalBase::Full;
+        assert_eq!(chosen(&search), Ok(full.id));
+        search.base = IncrementalBase::Latest;
+        search.most = 1;
+        assert_eq!(chosen(&search), Err(Unfit::Length(1)));
+        search.most = 7;
+
+        // What is damaged is passed over.
+        let manifest = search.server.backup(second.id).manifest();
+        fs::write(&manifest, b"x").unwrap();
+        assert_eq!(chosen(&search), Ok(full.id));
+        fs::write(&manifest, b"m").unwrap();
+        fs::write(search.server.backup(second.id).record(), b"{").unwrap();
+        assert_eq!(chosen(&search), Ok(full.id));
+        fs::remove_file(search.server.backup(full.id).manifest()).unwrap();
+        assert_eq!(chosen(&search), Err(Unfit::Manifest));
+    }
+
+    #[test]
+    fn another_cluster_or_past_is_not_built_on() {
+        let home = tempfile::tempdir().unwrap();
+        let (mut search, ..) = store(home.path());
+        search.identity.system_id = SystemId::from_u64(8);
+        assert_eq!(chosen(&search), Err(Unfit::System));
+        search.identity = identity();
+        search.identity.server_version = ServerVersion::from_num(190_000);
+        assert_eq!(chosen(&search), Err(Unfit::Major));
+        search.identity = identity();
+        search.identity.data_checksums = Some(false);
+        assert_eq!(chosen(&search), Err(Unfit::Checksums));
+        search.identity = identity();
+        // The server left timeline 1 before, or behind, the end of the backups.
+        for (fork, fits) in [("0/100050", false), ("0/100064", true), ("0/200000", true)] {
+            let text = format!("1\t{fork}\tno reason\n");
+            let timeline = TimelineId::new(2).unwrap();
+            search.history = TimelineHistory::parse(timeline, text.as_bytes()).unwrap();
+            assert_eq!(chosen(&search).is_ok(), fits, "{fork}");
+        }
+    }
+}

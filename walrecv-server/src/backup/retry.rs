@@ -64,3 +64,22 @@ fn may_pass(error: &BackupError) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_may_pass_is_tried_again() {
+        let cut = BackupError::CutFile { archive: String::new(), path: String::new() };
+        let closed = pgwire_stream::Error::Closed { during: "a backup" };
+        for error in [cut, closed.into(), BackupError::Disorder { what: "nonsense" }] {
+            assert!(may_pass(&error), "{error}");
+        }
+        let refused = pgwire_stream::ServerError::new("ERROR", "42501", "permission denied");
+        let refused = pgwire_stream::Error::from(refused).into();
+        for error in [BackupError::Interrupted, refused] {
+            assert!(!may_pass(&error), "{error}");
+        }
+    }
+}

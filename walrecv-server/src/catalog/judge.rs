@@ -26,15 +26,7 @@ impl Judge {
         timeline: TimelineId,
         first: SegmentNumber,
     ) -> Self {
-        let start = segment_size.start_of(first);
-        let mut options = WalOptions::new(segment_size);
-        options.timeline = Some(timeline);
-        Self {
-            segment_size,
-            timeline,
-            validator: WalValidator::new(options, Start::Anywhere(start)),
-            findings: FindingsCollector::new(segment_size, start),
-        }
+        Self::with_options(WalOptions::new(segment_size), timeline, first)
     }
 
     /// Of WAL that must be of this cluster.
@@ -44,12 +36,21 @@ impl Judge {
         timeline: TimelineId,
         first: SegmentNumber,
     ) -> Self {
-        let start = segment_size.start_of(first);
         let mut options = WalOptions::new(segment_size);
-        options.timeline = Some(timeline);
         options.system_id = Some(system_id);
-        let validator = WalValidator::new(options, Start::Anywhere(start));
-        Self { validator, ..Self::new(segment_size, timeline, first) }
+        Self::with_options(options, timeline, first)
+    }
+
+    fn with_options(mut options: WalOptions, timeline: TimelineId, first: SegmentNumber) -> Self {
+        options.timeline = Some(timeline);
+        let segment_size = options.segment_size;
+        let start = segment_size.start_of(first);
+        Self {
+            segment_size,
+            timeline,
+            validator: WalValidator::new(options, Start::Anywhere(start)),
+            findings: FindingsCollector::new(segment_size, start),
+        }
     }
 
     /// Where the last valid record ends. `None` if nothing could be judged, which is not to say that

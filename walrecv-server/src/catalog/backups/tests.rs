@@ -2,6 +2,7 @@ use std::fs;
 
 use super::super::backup_record::tests::record;
 use super::*;
+use crate::catalog::{Keep, KeepTarget, RemovalError};
 use crate::storage::{Access, Home, LockKind};
 use pgwire_stream::{Lsn, SegmentSize};
 
@@ -190,4 +191,88 @@ fn wal_belongs_to_the_backup_before_it() {
     let started = store.begin("2026-03-07T15:00:00Z");
     let sizes = store.catalog.wal_sizes(&[&one, &two, &started]).unwrap();
     assert_eq!(sizes, [2 + 3 + 4, 5 + 6 + 7 + 8 + 9, 0]);
+}
+
+/// Three backups, each on the one before, whose clock went backwards; the full one is the first.
+fn chain(store: &Store) -> [BackupRecord; 3] {
+    let mut records = ["2026-03-05T15:00:00Z", "2026-03-05T14:00:00Z", "2026-03-05T13:00:00Z"]
+        .map(|time| store.copy(time, MIB, MIB + 100));
+    store.receive(1, MIB);
+    for index in 1..records.len() {
+        records[index].parent = Some(records[index - 1].id);
+        store.catalog.save(&records[index]).unwrap();
+    }
+    records
+}
+
+fn ids(records: &[BackupRecord]) -> Vec<BackupId> {
+    records.iter().map(|record| record.id).collect()
+}
+
+#[test]
+fn what_builds_on_what_does_not_depend_on_clocks() {
+    let store = store();
+    let [full, first, second] = chain(&store);
+    let ancestors = store.catalog.ancestors(&second).unwrap().unwrap();
+    assert_eq!(ids(&ancestors), [first.id, full.id]);
+    assert_eq!(store.catalog.standing(&second).unwrap().status, BackupStatus::Done);
+
+    let refused = store.catalog.plan_removal(first.clone(), false).unwrap_err();
+    let named = |children: &[BackupId]| children == [second.id];
+    assert!(matches!(&refused, RemovalError::Children { children, .. } if named(children)));
+    let removal = store.catalog.plan_removal(full.clone(), true).unwrap();
+    assert_eq!(ids(removal.backups()), [second.id, first.id, full.id]);
+    store.catalog.remove(&removal, &store.lock).unwrap();
+    assert!(store.catalog.list().unwrap().is_empty());
+    assert_eq!(fs::read_dir(store.server.base()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_chain_that_lost_a_member_or_bites_its_tail_is_broken() {
+    let store = store();
+    let [mut full, first, second] = chain(&store);
+    full.parent = Some(second.id);
+    store.catalog.save(&full).unwrap();
+    assert_eq!(store.catalog.ancestors(&second).unwrap(), None);
+    full.parent = None;
+    full.outcome = BackupOutcome::Failed { error: "lost".to_owned() };
+    store.catalog.save(&full).unwrap();
+    for record in [&first, &second] {
+        assert_eq!(store.catalog.standing(record).unwrap().status, BackupStatus::Broken);
+    }
+}
+
+#[test]
+fn nothing_is_removed_that_may_be_needed_or_is_kept() {
+    let store = store();
+    let [full, first, second] = chain(&store);
+    let path = store.server.backup(second.id).record();
+    let whole = fs::read(&path).unwrap();
+    fs::write(&path, b"{").unwrap();
+    let refused = store.catalog.plan_removal(full.clone(), true).unwrap_err();
+    assert!(matches!(refused, RemovalError::Unknown { unreadable, .. } if unreadable == second.id));
+    fs::write(&path, whole).unwrap();
+
+    let mark = store.server.backup(first.id);
+    let target = KeepTarget::Standalone;
+    Keep { target, since: Timestamp::now() }.save(&mark).unwrap();
+    let refused = store.catalog.plan_removal(full.clone(), true).unwrap_err();
+    assert!(matches!(refused, RemovalError::Kept { backup, .. } if backup == first.id));
+    fs::write(mark.keep(), b"{").unwrap();
+    let refused = store.catalog.plan_removal(full.clone(), true).unwrap_err();
+    assert!(matches!(refused, RemovalError::Mark { backup, .. } if backup == first.id));
+    Keep::release(&mark).unwrap();
+    store.catalog.plan_removal(full, true).unwrap();
+}
+
+#[test]
+fn a_removal_that_was_interrupted_is_completed() {
+    let store = store();
+    let record = store.copy("2026-03-05T15:00:00Z", MIB, MIB + 100);
+    let path = store.server.backup(record.id).path().to_owned();
+    durable::hide_dir(&path).unwrap();
+    assert!(store.catalog.list().unwrap().is_empty());
+    assert_eq!(fs::read_dir(store.server.base()).unwrap().count(), 1);
+    store.catalog.collect_removed(&store.lock);
+    assert_eq!(fs::read_dir(store.server.base()).unwrap().count(), 0);
 }
