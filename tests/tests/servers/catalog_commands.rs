@@ -15,6 +15,7 @@ pub(crate) fn register(scenarios: Scenarios) -> Scenarios {
         .per_major("verify_backup", &[10, 14, 18], verify_backup)
         .per_major("verify_pages", &[10, 12, 18], verify_pages)
         .per_major("every_compression", &[10, 15, 18], every_compression)
+        .per_major("server_compression", &[14, 15, 18], server_compression)
         .per_major("keep_and_delete", &[18], keep_and_delete)
 }
 
@@ -257,6 +258,40 @@ fn every_compression(installation: &Installation) -> ScenarioResult {
         assert_eq!(restored.value(rows)?, expected, "{codec}");
         drop(restored);
         assert_eq!(daemon.stop()?, 0);
+    }
+    Ok(())
+}
+
+/// Archives as the server has compressed them: stored so, verified on the way, and restored.
+fn server_compression(installation: &Installation) -> ScenarioResult {
+    let site = Site::new(installation)?;
+    site.cluster
+        .execute("CREATE TABLE t AS SELECT md5(n::text) AS t FROM generate_series(1, 60000) n")?;
+    let rows = "SELECT count(*), md5(string_agg(t, '' ORDER BY t)) FROM t";
+    let expected = site.cluster.value(rows)?;
+    for codec in ["zstd", "gzip", "lz4"] {
+        site.configure(&format!(
+            "backup_compression = \"{codec}\"\nbackup_compression_location = \"server\"\n\
+             backup_compression_workers = 1\n"
+        ))?;
+        let output = site.walrecv.run(&["backup", "main"])?;
+        if output.stderr.contains("does not support compression") {
+            assert!(output.stderr.contains("backup_compression_location"), "{}", output.stderr);
+            tools::not_judged(codec, "the server was built without it");
+            continue;
+        }
+        let output = output.success()?;
+        let id = site.last_backup()?;
+        let archive = &site.shown(&id)?["results"][0]["archives"][0];
+        if installation.major < 15 {
+            assert!(output.stderr.contains("compressing here"), "{}", output.stderr);
+            assert_eq!(archive["by_server"], serde_json::Value::Null);
+            return Ok(());
+        }
+        assert_eq!((&archive["by_server"], &archive["codec"]), (&true.into(), &codec.into()));
+        verify(&site, &id, &["--pages", "--wal"])?.success()?;
+        let restored = site.restore_and_start(codec, &[&id, "--no-get-wal"])?;
+        assert_eq!(restored.value(rows)?, expected, "{codec}");
     }
     Ok(())
 }

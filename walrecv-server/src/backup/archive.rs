@@ -1,21 +1,23 @@
 //! One tar archive: looked into while it is compressed and stored, in a single pass.
 
 use std::io::Write;
-use std::mem;
 use std::path::PathBuf;
 
-use pgwire_stream::manifest::{ChecksumAlgorithm, FileHasher};
-use pgwire_stream::{Archive, Lsn};
+use bytes::Bytes;
+use pgwire_stream::manifest::ChecksumAlgorithm;
+use pgwire_stream::{Archive, CompressionMethod, Lsn};
 
 use super::BackupError;
 use super::index::IndexWriter;
-use super::pages::{DamagedPage, Pages};
-use super::spool::{ReceivedFile, SpoolWriter};
-use crate::catalog::{self, backup_record};
-use crate::storage::compression::{CompressedWriter, Frame};
+use super::look::{Findings, Look, Looked};
+use super::unpacking::Unpacking;
+use crate::catalog;
+use crate::storage::compression::{CompressedWriter, Frame, Method};
 use crate::storage::durable::AtomicFile;
-use crate::storage::tar::{Member, MemberKind, TERMINATOR, TarError, TarEvent, TarReader};
-use crate::storage::{BackupDir, EncryptedWriter, HashingWriter, Packing, StorageError};
+use crate::storage::tar::TERMINATOR;
+use crate::storage::{
+    BackupDir, Codec, EncryptedWriter, Form, HashingWriter, Packing, StorageError,
+};
 
 /// How archives are stored and looked at.
 #[derive(Clone, Debug)]
@@ -29,24 +31,28 @@ pub(super) struct ArchiveOptions {
 
 /// Writes one archive.
 ///
-/// The plain bytes go two ways: through the tar reader, which hashes every file for the spool and
-/// notes every member in the index; and through compression and encryption into a file whose stored
-/// bytes are hashed. Both files have hidden names until [`finish`](Self::finish).
+/// What comes goes two ways: its plain bytes are looked into; and it goes through compression and
+/// encryption into a file whose stored bytes are hashed. What the server has compressed is stored as
+/// it comes, and unpacked only to be looked into. All files have hidden names until
+/// [`finish`](Self::finish).
 pub(super) struct ArchiveWriter {
-    archive: Archive,
+    tablespace: Option<u32>,
     /// The name that it is stored under, made by us.
     name: String,
-    options: ArchiveOptions,
-    /// What the paths of the archive are below, in the data directory.
-    prefix: String,
-    tar: TarReader,
-    member: Option<(Member, Option<FileHasher>)>,
-    pages: Option<Pages>,
-    files: u64,
+    form: Form,
+    inside: Inside,
     stored: CompressedWriter<EncryptedWriter<HashingWriter<AtomicFile>>>,
     target: PathBuf,
-    plain_size: u64,
-    index: IndexWriter,
+    /// How many bytes came.
+    received: u64,
+}
+
+/// Who looks into it.
+enum Inside {
+    /// The thread that stores it.
+    Here(Box<Look>),
+    /// A thread that unpacks it.
+    Beside(Unpacking),
 }
 
 impl ArchiveWriter {
@@ -54,119 +60,94 @@ impl ArchiveWriter {
         directory: &BackupDir,
         archive: Archive,
         options: ArchiveOptions,
+        findings: Findings,
     ) -> Result<Self, BackupError> {
         // What the server calls it never becomes a path.
         let name = match archive.tablespace {
             None => "base.tar".to_owned(),
             Some(oid) => format!("{oid}.tar"),
         };
-        let prefix = backup_record::prefix(archive.tablespace);
-        let target = directory.archive(&name, options.packing.form());
+        let compressed = archive.compression.map(codec_of).transpose()?;
+        let packing = match compressed {
+            None => options.packing.clone(),
+            Some(_) => options.packing.with_method(Method::new(Codec::None, 0)),
+        };
+        let form = Form { codec: compressed.unwrap_or(packing.form().codec), ..packing.form() };
+        let target = directory.archive(&name, form);
         let file = HashingWriter::new(AtomicFile::create(&target, directory.access())?);
-        let stored = options.packing.writer(file).map_err(StorageError::of("write", &target))?;
+        let stored = packing.writer(file).map_err(StorageError::of("write", &target))?;
         let index = AtomicFile::create(&directory.archive_index(&name), directory.access())?;
-        Ok(Self {
-            archive,
-            name,
-            options,
-            prefix,
-            tar: TarReader::new(),
-            member: None,
-            pages: None,
-            files: 0,
-            stored,
-            target,
-            plain_size: 0,
-            index: IndexWriter::new(index)?,
-        })
+        let tablespace = archive.tablespace;
+        let look = Look::new(archive, &name, options, IndexWriter::new(index)?, findings);
+        let inside = match compressed {
+            None => Inside::Here(Box::new(look)),
+            Some(codec) => Inside::Beside(Unpacking::start(look, codec, &name)?),
+        };
+        Ok(Self { tablespace, name, form, inside, stored, target, received: 0 })
     }
 
-    /// Takes the next bytes of the plain archive.
-    pub(super) fn write(
-        &mut self,
-        bytes: &[u8],
-        spool: &mut SpoolWriter,
-        mut damaged: impl FnMut(DamagedPage),
-    ) -> Result<(), BackupError> {
-        let mut rest = bytes;
-        while let Some(event) = self.tar.feed(&mut rest).map_err(unusable(&self.name))? {
-            match event {
-                TarEvent::Member(member) => {
-                    self.index.member(&member)?;
-                    let hasher = self.options.checksums.map(ChecksumAlgorithm::hasher);
-                    self.pages = self.options.pages_before.and_then(|begin| {
-                        Pages::of(&[self.prefix.as_bytes(), &member.path].concat(), begin)
-                    });
-                    self.member = Some((member, hasher));
-                }
-                TarEvent::Content(content) => {
-                    if let Some((_, Some(hasher))) = &mut self.member {
-                        hasher.update(content);
-                    }
-                    if let Some(pages) = &mut self.pages {
-                        pages.feed(content, &mut damaged);
-                    }
-                }
-                TarEvent::MemberEnd => {
-                    if let Some((member, hasher)) = self.member.take()
-                        && member.kind == MemberKind::File
-                    {
-                        self.files += 1;
-                        spool.push(&received(&self.prefix, member, hasher))?;
-                    }
-                }
+    /// Takes the next bytes of the archive as it comes.
+    pub(super) fn write(&mut self, bytes: &Bytes) -> Result<(), BackupError> {
+        self.stored.write_all(bytes).map_err(StorageError::of("write", &self.target))?;
+        self.received += bytes.len() as u64;
+        let frames = self.stored.take_frames();
+        match &mut self.inside {
+            Inside::Here(look) => {
+                look.feed(bytes)?;
+                Ok(note(look.index(), frames)?)
             }
+            // Why nobody takes it any more is told at the end.
+            Inside::Beside(unpacking) => unpacking
+                .feed(bytes.clone())
+                .map_err(|()| BackupError::Disorder { what: "an archive that cannot be unpacked" }),
         }
-        self.store(bytes)
+    }
+
+    /// Why no more could be taken.
+    pub(super) fn failure(self, error: BackupError) -> BackupError {
+        match self.inside {
+            Inside::Here(_) => error,
+            Inside::Beside(unpacking) => unpacking.finish().err().unwrap_or(error),
+        }
     }
 
     /// The archive is complete. Durable on return.
-    pub(super) fn finish(mut self) -> Result<catalog::Archive, BackupError> {
-        let at = self.tar.position();
-        let terminated = match (mem::take(&mut self.tar).finish(), &self.member) {
-            (Ok(terminated), _) => terminated,
-            (Err(_), Some((member, _))) => {
-                let path = String::from_utf8_lossy(&member.path).into_owned();
-                return Err(BackupError::CutFile { archive: self.name, path });
-            }
-            (Err(error), None) => return Err(unusable(&self.name)(error)),
+    pub(super) fn finish(mut self) -> Result<(catalog::Archive, Findings), BackupError> {
+        let by_server = matches!(self.inside, Inside::Beside(_));
+        let Looked { mut index, findings, files, size, terminated } = match self.inside {
+            Inside::Here(look) => look.finish()?,
+            Inside::Beside(unpacking) => unpacking.finish()?,
         };
-        if !terminated {
-            // A server that ends its archives did not end this one: there was more to come.
-            if self.archive.terminated {
-                return Err(unusable(&self.name)(TarError::Truncated { at }));
-            }
-            self.store(&TERMINATOR)?;
-        }
-        self.commit()
-    }
-
-    /// Takes plain bytes to the disk.
-    fn store(&mut self, bytes: &[u8]) -> Result<(), BackupError> {
-        self.stored.write_all(bytes).map_err(StorageError::of("write", &self.target))?;
-        self.plain_size += bytes.len() as u64;
-        Ok(note(&mut self.index, self.stored.take_frames())?)
-    }
-
-    fn commit(mut self) -> Result<catalog::Archive, BackupError> {
         let failed = |source| StorageError::of("write", &self.target)(source);
+        let mut plain_size = size;
+        if !terminated {
+            self.stored.write_all(&TERMINATOR).map_err(failed)?;
+            plain_size += TERMINATOR.len() as u64;
+        }
         let (file, frames) = self.stored.finish().map_err(failed)?;
-        note(&mut self.index, frames)?;
+        if by_server {
+            // All of it is one.
+            let (plain_length, stored_length) = (plain_size, self.received);
+            index.frame(Frame { plain_length, stored_length, ..Frame::default() })?;
+        } else {
+            note(&mut index, frames)?;
+        }
         let (file, stored) = file.finish().map_err(failed)?.finish();
         file.commit()?;
-        let form = self.options.packing.form();
-        let index = self.index.commit()?;
-        Ok(catalog::Archive {
+        let index = index.commit()?;
+        let archive = catalog::Archive {
             name: self.name,
-            tablespace: self.archive.tablespace,
-            codec: form.codec,
-            encrypted: form.encrypted,
-            plain_size: self.plain_size,
+            tablespace: self.tablespace,
+            codec: self.form.codec,
+            encrypted: self.form.encrypted,
+            by_server,
+            plain_size,
             stored_size: stored.size,
             stored_sha256: stored.sha256,
-            files: self.files,
+            files,
             index: Some(index),
-        })
+        };
+        Ok((archive, findings))
     }
 }
 
@@ -174,17 +155,11 @@ fn note(index: &mut IndexWriter, frames: Vec<Frame>) -> Result<(), StorageError>
     frames.into_iter().try_for_each(|frame| index.frame(frame))
 }
 
-fn received(prefix: &str, member: Member, hasher: Option<FileHasher>) -> ReceivedFile {
-    let mut path = prefix.as_bytes().to_vec();
-    path.extend_from_slice(&member.path);
-    ReceivedFile {
-        path,
-        size: member.size,
-        modified: member.modified,
-        digest: hasher.map(FileHasher::finish).unwrap_or_default(),
+fn codec_of(method: CompressionMethod) -> Result<Codec, BackupError> {
+    match method {
+        CompressionMethod::Gzip => Ok(Codec::Gzip),
+        CompressionMethod::Lz4 => Ok(Codec::Lz4),
+        CompressionMethod::Zstd => Ok(Codec::Zstd),
+        _ => Err(BackupError::Disorder { what: "an archive in a compression that is not known" }),
     }
-}
-
-fn unusable(archive: &str) -> impl FnOnce(TarError) -> BackupError {
-    move |source| BackupError::Archive { archive: archive.to_owned(), source }
 }

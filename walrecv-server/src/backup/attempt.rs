@@ -7,7 +7,7 @@ use futures::stream;
 use pgwire_stream::manifest::{ChecksumAlgorithm, WalRange};
 use pgwire_stream::{
     BackupTablespace, BaseBackup, BaseBackupOptions, Config, Feature, Lsn, ManifestChecksums,
-    ReplicationClient,
+    ReplicationClient, ServerCompression,
 };
 use tokio::sync::watch;
 
@@ -20,6 +20,7 @@ use crate::catalog::{
     BackupRecord, Catalog, ConfigFiles, Identity, Manifest, ManifestOrigin, Position, Tablespace,
 };
 use crate::progress::ProgressSink;
+use crate::settings::{BackupCompression, Compression, CompressionLocation};
 use crate::storage::compression::Method;
 use crate::storage::durable::AtomicFile;
 use crate::storage::{BackupDir, Codec, Packing};
@@ -170,8 +171,29 @@ impl Attempt<'_> {
         options.fast_checkpoint = settings.immediate_checkpoint;
         options.max_rate_kb = settings.bandwidth_limit_kb;
         options.verify_checksums = !self.request.accept_damaged_pages;
+        options.compression = self.server_compression();
         options.manifest = self.sends_manifest().then_some(settings.manifest_checksums);
         options
+    }
+
+    /// How the server compresses, if it is to.
+    fn server_compression(&self) -> Option<ServerCompression> {
+        let BackupCompression { codec, level, workers, location } =
+            self.request.settings.backup_compression;
+        if location == CompressionLocation::Client || codec == Compression::None {
+            return None;
+        }
+        if !self.identity.server_version.supports(Feature::ServerCompression) {
+            self.progress.note("compressing here: servers before 15 do not compress backups");
+            return None;
+        }
+        // Without threads of its own, unless somebody asked for some: they are the database's.
+        let workers = Some(workers).filter(|workers| *workers > 1);
+        Some(match codec {
+            Compression::Gzip => ServerCompression::Gzip { level: Some(level) },
+            Compression::Lz4 => ServerCompression::Lz4 { level: None },
+            _ => ServerCompression::Zstd { level: Some(level), workers, long: false },
+        })
     }
 
     /// Whether damaged pages are looked for here, where the server would end the backup over them.

@@ -8,36 +8,34 @@ use pgwire_stream::{BackupEvent, SystemId};
 use super::BackupError;
 use super::archive::{ArchiveOptions, ArchiveWriter};
 use super::check::Check;
+use super::look::Findings;
 use super::spool::{SpoolReader, SpoolWriter};
 use crate::catalog::{self, DamagedPages};
 use crate::storage::durable::AtomicFile;
 use crate::storage::{BackupDir, HashingWriter, StorageError, Stored};
 
-/// How many damaged pages are logged one by one.
-const MOST_LOGGED: u64 = 100;
-
 /// Takes the events of a base backup in their order and writes its files.
 ///
 /// ```text
-///   Archives ──ArchiveStart, ArchiveData…, ArchiveEnd──▶ Archives ──ManifestStart──▶ Manifest
+///   Between ──ArchiveStart──▶ Archive ──ArchiveData…, ArchiveEnd──▶ Between ──ManifestStart──▶ Manifest
 /// ```
 pub(super) struct ContentsWriter {
     directory: BackupDir,
     system_id: SystemId,
     options: ArchiveOptions,
     archives: Vec<catalog::Archive>,
-    damaged: DamagedPages,
     stage: Stage,
 }
 
 enum Stage {
-    Archives {
-        spool: SpoolWriter,
-        open: Option<Box<ArchiveWriter>>,
-    },
+    /// Outside of an archive.
+    Between(Findings),
+    /// Within one.
+    Archive(Box<ArchiveWriter>),
     Manifest {
         file: HashingWriter<AtomicFile>,
         check: Box<Check>,
+        damaged: DamagedPages,
     },
     /// An error ended it.
     Failed,
@@ -73,8 +71,7 @@ impl ContentsWriter {
             system_id,
             options,
             archives: Vec::new(),
-            damaged: DamagedPages::default(),
-            stage: Stage::Archives { spool, open: None },
+            stage: Stage::Between(Findings { spool, damaged: DamagedPages::default() }),
         })
     }
 
@@ -82,41 +79,40 @@ impl ContentsWriter {
     pub(super) fn take(&mut self, event: BackupEvent) -> Result<(), BackupError> {
         self.stage = match (mem::replace(&mut self.stage, Stage::Failed), event) {
             (stage, BackupEvent::Progress(_)) => stage,
-            (Stage::Archives { spool, open: None }, BackupEvent::ArchiveStart(archive)) => {
+            (Stage::Between(findings), BackupEvent::ArchiveStart(archive)) => {
                 if self.holds(archive.tablespace) {
                     return Err(BackupError::Disorder { what: "an archive for the second time" });
                 }
-                let open = ArchiveWriter::new(&self.directory, archive, self.options.clone())?;
-                Stage::Archives { spool, open: Some(Box::new(open)) }
+                let (directory, options) = (&self.directory, self.options.clone());
+                let open = ArchiveWriter::new(directory, archive, options, findings)?;
+                Stage::Archive(Box::new(open))
             }
-            (
-                Stage::Archives { mut spool, open: Some(mut open) },
-                BackupEvent::ArchiveData(bytes),
-            ) => {
-                open.write(&bytes, &mut spool, |page| {
-                    if self.damaged.pages < MOST_LOGGED {
-                        tracing::warn!(%page, "a page of the server is not as it should be");
-                    }
-                    self.damaged.add(&page.path);
-                })?;
-                Stage::Archives { spool, open: Some(open) }
+            (Stage::Archive(mut open), BackupEvent::ArchiveData(bytes)) => {
+                match open.write(&bytes) {
+                    Ok(()) => Stage::Archive(open),
+                    Err(error) => return Err(open.failure(error)),
+                }
             }
-            (Stage::Archives { spool, open: Some(open) }, BackupEvent::ArchiveEnd) => {
-                self.archives.push(open.finish()?);
-                Stage::Archives { spool, open: None }
+            (Stage::Archive(open), BackupEvent::ArchiveEnd) => {
+                let (archive, findings) = open.finish()?;
+                self.archives.push(archive);
+                Stage::Between(findings)
             }
-            (Stage::Archives { spool, open: None }, BackupEvent::ManifestStart) => {
+            (Stage::Between(Findings { spool, damaged }), BackupEvent::ManifestStart) => {
                 let target = self.directory.manifest();
                 let file = AtomicFile::create(&target, self.directory.access())?;
                 let received = spool.into_reader()?;
                 let check = Box::new(Check::new(received, self.options.checksums, self.system_id));
-                Stage::Manifest { file: HashingWriter::new(file), check }
+                Stage::Manifest { file: HashingWriter::new(file), check, damaged }
             }
-            (Stage::Manifest { mut file, mut check }, BackupEvent::ManifestData(bytes)) => {
+            (
+                Stage::Manifest { mut file, mut check, damaged },
+                BackupEvent::ManifestData(bytes),
+            ) => {
                 let target = self.directory.manifest();
                 file.write_all(&bytes).map_err(StorageError::of("write", &target))?;
                 check.feed(&bytes)?;
-                Stage::Manifest { file, check }
+                Stage::Manifest { file, check, damaged }
             }
             (_, event) => return Err(BackupError::Disorder { what: out_of_place(&event) }),
         };
@@ -128,21 +124,21 @@ impl ContentsWriter {
         if !self.holds(None) {
             return Err(BackupError::Disorder { what: "no archive of the data directory" });
         }
-        let manifest = match self.stage {
-            Stage::Archives { spool, open: None } => {
-                ReceivedManifest::None { received: spool.into_reader()? }
+        let (manifest, damaged) = match self.stage {
+            Stage::Between(Findings { spool, damaged }) => {
+                (ReceivedManifest::None { received: spool.into_reader()? }, damaged)
             }
-            Stage::Manifest { file, check } => {
+            Stage::Manifest { file, check, damaged } => {
                 check.finish()?;
                 let (file, stored) = file.finish();
                 file.commit()?;
-                ReceivedManifest::Verified { stored }
+                (ReceivedManifest::Verified { stored }, damaged)
             }
-            Stage::Archives { open: Some(_), .. } | Stage::Failed => {
+            Stage::Archive(_) | Stage::Failed => {
                 return Err(BackupError::Disorder { what: "the end in the middle of an archive" });
             }
         };
-        Ok(Contents { archives: self.archives, manifest, damaged: self.damaged })
+        Ok(Contents { archives: self.archives, manifest, damaged })
     }
 
     /// Whether the archive of a tablespace, or of the data directory, is complete.

@@ -42,6 +42,14 @@ pub enum BackupError {
         /// What is wrong with it.
         source: TarError,
     },
+    /// An archive that the server has compressed cannot be unpacked.
+    #[error("archive `{archive}`, as the server has compressed it, cannot be unpacked")]
+    Unpack {
+        /// The archive.
+        archive: String,
+        /// What is wrong with it.
+        source: std::io::Error,
+    },
     /// An archive breaks off within a file.
     #[error("archive `{archive}` of the backup breaks off in the middle of `{path}`")]
     CutFile {
@@ -159,6 +167,7 @@ impl Failure for BackupError {
             Self::Wal(error) => error.hint(),
             Self::Config(error) => error.hint(),
             Self::Archive { .. }
+            | Self::Unpack { .. }
             | Self::CutFile { .. }
             | Self::Manifest(_)
             | Self::MissingFile { .. }

@@ -18,6 +18,7 @@ mod config_files;
 mod contents;
 mod error;
 pub mod index;
+mod look;
 mod made_manifest;
 pub(crate) mod pages;
 mod parent;
@@ -29,6 +30,7 @@ mod spool;
 mod tablespace_names;
 #[cfg(test)]
 mod tests;
+mod unpacking;
 mod wait;
 
 use jiff::Timestamp;

@@ -54,6 +54,7 @@ fn may_pass(error: &BackupError) -> bool {
         BackupError::Server(error) => error.advice() == Advice::Retry,
         // Spoilt on the way.
         BackupError::Archive { .. }
+        | BackupError::Unpack { .. }
         | BackupError::CutFile { .. }
         | BackupError::Manifest(_)
         | BackupError::MissingFile { .. }

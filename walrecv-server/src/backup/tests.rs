@@ -578,3 +578,79 @@ mod reclaiming {
         assert_eq!(durable::list_dir(&server.base()).unwrap(), before);
     }
 }
+
+/// The events of a cluster whose server compresses, cut into pieces of this size.
+fn compressed(events: Vec<BackupEvent>, codec: Codec, piece: usize) -> Vec<BackupEvent> {
+    use crate::storage::CompressedWriter;
+    use std::io::Write;
+
+    let mut result = Vec::new();
+    let mut writer = None;
+    for event in events {
+        match event {
+            BackupEvent::ArchiveStart(mut archive) => {
+                archive.compression = Some(match codec {
+                    Codec::Gzip => pgwire_stream::CompressionMethod::Gzip,
+                    Codec::Lz4 => pgwire_stream::CompressionMethod::Lz4,
+                    _ => pgwire_stream::CompressionMethod::Zstd,
+                });
+                writer = Some(CompressedWriter::new(Vec::new(), Method::new(codec, 1)).unwrap());
+                result.push(BackupEvent::ArchiveStart(archive));
+            }
+            BackupEvent::ArchiveData(bytes) => writer.as_mut().unwrap().write_all(&bytes).unwrap(),
+            BackupEvent::ArchiveEnd => {
+                let (stored, _) = writer.take().unwrap().finish().unwrap();
+                let pieces = stored.chunks(piece).map(Bytes::copy_from_slice);
+                result.extend(pieces.map(BackupEvent::ArchiveData));
+                result.push(BackupEvent::ArchiveEnd);
+            }
+            event => result.push(event),
+        }
+    }
+    result
+}
+
+#[test]
+fn what_the_server_has_compressed_is_stored_as_it_came_and_verified() {
+    let cluster = Cluster::new(true);
+    for codec in [Codec::Zstd, Codec::Lz4, Codec::Gzip] {
+        let home = tempfile::tempdir().unwrap();
+        let directory = directory(home.path());
+        let events = compressed(cluster.events(10_000, true), codec, 777);
+        let sent: Vec<u8> = events
+            .iter()
+            .filter_map(|event| match event {
+                BackupEvent::ArchiveData(bytes) => Some(bytes.to_vec()),
+                _ => None,
+            })
+            .flatten()
+            .collect();
+        let contents = store(&directory, Codec::Zstd, events.clone()).unwrap();
+        let stored: Vec<u8> = contents
+            .archives
+            .iter()
+            .flat_map(|archive| fs::read(directory.archive(&archive.name, codec)).unwrap())
+            .collect();
+        assert!(stored == sent, "{codec}");
+        for (archive, (_, files)) in contents.archives.iter().zip(&cluster.archives) {
+            assert!(archive.by_server && archive.codec == codec, "{archive:?}");
+            assert_eq!(archive.plain_size, cluster.tar(files).len() as u64);
+        }
+
+        // A byte that changes on the way, anywhere in the middle, is noticed.
+        let mut altered = events;
+        let at = altered.len() / 2;
+        let BackupEvent::ArchiveData(bytes) = &altered[at] else { panic!("{:?}", altered[at]) };
+        let mut bytes = bytes.to_vec();
+        bytes[300] ^= 0x10;
+        altered[at] = BackupEvent::ArchiveData(bytes.into());
+        let error = store(&directory, Codec::Zstd, altered).unwrap_err();
+        let noticed = matches!(
+            error,
+            BackupError::Unpack { .. }
+                | BackupError::FileChecksum { .. }
+                | BackupError::Archive { .. }
+        );
+        assert!(noticed, "{codec}: {error}");
+    }
+}

@@ -173,6 +173,9 @@ pub struct Archive {
     /// Whether it is encrypted, which its file name ends with, too.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub encrypted: bool,
+    /// Whether the server has compressed it, all in one: it can be unpacked from its beginning only.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub by_server: bool,
     /// The size of the tar archive.
     pub plain_size: u64,
     /// The size of the file.
@@ -324,6 +327,7 @@ pub(super) mod tests {
             tablespace: Some(16386),
             codec: Codec::Zstd,
             encrypted: true,
+            by_server: true,
             plain_size: 1024,
             stored_size: 100,
             stored_sha256: Sha256Sum::of(b"x"),

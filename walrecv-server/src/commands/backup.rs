@@ -10,7 +10,7 @@ use pgwire_stream::SlotName;
 use crate::catalog::{BackupRecord, BackupStatus};
 use crate::failure::{Class, Failure, advice};
 use crate::progress::ProgressSink;
-use crate::settings::{ServerName, ServerSettings};
+use crate::settings::{CompressionLocation, ServerName, ServerSettings};
 use crate::storage::Home;
 
 use super::connection::role_of;
@@ -49,6 +49,8 @@ pub struct BackupOutcome {
 pub struct BackupFailure {
     server: ServerName,
     role: Option<String>,
+    /// Whether the server was to compress.
+    by_server: bool,
     source: BackupError,
 }
 
@@ -59,11 +61,21 @@ impl Failure for BackupFailure {
 
     fn hint(&self) -> Option<String> {
         match &self.source {
+            BackupError::Server(error) if self.by_server && is_syntax(error) => Some(
+                "this server may have been built without that compression: set \
+                 backup_compression_location = \"client\", or another backup_compression"
+                    .to_owned(),
+            ),
             // With the role's name, where it is known.
             BackupError::Server(error) => advice(error, self.role.as_deref()),
             error => error.hint(),
         }
     }
+}
+
+/// Whether the server does not know what it is asked for.
+fn is_syntax(error: &pgwire_stream::Error) -> bool {
+    error.sql_state().is_some_and(|state| state.as_str() == "42601")
 }
 
 /// Takes a base backup. Its WAL is received by this command if nobody else does; then it ends only
@@ -99,7 +111,8 @@ pub async fn backup(
         Ok((record, status)) => Ok(BackupOutcome { record, status, left_slot }),
         Err(source) => {
             let (server, role) = (settings.name.clone(), role_of(settings.backup_conninfo()));
-            Err(BackupFailure { server, role, source })
+            let by_server = settings.backup_compression.location == CompressionLocation::Server;
+            Err(BackupFailure { server, role, by_server, source })
         }
     }
 }

@@ -158,6 +158,7 @@ home = {home}
 #backup_compression = "zstd"
 #backup_compression_level = 1
 #backup_compression_workers = 2  # one for each core, if not set
+#backup_compression_location = "client"  # or server (15 and later)
 #encryption_recipients = []      # public keys of age (age1…): only who has a secret key can read it
 #incremental_base = "latest"     # what `backup --incremental auto` builds on: latest or full
 #incremental_chain_max = 7       # so many on top of a full one

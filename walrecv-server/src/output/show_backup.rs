@@ -235,7 +235,8 @@ fn base_rows(outcome: &ShowBackupOutcome) -> Vec<(String, String)> {
         rows.push(row("Children Backup(s)", children.join(" ")));
     }
     if let Some(archive) = record.archives.first() {
-        rows.push(row("Backup Compression", archive.codec));
+        let by_server = if archive.by_server { ", by the server in one piece" } else { "" };
+        rows.push(row("Backup Compression", format!("{}{by_server}", archive.codec)));
     }
     if record.is_encrypted() {
         rows.push(row("Backup Encryption", "age"));
@@ -376,6 +377,7 @@ pub(super) mod tests {
                 tablespace: None,
                 codec: Codec::Zstd,
                 encrypted: false,
+                by_server: false,
                 plain_size: 30 << 20,
                 stored_size: 1024,
                 stored_sha256: Sha256Sum::of(b"x"),

@@ -85,6 +85,7 @@ fn stored(server: &ServerDir, record: &mut BackupRecord, name: &str, oid: Option
         tablespace: oid,
         codec: Codec::Zstd,
         encrypted: false,
+        by_server: false,
         plain_size: tar.len() as u64,
         stored_size: bytes.len() as u64,
         stored_sha256: Sha256Sum::of(&bytes),

@@ -12,6 +12,7 @@ pub(super) const TABLES: &[&str] = &["defaults", "servers"];
 pub(super) const SERVER: &[&str] = &[
     "backup_compression",
     "backup_compression_level",
+    "backup_compression_location",
     "backup_compression_workers",
     "backup_conninfo",
     "bandwidth_limit",
@@ -43,7 +44,6 @@ pub(super) const OF_ONE_SERVER: &[&str] =
 /// Keys that have no effect in this version: refused rather than ignored, because somebody relies
 /// on what they promise.
 const NOT_SUPPORTED: &[&str] = &[
-    "backup_compression_location",
     "backup_schedule",
     "http",
     "incremental_schedule",

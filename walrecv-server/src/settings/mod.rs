@@ -24,8 +24,8 @@ pub use error::{Mistake, Origin, SettingsError};
 pub use file::DEFAULT_PATH;
 pub use recipient::{Recipient, RecipientError};
 pub use server::{
-    BackupCompression, Compression, ConnInfo, CreateSlot, IncrementalBase, ServerSettings,
-    Synchronous,
+    BackupCompression, Compression, CompressionLocation, ConnInfo, CreateSlot, IncrementalBase,
+    ServerSettings, Synchronous,
 };
 pub use server_name::{ServerName, ServerNameError};
 

@@ -142,7 +142,22 @@ pub struct BackupCompression {
     pub level: i32,
     /// The threads that share the work.
     pub workers: u32,
+    /// Who does the work.
+    pub location: CompressionLocation,
 }
+
+/// Who compresses base backups.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CompressionLocation {
+    /// We do: in pieces that can be restored side by side.
+    #[default]
+    Client,
+    /// The server does (15 and later), which spares the network: in one piece.
+    Server,
+}
+
+const COMPRESSION_LOCATION: &[(&str, CompressionLocation)] =
+    &[("client", CompressionLocation::Client), ("server", CompressionLocation::Server)];
 
 const COMPRESSIONS: &[(&str, Compression)] = &[
     ("zstd", Compression::Zstd),
@@ -211,6 +226,7 @@ impl ServerSettings {
                 codec: Compression::default(),
                 level: Compression::default().default_level(),
                 workers: cores(),
+                location: CompressionLocation::default(),
             },
             encryption_recipients: Vec::new(),
             encryption_identity: None,
@@ -285,6 +301,11 @@ impl ServerSettings {
                     .value("backup_compression_workers", |given| value::number(given, 1, 256))
                     .and_then(|workers| u32::try_from(workers).ok())
                     .unwrap_or(defaults.backup_compression.workers),
+                location: layers
+                    .value("backup_compression_location", |given| {
+                        value::choice(given, COMPRESSION_LOCATION)
+                    })
+                    .unwrap_or_default(),
             },
             encryption_recipients: layers
                 .value("encryption_recipients", value::recipients)

@@ -131,6 +131,10 @@ impl<W: Write> Write for CompressedWriter<W> {
     }
 }
 
+/// The largest window that a frame may ask for, as a power of two: that of the highest level that
+/// can be chosen, 8 MiB. A stranger's frame could ask for sixteen times as much memory.
+const MAX_WINDOW_LOG: u32 = 23;
+
 /// Reads what is compressed in `source`, all of it: a file that ends early is an error, unless it
 /// ends just between two frames.
 ///
@@ -142,7 +146,11 @@ pub fn reader<'a>(
 ) -> io::Result<Box<dyn Read + Send + 'a>> {
     Ok(match codec {
         Codec::None => Box::new(source),
-        Codec::Zstd => Box::new(::zstd::Decoder::new(source)?),
+        Codec::Zstd => {
+            let mut decoder = ::zstd::Decoder::new(source)?;
+            decoder.window_log_max(MAX_WINDOW_LOG)?;
+            Box::new(decoder)
+        }
         Codec::Lz4 => Box::new(Lz4Reader::new(source)),
         Codec::Gzip => {
             let source = BufReader::with_capacity(128 << 10, source);
