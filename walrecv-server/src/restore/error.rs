@@ -325,7 +325,10 @@ impl Failure for RestoreError {
                 "choose another backup; `list-backups` shows those that are DONE".to_owned()
             }
             Self::Incremental { parent, .. } => {
-                format!("restore a full backup, such as `{parent}` if it is one")
+                format!(
+                    "restore a full backup, such as `{parent}` if it is one: the WAL brings the rest. To \
+                     put the chain together, unpack all of it and use PostgreSQL's pg_combinebackup"
+                )
             }
             Self::WaitingForWal { .. } => {
                 "let the receiver run until the backup is DONE, or choose an earlier backup"
