@@ -197,7 +197,10 @@ fn unattended_backup(installation: &Installation) -> ScenarioResult {
     site.configure("create_slot = \"manual\"\n")?;
     let attended = site.last_backup()?;
     let waiting = site.walrecv.run(&["backup", "main"])?.success()?;
-    assert!(waiting.stderr.contains("cannot be received here"), "{}", waiting.stderr);
+    assert!(waiting.stderr.contains("not received here: the server has no"), "{}", waiting.stderr);
+    let unwanted = site.walrecv.run(&["backup", "main", "--no-receive"])?.success()?;
+    assert!(unwanted.stderr.contains("here: that was not wanted"), "{}", unwanted.stderr);
+    assert!(unwanted.stdout.contains("WAITING_FOR_WALS"), "{}", unwanted.stdout);
     assert!(waiting.stdout.contains("WAITING_FOR_WALS"), "{}", waiting.stdout);
     assert_ne!(site.last_backup()?, attended);
     let copied = site.restore("copied", &["latest", "--no-get-wal"])?.1.success()?;

@@ -7,22 +7,21 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
-use pgwire_stream::{Config, ReplicationClient};
+use pgwire_stream::ReplicationClient;
 
-use super::BackupError;
-use super::blocking::blocking;
+use super::{BackupError, sql};
 use crate::catalog::ConfigFiles;
 use crate::storage::durable::AtomicFile;
 use crate::storage::{BackupDir, HashingWriter, Packing, StorageError};
-
-/// The database that every server has.
-const DATABASE: &str = "postgres";
 
 /// A backup does not wait longer for them.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The longest file that is kept. Longer ones are no configuration.
 const MAX_SIZE: usize = 1 << 20;
+
+/// The most that is kept of all of them, which is in memory at once.
+const MAX_TOTAL: usize = 4 << 20;
 
 /// The most files that are kept.
 const MOST: usize = 100;
@@ -38,7 +37,7 @@ const QUESTIONS: [&str; 2] = [
 #[derive(Debug, Default)]
 pub(super) struct Collected {
     files: Vec<(String, Vec<u8>)>,
-    /// Those that it does not let us read.
+    /// Those that it does not let us read, or that are too long.
     closed: Vec<String>,
 }
 
@@ -54,9 +53,7 @@ pub(super) async fn collect(conninfo: &str) -> Collected {
 }
 
 async fn ask(conninfo: String) -> Option<Collected> {
-    let mut config = blocking(move || Config::load(&conninfo)).await.ok()?;
-    config.dbname.get_or_insert_with(|| DATABASE.to_owned());
-    let mut client = ReplicationClient::connect_database(&config).await.ok()?;
+    let mut client = sql::connect(conninfo).await?;
     let data_directory = client.show("data_directory").await.ok()?;
     let below = format!("{}/", data_directory.trim_end_matches('/'));
     let mut paths: Vec<String> = Vec::new();
@@ -65,15 +62,22 @@ async fn ask(conninfo: String) -> Option<Collected> {
         let Ok(answer) = client.query(question).await else { continue };
         for path in answer.rows.iter().filter_map(|row| row.text(0)) {
             let is_new = !paths.iter().any(|known| known == path);
-            if is_new && path.starts_with('/') && !path.starts_with(&below) && paths.len() < MOST {
+            let is_outside = path.starts_with('/') && !path.starts_with(&below);
+            // Nothing that would lead an archive astray.
+            let is_plain = !path.split('/').any(|part| part == "..");
+            if is_new && is_outside && is_plain && paths.len() < MOST {
                 paths.push(path.to_owned());
             }
         }
     }
     let mut collected = Collected::default();
+    let mut room = MAX_TOTAL;
     for path in paths {
-        match read(&mut client, &path).await {
-            Some(content) => collected.files.push((path, content)),
+        match read(&mut client, &path).await.filter(|content| content.len() <= room) {
+            Some(content) => {
+                room -= content.len();
+                collected.files.push((path, content));
+            }
             None => collected.closed.push(path),
         }
     }

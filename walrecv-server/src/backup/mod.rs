@@ -27,6 +27,7 @@ mod reception;
 mod reclaim;
 mod retry;
 mod spool;
+mod sql;
 mod tablespace_names;
 #[cfg(test)]
 mod tests;

@@ -7,8 +7,8 @@
 use std::fmt;
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::Stream;
@@ -207,29 +207,18 @@ impl Search {
 }
 
 impl Parent {
-    /// Its manifest, piece by piece. The last piece is held back until all is known to be what was
-    /// stored: half a manifest the server does not believe, an altered one it might.
+    /// Its manifest, piece by piece. It was compared with what was stored when it was chosen.
     pub(super) fn upload(&self) -> impl Stream<Item = io::Result<Bytes>> + use<> {
-        const PIECE: usize = 64 << 10;
-        let (path, manifest) = (Arc::new(self.path.clone()), self.manifest.clone());
+        const PIECE: u64 = 64 << 10;
+        let (path, size) = (self.path.clone(), self.manifest.size);
         stream::unfold(Some(0), move |at: Option<u64>| {
-            let (path, manifest) = (Arc::clone(&path), manifest.clone());
+            let path = path.clone();
             async move {
-                let at = at?;
-                let size = manifest.size;
-                let end = size.min(at.saturating_add(PIECE as u64));
-                let is_last = end == size;
-                let read = tokio::task::spawn_blocking(move || {
-                    if is_last && !is_as_stored(&path, &manifest) {
-                        return Err(io::Error::new(
-                            io::ErrorKind::InvalidData,
-                            format!("`{}` is not what was stored", path.display()),
-                        ));
-                    }
-                    read_piece(&path, at, end)
-                });
-                let piece = read.await.map_err(io::Error::from).flatten();
-                let next = if is_last || piece.is_err() { None } else { Some(end) };
+                let at = at.filter(|at| *at < size)?;
+                let end = size.min(at.saturating_add(PIECE));
+                let read = tokio::task::spawn_blocking(move || read_piece(&path, at, end)).await;
+                let piece = read.map_err(io::Error::from).flatten();
+                let next = piece.is_ok().then_some(end);
                 Some((piece, next))
             }
         })
@@ -242,7 +231,6 @@ fn is_as_stored(path: &Path, manifest: &Manifest) -> bool {
 }
 
 fn read_piece(path: &Path, from: u64, to: u64) -> io::Result<Bytes> {
-    use std::os::unix::fs::FileExt;
     let length = usize::try_from(to.saturating_sub(from)).map_err(io::Error::other)?;
     let mut piece = vec![0; length];
     File::open(path)?.read_exact_at(&mut piece, from)?;

@@ -38,11 +38,12 @@ pub enum Received {
 }
 
 impl Reception {
-    /// Begins to receive, unless somebody does, and waits until WAL flows.
-    pub async fn begin(settings: &ServerSettings, home: &Home) -> Received {
+    /// Begins to receive, unless somebody does or it is not `wanted`, and waits until WAL flows.
+    pub async fn begin(settings: &ServerSettings, home: &Home, wanted: bool) -> Received {
         match ServerLock::is_held(&home.server(&settings.name), LockKind::Receiver) {
-            Ok(false) => {}
             Ok(true) => return Received::Elsewhere,
+            Ok(false) if wanted => {}
+            Ok(false) => return Received::Nowhere("that was not wanted".to_owned()),
             Err(error) => return Received::Nowhere(in_one_line(&error)),
         }
         let options = ReceiverOptions::default();

@@ -3,13 +3,8 @@
 
 use std::time::Duration;
 
-use pgwire_stream::{Config, ReplicationClient};
-
-use super::blocking::blocking;
+use super::sql;
 use crate::catalog::Tablespace;
-
-/// The database that every server has.
-const DATABASE: &str = "postgres";
 
 /// Names are a comfort: a backup does not wait longer for them.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -33,9 +28,7 @@ pub(super) async fn fill_in(conninfo: &str, tablespaces: &mut [Tablespace]) {
 }
 
 async fn ask(conninfo: String) -> Option<Vec<(u32, String)>> {
-    let mut config = blocking(move || Config::load(&conninfo)).await.ok()?;
-    config.dbname.get_or_insert_with(|| DATABASE.to_owned());
-    let mut client = ReplicationClient::connect_database(&config).await.ok()?;
+    let mut client = sql::connect(conninfo).await?;
     let rows = client.query("SELECT oid, spcname FROM pg_catalog.pg_tablespace").await.ok()?.rows;
     // What was wanted is here, with or without a goodbye.
     let _ = client.close().await;

@@ -87,10 +87,7 @@ pub async fn backup(
     progress: &dyn ProgressSink,
     interrupted: watch::Receiver<bool>,
 ) -> Result<BackupOutcome, BackupFailure> {
-    let mut received = match options.receive {
-        true => Reception::begin(settings, home).await,
-        false => Received::Elsewhere,
-    };
+    let mut received = Reception::begin(settings, home, options.receive).await;
     match &received {
         Received::Elsewhere => {}
         Received::Here(_) => progress.note(
@@ -98,7 +95,7 @@ pub async fn backup(
         ),
         Received::Nowhere(reason) => progress.note(&format!(
             "nobody receives the WAL of this server, without which a backup cannot be restored, \
-             and it cannot be received here: {reason}"
+             and it is not received here: {reason}"
         )),
     }
     let taken = take(settings, home, options, progress, interrupted, &mut received).await;
@@ -110,6 +107,11 @@ pub async fn backup(
     match taken {
         Ok((record, status)) => Ok(BackupOutcome { record, status, left_slot }),
         Err(source) => {
+            if let Some(slot) = left_slot {
+                progress.note(&format!(
+                    "the server keeps the WAL that comes now, in the slot `{slot}`"
+                ));
+            }
             let (server, role) = (settings.name.clone(), role_of(settings.backup_conninfo()));
             let by_server = settings.backup_compression.location == CompressionLocation::Server;
             Err(BackupFailure { server, role, by_server, source })

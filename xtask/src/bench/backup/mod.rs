@@ -9,7 +9,6 @@ mod walrecv;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use tempfile::TempDir;
 use walrecv_tests::{Cluster, Context, Installation, Result};
 
 use self::pg_basebackup::PgBasebackup;
@@ -109,7 +108,7 @@ fn measure(arguments: &Arguments, installation: &Installation) -> Result<Page> {
             interrupt.check()?;
             let place = receivers::directory()?;
             let about = || format!("{} took no backup", contender.name());
-            let full = one(&subject, &place, || contender.back_up(&subject, place.path()));
+            let full = one(&subject, || contender.back_up(&subject, place.path()));
             let (cost, stored) = full.context(about)?;
             enter(&mut backups, contender.name(), &subject, &cost, size_of(&stored)?);
             eprintln!(
@@ -122,8 +121,7 @@ fn measure(arguments: &Arguments, installation: &Installation) -> Result<Page> {
             }
             if installation.major >= INCREMENTAL {
                 subject.change()?;
-                let more =
-                    one(&subject, &place, || contender.back_up_changes(&subject, place.path()));
+                let more = one(&subject, || contender.back_up_changes(&subject, place.path()));
                 if let Some((cost, stored)) = more.context(about)? {
                     enter(&mut changes, contender.name(), &subject, &cost, size_of(&stored)?);
                 }
@@ -147,7 +145,7 @@ fn measure(arguments: &Arguments, installation: &Installation) -> Result<Page> {
 }
 
 /// One measurement, which pays for nothing that was before.
-fn one<T>(subject: &Subject, _place: &TempDir, run: impl FnOnce() -> Result<T>) -> Result<T> {
+fn one<T>(subject: &Subject, run: impl FnOnce() -> Result<T>) -> Result<T> {
     subject.cluster.execute("CHECKPOINT")?;
     rustix::fs::sync();
     run()
