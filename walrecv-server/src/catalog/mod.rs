@@ -9,6 +9,8 @@ pub(crate) mod judge;
 #[cfg(test)]
 pub(crate) mod test_wal;
 
+pub mod archive_index;
+mod archive_reader;
 pub mod backup_record;
 pub mod backups;
 pub mod coverage;
@@ -28,6 +30,8 @@ mod wal_health;
 pub mod wal_index;
 mod wal_size;
 
+pub use archive_index::IndexWriter;
+pub use archive_reader::read_archive;
 pub use backup_record::{
     Archive, BackupOutcome, BackupRecord, ConfigFiles, DamagedPages, Manifest, ManifestOrigin,
     Position, Tablespace,

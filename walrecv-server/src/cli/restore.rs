@@ -1,5 +1,6 @@
 //! `restore`.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -48,6 +49,10 @@ pub struct RestoreArgs {
     /// restored server reads its WAL with it, so its user must be able to read it, and nobody else
     #[arg(long, value_name = "FILE")]
     pub identity: Option<String>,
+
+    /// How many threads decompress [default: one for each processor, up to 4]
+    #[arg(long, value_name = "N")]
+    pub jobs: Option<NonZeroUsize>,
 
     /// Restore although some of the WAL on the way is suspect: recovery may end there
     #[arg(long)]

@@ -37,15 +37,11 @@ pub enum RestoreError {
         /// What became of it.
         why: String,
     },
-    /// The backup is only the difference to another.
-    #[error(
-        "backup `{backup}` is incremental, on top of `{parent}`, and is no data directory alone"
-    )]
-    Incremental {
+    /// A backup that this one builds on is not there.
+    #[error("backup `{backup}` is broken: a backup that it builds on is gone or not complete")]
+    BrokenChain {
         /// The backup.
         backup: BackupId,
-        /// What it is the difference to.
-        parent: BackupId,
     },
     /// WAL up to the end of the backup has not arrived yet.
     #[error("backup `{backup}` cannot be consistent yet: WAL from {missing} is still to come")]
@@ -321,14 +317,8 @@ impl Failure for RestoreError {
             ),
             Self::Wal(error) => return error.hint(),
             Self::Storage(error) => return error.hint(),
-            Self::Incomplete { .. } | Self::Broken { .. } => {
+            Self::Incomplete { .. } | Self::Broken { .. } | Self::BrokenChain { .. } => {
                 "choose another backup; `list-backups` shows those that are DONE".to_owned()
-            }
-            Self::Incremental { parent, .. } => {
-                format!(
-                    "restore a full backup, such as `{parent}` if it is one: the WAL brings the rest. To \
-                     put the chain together, unpack all of it and use PostgreSQL's pg_combinebackup"
-                )
             }
             Self::WaitingForWal { .. } => {
                 "let the receiver run until the backup is DONE, or choose an earlier backup"

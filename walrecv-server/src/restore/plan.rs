@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::num::NonZeroUsize;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -12,18 +13,18 @@ use serde::Serialize;
 
 use super::destination::Place;
 use super::error::RestoreError;
+use super::extract::{ExtractError, Layer};
 use super::owner::Owner;
 use super::recovery::{self, Recovery, RecoverySettings};
 use super::tablespaces::{self, PlacedTablespace, TablespaceMapping};
 use super::target::{RecoveryTarget, TargetAction, TimelineChoice};
 use crate::catalog::{
-    BackupOutcome, BackupRecord, BackupStatus, Catalog, Gap, HistoryStore, Position, Reach,
-    SuspectWal, WalStore,
+    BackupOutcome, BackupRecord, BackupStatus, Catalog, Gap, HistoryStore, ManifestFiles, Position,
+    Reach, SuspectWal, WalStore,
 };
 use crate::settings::ServerName;
 use crate::storage::{
-    ArchivedWal, BackupDir, BackupId, DecryptionError, Home, KeyFile, ServerDir, StorageError,
-    encryption,
+    ArchivedWal, BackupId, DecryptionError, Home, KeyFile, ServerDir, StorageError, encryption,
 };
 
 /// The first version that can recover to an LSN.
@@ -60,6 +61,8 @@ pub struct Request {
     pub program: PathBuf,
     /// What opens an encrypted backup and its WAL; the path must be absolute.
     pub keys: Option<KeyFile>,
+    /// How many threads decompress.
+    pub jobs: NonZeroUsize,
 }
 
 /// How the restored server gets at its WAL.
@@ -97,6 +100,8 @@ pub struct Plan {
     pub version: String,
     /// The backup.
     pub backup: BackupId,
+    /// The backup and all that it builds on, the full one last.
+    pub chain: Vec<BackupId>,
     /// How far to recover.
     pub target: RecoveryTarget,
     /// Along which timeline.
@@ -126,10 +131,28 @@ pub struct Plan {
 #[derive(Clone, Debug)]
 pub(super) struct Sources {
     pub(super) server: ServerDir,
-    pub(super) backup: BackupDir,
     pub(super) record: BackupRecord,
+    /// What it builds on: its parent first, the full backup last.
+    pub(super) ancestors: Vec<BackupRecord>,
     pub(super) history: TimelineHistory,
     pub(super) keys: Option<KeyFile>,
+    pub(super) jobs: NonZeroUsize,
+}
+
+impl Sources {
+    /// The backup and all that it builds on, the full one last.
+    pub(super) fn chain(&self) -> Vec<&BackupRecord> {
+        [&self.record].into_iter().chain(&self.ancestors).collect()
+    }
+
+    /// What the extraction needs to know of the first of these backups.
+    pub(super) fn layer(&self, chain: &[&BackupRecord]) -> Result<Layer, RestoreError> {
+        let record = chain.first().copied().unwrap_or(&self.record);
+        let parent = chain.get(1).map(|parent| (parent.id, parent.begin));
+        let manifest = self.server.backup(record.id).manifest();
+        let expected = ManifestFiles::open(&manifest).map_err(ExtractError::from)?;
+        Ok(Layer { backup: record.id, parent, expected })
+    }
 }
 
 /// What a running daemon would do for a user.
@@ -157,6 +180,8 @@ pub fn plan(
     let dir = home.server(server);
     let record = Catalog::new(&dir).resolve_restorable(&request.backup)?;
     let (begin, end) = check_backup(&dir, &record)?;
+    let ancestors = Catalog::new(&dir).ancestors(&record)?;
+    let ancestors = ancestors.ok_or(RestoreError::BrokenChain { backup: record.id })?;
     let mut notes = Vec::new();
     let (history, timeline_setting) = choose_timeline(&dir, &record, end, request.timeline)?;
     if timeline_setting.is_none() {
@@ -174,7 +199,10 @@ pub fn plan(
         notes.push(format!("{suspect}; recovery may end there"));
     }
 
-    check_archives(&dir, &record, request.keys.as_ref())?;
+    let chain: Vec<&BackupRecord> = [&record].into_iter().chain(&ancestors).collect();
+    for record in &chain {
+        check_archives(&dir, record, request.keys.as_ref())?;
+    }
     let encrypted = encrypted_wal(&dir, &record, &history, &wal)?;
 
     let place = Place::look(&request.destination)?;
@@ -226,7 +254,7 @@ pub fn plan(
         WalDelivery::GetWal => 0,
         WalDelivery::Copy => wal.needed_to.bytes_since(wal.needed_from),
     };
-    check_room(&record, &place, &places, wal_bytes)?;
+    check_room(&chain, &place, &places, wal_bytes)?;
     Ok(Plan {
         server: server.clone(),
         version: record.server_version.to_string(),
@@ -235,18 +263,20 @@ pub fn plan(
         timeline: history.timeline(),
         wal,
         wal_delivery: request.wal,
-        bytes: record.plain_size().saturating_add(wal_bytes),
+        chain: chain.iter().map(|record| record.id).collect(),
+        bytes: chain_size(&chain).saturating_add(wal_bytes),
         destination: place.path,
         tablespaces,
         owner,
         settings,
         notes,
         sources: Sources {
-            backup: dir.backup(record.id),
             server: dir,
             record,
+            ancestors,
             history,
             keys: request.keys.clone(),
+            jobs: request.jobs,
         },
     })
 }
@@ -258,9 +288,6 @@ fn check_backup(
 ) -> Result<(Position, Position), RestoreError> {
     let backup = record.id;
     let incomplete = |why: &str| RestoreError::Incomplete { backup, why: why.to_owned() };
-    if let Some(parent) = record.parent {
-        return Err(RestoreError::Incremental { backup, parent });
-    }
     match &record.outcome {
         BackupOutcome::Copied => {}
         BackupOutcome::Failed { error } => return Err(incomplete(error)),
@@ -275,6 +302,7 @@ fn check_backup(
             Err(RestoreError::WaitingForWal { backup, missing })
         }
         (BackupStatus::Broken, Some(missing)) => Err(RestoreError::Broken { backup, missing }),
+        (BackupStatus::Broken, None) => Err(RestoreError::BrokenChain { backup }),
         (BackupStatus::Done, _) => Ok((begin, end)),
         (status, _) => Err(incomplete(status.name())),
     }
@@ -570,15 +598,20 @@ impl WalAccess<'_> {
     }
 }
 
+/// The size of what a chain becomes, about: every backup adds at most what is in it.
+fn chain_size(chain: &[&BackupRecord]) -> u64 {
+    chain.iter().map(|record| record.plain_size()).fold(0, u64::saturating_add)
+}
+
 /// Adds up what goes to each file system.
 fn check_room(
-    record: &BackupRecord,
+    chain: &[&BackupRecord],
     destination: &Place,
     places: &BTreeMap<u32, Place>,
     wal_bytes: u64,
 ) -> Result<(), RestoreError> {
     let mut needs: BTreeMap<u64, (&Path, u64)> = BTreeMap::new();
-    let archives = record.archives.iter().map(|archive| {
+    let archives = chain.iter().flat_map(|record| &record.archives).map(|archive| {
         let place = archive.tablespace.and_then(|oid| places.get(&oid)).unwrap_or(destination);
         (place, archive.plain_size)
     });

@@ -1,6 +1,7 @@
 //! Plans and restores against a small store made by hand.
 
 use std::fs;
+use std::num::NonZeroUsize;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -225,6 +226,7 @@ impl Store {
             suspect_wal: false,
             program: PathBuf::from("/bin/sh"),
             keys: None,
+            jobs: NonZeroUsize::MIN,
         }
     }
 
@@ -382,7 +384,7 @@ fn backups_that_are_not_whole_are_refused() {
 
     store.record.parent = Some("20200101T000000".parse().unwrap());
     store.save();
-    assert!(matches!(store.refusal(|_| {}), RestoreError::Incremental { .. }));
+    assert!(matches!(store.refusal(|_| {}), RestoreError::BrokenChain { .. }));
     store.record.parent = None;
     store.record.outcome = BackupOutcome::Failed { error: "connection lost".to_owned() };
     store.save();
