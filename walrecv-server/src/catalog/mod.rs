@@ -13,6 +13,7 @@ pub mod archive_index;
 mod archive_reader;
 pub mod backup_record;
 pub mod backups;
+mod caught_up;
 pub mod coverage;
 pub mod history;
 pub mod identity;
@@ -28,6 +29,7 @@ pub mod wal;
 pub mod wal_findings;
 mod wal_health;
 pub mod wal_index;
+mod wal_path;
 mod wal_size;
 
 pub use archive_index::IndexWriter;
@@ -37,6 +39,7 @@ pub use backup_record::{
     Position, Tablespace,
 };
 pub use backups::{BackupError, Catalog, CatalogEntry};
+pub use caught_up::CaughtUp;
 pub use coverage::{Absence, Coverage, Gap, Reach};
 pub use document::DocumentError;
 pub use history::{HistoryStore, HistoryStoreError};
@@ -51,8 +54,11 @@ pub(crate) use status::history_of;
 pub use status::{BackupStatus, Standing};
 pub use verdicts::{SuspectWal, Verdicts};
 pub use wal::{Held, WalError, WalReader, WalStore, archived_file};
-pub use wal_findings::{FindingsCollector, RestorePoint, SuspectRange, Validity, WalFindings};
+pub use wal_findings::{
+    FindingsCollector, RestorePoint, SuspectRange, Validity, WalFindings, is_end_of_prepared,
+};
 pub use wal_health::WalHealth;
 pub use wal_index::{
     WalIndex, WalIndexError, WalIndexRecord, WalIndexWriter, WalIndexWriters, WalTotals,
 };
+pub use wal_path::WalPath;

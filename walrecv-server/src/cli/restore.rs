@@ -17,7 +17,8 @@ pub struct RestoreArgs {
     /// The server
     pub server: ServerName,
 
-    /// The backup: its id or name, or first, oldest, last, latest, latest-full
+    /// The backup: its id or name, or first, oldest, last, latest, latest-full, or `auto` for the
+    /// newest that leads to the target
     #[arg(value_name = "BACKUP")]
     pub backup: String,
 

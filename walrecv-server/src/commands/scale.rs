@@ -94,6 +94,7 @@ impl Store {
                         first_record: Some(start_of(number).saturating_add(40)),
                         first_commit: commit(0),
                         last_commit: commit(999),
+                        latest_end: commit(999),
                         xids: Some((number as u32, number as u32 + 1)),
                         ..WalFindings::default()
                     })

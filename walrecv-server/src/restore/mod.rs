@@ -12,12 +12,14 @@
 //! taken for a complete one.
 
 mod beneath;
+mod choice;
 mod destination;
 mod error;
 mod extract;
 mod handover;
 mod owner;
 mod plan;
+mod reach;
 mod syncer;
 mod tablespaces;
 #[cfg(test)]
@@ -48,7 +50,8 @@ pub use destination::DestinationError;
 pub use error::RestoreError;
 pub use extract::ExtractError;
 pub use owner::Owner;
-pub use plan::{Plan, Request, Served, ServesWal, WalDelivery, WalRange, plan};
+pub use plan::{Plan, Request, Served, ServesWal, WalDelivery, plan};
+pub use reach::WalRange;
 pub use tablespaces::{MappingError, PlacedTablespace, TablespaceMapping};
 
 /// From this version on a server's group may be allowed to read its data directory.
