@@ -235,8 +235,9 @@ impl Command {
             | Self::VerifyBackup(_)
             | Self::Keep(_)
             | Self::Delete(_)
-            | Self::Restore(_)
             | Self::GetWal(_) => Scope::Store,
+            // Where its primary is may be configured, and only there.
+            Self::Restore(args) if !args.standby_mode => Scope::Store,
             Self::ReceiveWal(args) if args.stop => Scope::Store,
             _ => Scope::Servers,
         }

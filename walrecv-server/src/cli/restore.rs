@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use pgwire_stream::Lsn;
+use pgwire_stream::{Lsn, SlotName};
 
 use super::wal::identity;
 use crate::restore::TablespaceMapping;
@@ -48,6 +48,23 @@ pub struct RestoreArgs {
     /// restored server reads its WAL with it, so its user must be able to read it, and nobody else
     #[arg(long, value_name = "FILE")]
     pub identity: Option<String>,
+
+    /// Let the restored server go on as a standby, which follows its primary, or else the archive
+    #[arg(long, conflicts_with_all = ["target", "exclusive", "target_action"])]
+    pub standby_mode: bool,
+
+    /// How the standby reaches its primary, as for psql; no password here [default: conninfo]
+    #[arg(long, value_name = "CONNINFO", requires = "standby_mode")]
+    pub primary_conninfo: Option<String>,
+
+    /// The slot on its primary that the standby streams from
+    #[arg(long, value_name = "NAME", requires = "standby_mode")]
+    pub primary_slot: Option<SlotName>,
+
+    /// Leave out the configuration files that lay outside of the data directory; otherwise they
+    /// are restored into DEST.config, which must be absent or empty
+    #[arg(long)]
+    pub no_config: bool,
 
     /// Restore although some of the WAL on the way is suspect: recovery may end there
     #[arg(long)]

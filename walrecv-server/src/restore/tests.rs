@@ -225,6 +225,8 @@ impl Store {
             suspect_wal: false,
             program: PathBuf::from("/bin/sh"),
             keys: None,
+            standby: None,
+            config: true,
         }
     }
 
