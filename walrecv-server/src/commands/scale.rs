@@ -165,6 +165,8 @@ impl Store {
             program: PathBuf::from("/bin/sh"),
             suspect_wal: false,
             keys: None,
+            standby: None,
+            config: true,
         };
         let planned = plan(&self.home, self.server.name(), &request, &|_, _| Served {
             wal: true,

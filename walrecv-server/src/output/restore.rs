@@ -39,7 +39,12 @@ impl Report for RestoreOutcome {
     }
 
     fn clean(&self) -> Value {
-        json!({"server": self.plan.server, "plan": self.plan, "restored": self.report})
+        json!({
+            "server": self.plan.server,
+            "plan": self.plan,
+            "restored": self.report,
+            "start_command": start(&self.plan),
+        })
     }
 }
 
@@ -97,4 +102,21 @@ fn rows(plan: &Plan) -> Vec<(&'static str, String)> {
         rows.push(("Tablespace", format!("{name} in {}", tablespace.directory.display())));
     }
     rows
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn words_survive_a_shell() {
+        for word in ["/srv/pg", "", "/srv/it's my pg", "-c config_file='/a b'"] {
+            let script = format!("printf %s {}", shell_word(word));
+            let output = Command::new("sh").arg("-c").arg(script).output().unwrap();
+            assert_eq!(String::from_utf8(output.stdout).unwrap(), word);
+        }
+        assert_eq!(shell_word("/srv/pg-15"), "/srv/pg-15");
+    }
 }

@@ -1,5 +1,8 @@
 //! Plans and restores against a small store made by hand.
 
+mod outside;
+mod standby;
+
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
