@@ -206,8 +206,8 @@ pub use client::{
 pub use client::{SpawnedWalStream, spawn_wal_stream};
 pub use config::{
     AuthMethod, ChannelBinding, Config, ConfigError, ConnectionOptions, Endpoint, Host,
-    LoadBalanceHosts, Password, RequireAuth, RootCert, SslCertMode, SslMode, SslNegotiation, TargetSessionAttrs, TcpKeepalive,
-    TlsVersion,
+    LoadBalanceHosts, Password, RequireAuth, RootCert, SslCertMode, SslMode, SslNegotiation,
+    TargetSessionAttrs, TcpKeepalive, TlsVersion,
 };
 #[cfg(feature = "tokio")]
 pub use connection::Connection;

@@ -95,7 +95,10 @@ mod tests {
     fn both_forms_are_written_as_keywords_and_values() {
         for (given, written) in [
             ("port=5433 host=db", "host=db port=5433"),
-            ("postgres://u@[::1]:5433,db/?sslmode=require", "host=::1,db port=5433, user=u sslmode=require"),
+            (
+                "postgres://u@[::1]:5433,db/?sslmode=require",
+                "host=::1,db port=5433, user=u sslmode=require",
+            ),
             ("host=db service=x user=''", "host=db user='' service=x"),
             (r"options='-c a=\'b c\\'", r"options='-c a=\'b c\\'"),
         ] {

@@ -89,7 +89,9 @@ fn under_load(installation: &Installation) -> ScenarioResult {
         let load = scope.spawn(|| -> Result<()> {
             let mut session = primary.session()?;
             while !over.load(Ordering::Relaxed) {
-                session.query("INSERT INTO marks SELECT md5(g::text) FROM generate_series(1, 500) g")?;
+                session.query(
+                    "INSERT INTO marks SELECT md5(g::text) FROM generate_series(1, 500) g",
+                )?;
             }
             Ok(())
         });
@@ -162,7 +164,9 @@ fn dropped_databases(installation: &Installation) -> ScenarioResult {
         site.cluster.execute(&format!("DROP DATABASE {database}"))?;
     }
     site.settle()?;
-    let target = ["latest", "--target-lsn", &before, "--target-action", "promote"];
+    // The first record of a DROP DATABASE makes the database one that nobody can connect to.
+    let target = ["--target-lsn", &before, "--exclusive", "--target-action", "promote"];
+    let target = [&["latest"], &target[..]].concat();
     let restored = site.restore_and_start("restored", &target)?;
     let count = "SELECT count(*) FROM kept";
     for database in ["orders", "people"] {

@@ -29,7 +29,9 @@ use crate::failure::Failure;
 use crate::output::{CheckReport, Failed, ListBackupsReport, Printer, Report, Results};
 use crate::restore::target::{RecoveryTarget, TargetError};
 use crate::restore::{Owner, Primary, Request, Served, StandbyRequest, WalDelivery};
-use crate::settings::{ConnInfo, DEFAULT_PATH, Lookup, ServerName, ServerSettings, Settings, SettingsError};
+use crate::settings::{
+    ConnInfo, DEFAULT_PATH, Lookup, ServerName, ServerSettings, Settings, SettingsError,
+};
 use crate::storage::KeyFile;
 use crate::verify::Depth;
 

@@ -172,7 +172,8 @@ impl<'a> Neutraliser<'a> {
     /// The files that an `include_dir` means; `None` if there is no such directory.
     fn directory(&mut self, at: &Location) -> Option<Vec<Location>> {
         let names = self.root(at.tree)?.names(&at.path, MOST).ok()?;
-        let wanted = names.into_iter().filter(|name| name.ends_with(b".conf") && !name.starts_with(b"."));
+        let wanted =
+            names.into_iter().filter(|name| name.ends_with(b".conf") && !name.starts_with(b"."));
         let below = |name: Vec<u8>| [at.path.as_slice(), &name].join(&b'/');
         Some(wanted.map(|name| Location { tree: at.tree, path: below(name) }).collect())
     }

@@ -272,13 +272,7 @@ pub fn plan(
         config_files,
         settings,
         notes,
-        sources: Sources {
-            backup,
-            server: dir,
-            record,
-            history,
-            keys: request.keys.clone(),
-        },
+        sources: Sources { backup, server: dir, record, history, keys: request.keys.clone() },
     })
 }
 

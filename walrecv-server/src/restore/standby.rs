@@ -1,4 +1,10 @@
 //! A restored server that goes on as a standby: of whom, and what it is told of its primary.
+//!
+//! Its `restore_command` asks for unfinished segments, too, as that of any recovery does. Tried with
+//! servers of 10 to 18: a standby reads such a segment up to the zeros and streams it anew from its
+//! first byte, over what was there. As long as it cannot stream, it asks every five seconds for the
+//! same segment, and so follows what is received to the last record. Without unfinished segments it
+//! would stay behind, and what the backup server received last would be lost with the primary.
 
 use std::path::Path;
 
@@ -163,7 +169,9 @@ impl Standby {
         if request.target != RecoveryTarget::Latest {
             return Err(StandbyError::Target);
         }
-        if let Some(slot) = standby.slot.as_ref().filter(|slot| standby.our_slot.as_ref() == Some(slot)) {
+        if let Some(slot) =
+            standby.slot.as_ref().filter(|slot| standby.our_slot.as_ref() == Some(slot))
+        {
             return Err(StandbyError::OurSlot { slot: slot.clone() });
         }
         let options = standby.primary.options()?;
@@ -187,6 +195,13 @@ impl Standby {
                 "the standby streams from slot `{slot}`: if the primary does not have it yet, make \
                  it there with SELECT pg_create_physical_replication_slot('{slot}')"
             ));
+        }
+        if request.wal == WalDelivery::GetWal {
+            notes.push(
+                "leave `archive_mode = always` alone on the standby: it would archive segments that \
+                 get-wal hands out unfinished as though they were complete"
+                    .to_owned(),
+            );
         }
         let primary = options.as_ref().map(whereabouts);
         let conninfo = options.map(|options| conninfo(options, version, owner, notes));
@@ -249,9 +264,8 @@ pub(super) fn timeline(
     if request.timeline != TimelineChoice::Latest {
         return Err(StandbyError::Timeline.into());
     }
-    let known = |timeline| -> Result<bool, HistoryStoreError> {
-        Ok(histories.load(timeline)?.is_some())
-    };
+    let known =
+        |timeline| -> Result<bool, HistoryStoreError> { Ok(histories.load(timeline)?.is_some()) };
     let mut newest = end.timeline;
     while let Some(next) = pgwire_stream::TimelineId::new(newest.get().wrapping_add(1)) {
         if !known(next)? {
