@@ -60,9 +60,9 @@ pub(super) enum Tree {
 
 /// A file or directory in one of them.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Location {
-    pub(super) tree: Tree,
-    pub(super) path: Vec<u8>,
+struct Location {
+    tree: Tree,
+    path: Vec<u8>,
 }
 
 /// Goes through configuration files and those that they include.

@@ -89,7 +89,7 @@ pub enum Primary {
 #[derive(Debug, thiserror::Error)]
 pub enum StandbyError {
     /// `--primary-conninfo` is not understood.
-    #[error("`--primary-conninfo` is not understood: {0}")]
+    #[error("`--primary-conninfo` is not understood")]
     Conninfo(#[source] ConfigError),
     /// Arguments are public.
     #[error(
@@ -239,11 +239,16 @@ impl Primary {
         if given && SECRETS.iter().any(|keyword| options.get(keyword).is_some()) {
             return Err(StandbyError::Password);
         }
+        for keyword in OF_OUR_CONNECTION {
+            options.remove(keyword);
+        }
         if !given {
             // By our own name, the standby would count as us in `synchronous_standby_names`.
             options.remove("application_name");
         }
-        Ok(Some(options))
+        // To a standby, nothing is nobody.
+        let says_something = options.keywords().any(|keyword| !SECRETS.contains(&keyword));
+        Ok(says_something.then_some(options))
     }
 }
 
@@ -297,14 +302,18 @@ fn conninfo(
     owner: &Owner,
     notes: &mut Vec<String>,
 ) -> String {
-    if options.get("password").is_some() {
-        notes.push(format!(
-            "the password is not written into the configuration: put it into `~/.pgpass` of \
-             `{}` (mode 0600), or into a file that `passfile=` in `primary_conninfo` names",
-            owner.name
-        ));
+    let place = format!(
+        "put it into `~/.pgpass` of `{}` (mode 0600), or into a file that `passfile=` in \
+         `primary_conninfo` names",
+        owner.name
+    );
+    let is_set = |keyword| options.get(keyword).is_some();
+    if is_set("password") {
+        notes.push(format!("the password is not written into the configuration: {place}"));
+    } else if !is_set("passfile") && !is_set("sslcert") {
+        notes.push(format!("if the primary asks for a password, {place}"));
     }
-    for keyword in SECRETS.iter().chain(OF_OUR_CONNECTION) {
+    for keyword in SECRETS {
         options.remove(keyword);
     }
     for &(keyword, major) in SINCE {
@@ -366,7 +375,7 @@ mod tests {
         ] {
             let (conninfo, notes) = written(&configured(text), 18);
             assert_eq!(conninfo, "host=db user=u", "{text}");
-            assert!(notes.len() == 1 && notes[0].contains(".pgpass"), "{notes:?}");
+            assert!(notes.len() == 1 && notes[0].contains("is not written"), "{notes:?}");
             assert!(!format!("{:?}", configured(text)).contains("secret"));
             let error = given(text).options().err().unwrap();
             assert!(matches!(error, StandbyError::Password), "{error}");
@@ -384,15 +393,17 @@ mod tests {
     #[test]
     fn a_walreceiver_is_told_what_its_version_knows() {
         let text = "host=a,b port=1 target_session_attrs=primary channel_binding=require sslsni=1";
+        let untold = |notes: &[String]| notes.iter().all(|note| note.contains("asks for"));
         let (conninfo, notes) = written(&configured(text), 12);
         assert_eq!(conninfo, "host=a,b port=1 target_session_attrs=read-write");
-        assert!(notes[0].contains("channel_binding") && notes[1].contains("sslsni"), "{notes:?}");
+        assert!(notes[1].contains("channel_binding") && notes[2].contains("sslsni"), "{notes:?}");
         let (conninfo, notes) = written(&configured(text), 18);
-        assert!(conninfo.contains("channel_binding=require") && notes.is_empty(), "{conninfo}");
+        assert!(conninfo.contains("channel_binding=require") && untold(&notes), "{notes:?}");
         let (conninfo, _) = written(&configured("host=a target_session_attrs=standby"), 13);
         assert_eq!(conninfo, "host=a");
         let (_, notes) = written(&configured("host=a sslrootcert=/no/such/file"), 18);
-        assert!(notes[0].contains("sslrootcert"), "{notes:?}");
+        assert!(notes[1].contains("sslrootcert"), "{notes:?}");
+        assert!(given("dbname=x").options().unwrap().is_none());
     }
 
     #[test]
