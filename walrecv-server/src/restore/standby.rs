@@ -8,14 +8,15 @@
 
 use std::path::Path;
 
-use pgwire_stream::{ConfigError, ConnectionOptions, ServerVersion, SlotName};
+use pgwire_stream::{ConfigError, ConnectionOptions, ServerVersion, SlotName, TimelineId};
 use serde::Serialize;
 
+use super::error::RestoreError;
 use super::owner::Owner;
 use super::plan::{Request, WalDelivery};
 use super::recovery::{NO_RECOVERY_CONF, Setting};
 use super::target::{RecoveryTarget, TimelineChoice};
-use crate::catalog::{HistoryStore, HistoryStoreError, Position};
+use crate::catalog::{HistoryStore, Position};
 use crate::failure::{Class, Failure};
 use crate::settings::ConnInfo;
 
@@ -175,7 +176,7 @@ impl Standby {
             return Err(StandbyError::OurSlot { slot: slot.clone() });
         }
         let options = standby.primary.options()?;
-        let slot = standby.slot.as_ref().map(ToString::to_string);
+        let slot = standby.slot.as_ref().filter(|_| options.is_some()).map(ToString::to_string);
         match (&options, request.wal) {
             (None, WalDelivery::Copy) => return Err(StandbyError::Nobody),
             (None, WalDelivery::GetWal) => notes.push(
@@ -262,18 +263,16 @@ pub(super) fn timeline(
     histories: &HistoryStore,
     request: &Request,
     end: Position,
-) -> Result<TimelineChoice, super::RestoreError> {
+) -> Result<TimelineChoice, RestoreError> {
     if request.standby.is_none() {
         return Ok(request.timeline);
     }
     if request.timeline != TimelineChoice::Latest {
         return Err(StandbyError::Timeline.into());
     }
-    let known =
-        |timeline| -> Result<bool, HistoryStoreError> { Ok(histories.load(timeline)?.is_some()) };
     let mut newest = end.timeline;
-    while let Some(next) = pgwire_stream::TimelineId::new(newest.get().wrapping_add(1)) {
-        if !known(next)? {
+    while let Some(next) = TimelineId::new(newest.get().wrapping_add(1)) {
+        if histories.load(next)?.is_none() {
             break;
         }
         newest = next;
