@@ -167,6 +167,8 @@ impl Store {
             suspect_wal: false,
             keys: None,
             jobs: super::store::jobs(),
+            standby: None,
+            config: true,
         };
         let planned = plan(&self.home, self.server.name(), &request, &|_, _| Served {
             wal: true,
