@@ -113,6 +113,18 @@ fn restored_chain(installation: &Installation) -> ScenarioResult {
     let (plain, said) = site.restore("files", &[newest, "--jobs", "3", "-v"])?;
     said.success()?;
     like_combined(&site, &chain, &plain)?;
+    // One file is the same when it comes alone.
+    for file in [chain.cut.to_str().unwrap(), "PG_VERSION", "global/pg_control"] {
+        let alone = site.walrecv.directory().join("alone");
+        let to = alone.to_str().unwrap();
+        site.walrecv.run(&["extract", "main", newest, file, to])?.success()?;
+        assert!(fs::read(&alone)? == fs::read(plain.join(file))?, "{file}");
+        let again = site.walrecv.run(&["extract", "main", newest, file, to])?.code(3)?;
+        assert!(again.stderr.contains("exists already"), "{}", again.stderr);
+        fs::remove_file(&alone)?;
+    }
+    let unknown = site.walrecv.run(&["extract", "main", newest, "base/1/nothing"])?.code(1)?;
+    assert!(unknown.stderr.contains("has no file `base/1/nothing`"), "{}", unknown.stderr);
 
     // Damage anywhere in the chain is found, and nothing starts from what was written.
     let archive =
@@ -149,7 +161,7 @@ fn like_combined(site: &Site, chain: &Chain, restored: &Path) -> ScenarioResult 
     program::run(Command::new(judge).args(&unpacked).arg("-o").arg(&whole))?;
     let (mut theirs, mut ours) = (files(&whole)?, files(restored)?);
     // Their own list of files, and what a server is told about its recovery.
-    for own in ["backup_manifest", "postgresql.auto.conf", "recovery.signal"] {
+    for own in ["backup_manifest", "postgresql.auto.conf", "postgresql.conf", "recovery.signal"] {
         theirs.remove(Path::new(own));
         ours.remove(Path::new(own));
     }
@@ -217,6 +229,16 @@ fn restored_sealed_chain(installation: &Installation) -> ScenarioResult {
         assert_eq!(restored.query(ROWS)?, chain.rows[depth], "{name}");
         tools::amcheck(&restored)?;
     }
+    let table = site.cluster.value("SELECT pg_relation_filepath('t')")?;
+    let alone = site.walrecv.directory().join("alone");
+    let newest = chain.backups.last().unwrap();
+    let extract = ["extract", "main", newest, &table, alone.to_str().unwrap()];
+    let sealed = site.walrecv.run(&extract)?.code(3)?;
+    assert!(sealed.stderr.contains("encrypted"), "{}", sealed.stderr);
+    let opened = [&extract[..], &["--identity", key.identity()]].concat();
+    site.walrecv.run(&opened)?.success()?;
+    let length = |path: &Path| fs::metadata(path).unwrap().len();
+    assert_eq!(length(&alone), length(&site.cluster.data_directory().join(&table)));
     assert_eq!(daemon.stop()?, 0);
     Ok(())
 }

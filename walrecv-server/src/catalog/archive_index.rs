@@ -58,15 +58,22 @@ pub struct IndexedMember {
 impl IndexedMember {
     /// The line of a member.
     pub fn of(member: &Member) -> Self {
-        let path = match std::str::from_utf8(&member.path) {
-            Ok(path) => IndexedPath::Path(path.to_owned()),
-            Err(_) => IndexedPath::EncodedPath(hexadecimal(&member.path)),
-        };
+        let path = IndexedPath::of(&member.path);
         let kind = match member.kind {
             MemberKind::File => IndexedKind::File,
             MemberKind::Directory => IndexedKind::Directory,
         };
         Self { path, kind, at: member.header_at, size: member.size }
+    }
+}
+
+impl IndexedPath {
+    /// A path as an index has it.
+    pub fn of(path: &[u8]) -> Self {
+        match std::str::from_utf8(path) {
+            Ok(path) => Self::Path(path.to_owned()),
+            Err(_) => Self::EncodedPath(hexadecimal(path)),
+        }
     }
 }
 

@@ -33,7 +33,7 @@ mod wal_path;
 mod wal_size;
 
 pub use archive_index::IndexWriter;
-pub use archive_reader::read_archive;
+pub use archive_reader::{open_member, read_archive};
 pub use backup_record::{
     Archive, BackupOutcome, BackupRecord, ConfigFiles, DamagedPages, Manifest, ManifestOrigin,
     Position, Tablespace,

@@ -1,6 +1,7 @@
 //! `check`, and what is done with backups that there are.
 
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, ValueEnum};
 
@@ -115,6 +116,35 @@ pub struct VerifyBackupArgs {
 }
 
 impl VerifyBackupArgs {
+    /// The settings that were given as options of this command.
+    pub fn settings(&self) -> Option<Argument> {
+        identity(self.identity.as_ref())
+    }
+}
+
+/// `extract`.
+#[derive(Args)]
+pub struct ExtractArgs {
+    /// The server
+    pub server: ServerName,
+
+    /// The backup: its id or name, or first, oldest, last, latest, latest-full
+    #[arg(value_name = "BACKUP")]
+    pub backup: String,
+
+    /// The file, by its path in the data directory, such as `postgresql.conf` or `base/5/1259`
+    pub path: String,
+
+    /// Where it goes [default: its own name, in the current directory]
+    #[arg(value_name = "DEST")]
+    pub destination: Option<PathBuf>,
+
+    /// The age identity file that opens what is encrypted [default: encryption_identity]
+    #[arg(long, value_name = "FILE")]
+    pub identity: Option<String>,
+}
+
+impl ExtractArgs {
     /// The settings that were given as options of this command.
     pub fn settings(&self) -> Option<Argument> {
         identity(self.identity.as_ref())

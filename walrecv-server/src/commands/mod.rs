@@ -5,6 +5,7 @@ pub mod check;
 pub mod check_backup;
 pub mod connection;
 pub mod delete;
+pub mod extract;
 pub mod get_wal;
 pub mod init;
 pub mod interruption;

@@ -8,6 +8,7 @@ mod check;
 mod check_backup;
 mod delete;
 mod diagnostic;
+mod extract;
 mod get_wal;
 mod init;
 mod keep;

@@ -9,12 +9,13 @@ use tokio::runtime::Handle;
 use crate::backup::Incremental;
 use crate::catalog::KeepTarget;
 use crate::cli::{
-    BackupArgs, CheckArgs, CheckBackupArgs, Cli, Command, DeleteArgs, FilesArg, GetWalArgs,
-    InitArgs, KeepArg, KeepArgs, ListBackupsArgs, ListFilesArgs, ReceiveWalArgs, RestoreArgs,
-    ShowBackupArgs, SwitchWalArgs, TargetArgs, VerifyBackupArgs,
+    BackupArgs, CheckArgs, CheckBackupArgs, Cli, Command, DeleteArgs, ExtractArgs, FilesArg,
+    GetWalArgs, InitArgs, KeepArg, KeepArgs, ListBackupsArgs, ListFilesArgs, ReceiveWalArgs,
+    RestoreArgs, ShowBackupArgs, SwitchWalArgs, TargetArgs, VerifyBackupArgs,
 };
 use crate::commands::backup::BackupOptions;
 use crate::commands::delete::DeleteOptions;
+use crate::commands::extract::ExtractOptions;
 use crate::commands::get_wal::GetWalRequest;
 use crate::commands::init::FirstConfiguration;
 use crate::commands::interruption::{interruption, outlive_hangups};
@@ -69,6 +70,7 @@ async fn with_settings(
         Command::Run(_) => run(command, settings).await,
         Command::ShowBackup(args) => show_backup(settings, args),
         Command::ListFiles(args) => list_files(settings, args),
+        Command::Extract(args) => extract(settings, args).await,
         Command::CheckBackup(args) => check_backup(settings, args),
         Command::VerifyBackup(args) => verify_backup(settings, args, printer).await,
         Command::Keep(args) => keep(settings, args),
@@ -310,6 +312,23 @@ async fn receive_wal(
 fn show_backup(settings: &Settings, args: &ShowBackupArgs) -> Outcome<Results> {
     let server = store::server(settings, &args.server)?;
     Ok(Results::one(commands::show_backup::show_backup(&server, &args.backup)?))
+}
+
+async fn extract(settings: &Settings, args: &ExtractArgs) -> Outcome<Results> {
+    let server = store::server(settings, &args.server)?;
+    let options = ExtractOptions {
+        backup: args.backup.clone(),
+        path: args.path.clone(),
+        destination: args.destination.clone(),
+        keys: settings.identity_file(&args.server).map(KeyFile::new),
+    };
+    let extracted =
+        tokio::task::spawn_blocking(move || commands::extract::extract(&server, options));
+    match extracted.await {
+        Ok(extracted) => Ok(Results::one(extracted?)),
+        // It was not cancelled, so it panicked.
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
 }
 
 fn list_files(settings: &Settings, args: &ListFilesArgs) -> Outcome<Results> {

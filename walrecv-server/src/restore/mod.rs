@@ -52,7 +52,7 @@ use crate::storage::{BackupId, Sha256Sum, StorageError, encryption};
 
 pub use destination::DestinationError;
 pub use error::RestoreError;
-pub use extract::ExtractError;
+pub use extract::{ExtractError, ExtractFileError, extract_file};
 pub use outside::{OutsideError, OutsideFiles};
 pub use owner::Owner;
 pub use plan::{Plan, Request, Served, ServesWal, WalDelivery, plan};

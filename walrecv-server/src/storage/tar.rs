@@ -11,7 +11,8 @@
 #[path = "tar/fuzzing.rs"]
 pub mod fuzzing;
 
-use tar_core::{EntryType, HEADER_SIZE, Header, HeaderError};
+pub use tar_core::HEADER_SIZE;
+use tar_core::{EntryType, Header, HeaderError};
 
 /// The zero blocks at the end of an archive, which servers before 15 do not send.
 pub const TERMINATOR: [u8; 2 * HEADER_SIZE] = [0; 2 * HEADER_SIZE];

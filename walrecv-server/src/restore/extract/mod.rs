@@ -18,6 +18,7 @@
 mod assembly;
 mod blocks;
 mod error;
+mod one;
 #[cfg(test)]
 mod tests;
 
@@ -41,6 +42,7 @@ use crate::storage::tar::{Member, MemberKind, TarEvent, TarReader};
 use crate::storage::{BackupId, StorageError};
 
 pub use error::ExtractError;
+pub use one::{ExtractFileError, extract_file};
 
 /// The file without which no server starts.
 pub(super) const PG_CONTROL: &[u8] = control_file::FILE_NAME.as_bytes();
