@@ -50,6 +50,25 @@ fn verify(site: &Site, id: &str, options: &[&str]) -> Result<Output> {
     site.walrecv.run(&[&["verify-backup", "main", id], options].concat())
 }
 
+/// A manifest that is lost is made again, byte for byte, and not of what is damaged.
+fn manifest_again(site: &Site, id: &str, manifest: &Path, archive: &Path) -> ScenarioResult {
+    let again = || site.walrecv.run(&["generate-manifest", "main", id]);
+    assert!(again()?.code(3)?.stderr.contains("has its manifest"));
+    let lost = fs::read(manifest)?;
+    fs::remove_file(manifest)?;
+    {
+        let _flipped = Flipped::middle(archive)?;
+        assert!(again()?.code(1)?.stderr.contains("is damaged"));
+        assert!(!manifest.exists());
+    }
+    let shown = site.shown(id)?;
+    again()?.success()?;
+    assert!(fs::read(manifest)? == lost, "it is another one");
+    assert_eq!(site.shown(id)?, shown);
+    verify(site, id, &[])?.success()?;
+    Ok(())
+}
+
 /// Whether damage is found, and where.
 fn finds(site: &Site, id: &str, options: &[&str], words: &[&str]) -> ScenarioResult {
     let output = verify(site, id, options)?.code(1)?;
@@ -121,6 +140,7 @@ fn verify_backup(installation: &Installation) -> ScenarioResult {
         finds(&site, &id, &[], &[&archive, "is missing"])?;
         fs::rename(gone, file(&archive))?;
     }
+    manifest_again(&site, &id, &file("backup_manifest"), &file("base.tar.zst"))?;
     // The manifest has a file more, and one less, than the archive: with a checksum that fits.
     if installation.major >= 13 {
         forged_manifest(&site, &id, &file("backup_manifest"))?;

@@ -46,7 +46,7 @@ pub(super) fn write(
 
 /// The WAL between begin and end along a history, the newest timeline first; `None` if the begin
 /// does not lie on it.
-pub(super) fn wal_ranges(
+pub(crate) fn wal_ranges(
     history: &TimelineHistory,
     begin: Position,
     end: Position,
@@ -69,7 +69,7 @@ pub(super) fn wal_ranges(
 }
 
 /// A time as manifests have it.
-fn modified(seconds: u64) -> String {
+pub(crate) fn modified(seconds: u64) -> String {
     let time = i64::try_from(seconds).ok().and_then(|s| Timestamp::from_second(s).ok());
     let time = TimeZone::UTC.to_datetime(time.unwrap_or(Timestamp::UNIX_EPOCH));
     time.strftime("%Y-%m-%d %H:%M:%S GMT").to_string()

@@ -18,7 +18,7 @@ mod config_files;
 mod contents;
 mod error;
 mod look;
-mod made_manifest;
+pub(crate) mod made_manifest;
 pub(crate) mod pages;
 mod parent;
 mod receive;

@@ -151,6 +151,32 @@ impl ExtractArgs {
     }
 }
 
+/// `generate-manifest`.
+#[derive(Args)]
+pub struct GenerateManifestArgs {
+    /// The server
+    pub server: ServerName,
+
+    /// The backup: its id or name, or first, oldest, last, latest, latest-full
+    #[arg(value_name = "BACKUP")]
+    pub backup: String,
+
+    /// How many threads decompress [default: one for each processor, up to 4]
+    #[arg(long, value_name = "N")]
+    pub jobs: Option<NonZeroUsize>,
+
+    /// The age identity file that opens what is encrypted [default: encryption_identity]
+    #[arg(long, value_name = "FILE")]
+    pub identity: Option<String>,
+}
+
+impl GenerateManifestArgs {
+    /// The settings that were given as options of this command.
+    pub fn settings(&self) -> Option<Argument> {
+        identity(self.identity.as_ref())
+    }
+}
+
 /// `delete`.
 #[derive(Args)]
 pub struct DeleteArgs {

@@ -18,8 +18,8 @@ use crate::settings::{Argument, Scope, ServerName, ServerNameError, Typed};
 
 pub use backup::BackupArgs;
 pub use catalog::{
-    CheckArgs, CheckBackupArgs, DeleteArgs, ExtractArgs, FilesArg, KeepArg, KeepArgs,
-    ListBackupsArgs, ListFilesArgs, ShowBackupArgs, VerifyBackupArgs,
+    CheckArgs, CheckBackupArgs, DeleteArgs, ExtractArgs, FilesArg, GenerateManifestArgs, KeepArg,
+    KeepArgs, ListBackupsArgs, ListFilesArgs, ShowBackupArgs, VerifyBackupArgs,
 };
 pub use receive::{InitArgs, ReceiveWalArgs, RunArgs};
 pub use restore::{RestoreArgs, TargetArgs};
@@ -149,6 +149,8 @@ pub enum Command {
     /// Verify that a base backup is what was stored, and what was backed up
     #[command(visible_alias = "verify")]
     VerifyBackup(VerifyBackupArgs),
+    /// Make the manifest of a base backup again, where it is lost
+    GenerateManifest(GenerateManifestArgs),
     /// Extract one file out of a base backup
     Extract(ExtractArgs),
     /// Mark a base backup that no policy removes
@@ -219,6 +221,7 @@ impl Command {
             Self::ListFiles(args) => vec![args.server.clone()],
             Self::CheckBackup(args) => vec![args.server.clone()],
             Self::VerifyBackup(args) => vec![args.server.clone()],
+            Self::GenerateManifest(args) => vec![args.server.clone()],
             Self::Extract(args) => vec![args.server.clone()],
             Self::Keep(args) => vec![args.server.clone()],
             Self::Delete(args) => vec![args.server.clone()],
@@ -236,6 +239,7 @@ impl Command {
             | Self::ListFiles(_)
             | Self::CheckBackup(_)
             | Self::VerifyBackup(_)
+            | Self::GenerateManifest(_)
             | Self::Extract(_)
             | Self::Keep(_)
             | Self::Delete(_)
@@ -272,6 +276,7 @@ impl Cli {
             Command::Restore(args) => arguments.extend(args.settings()),
             Command::VerifyBackup(args) => arguments.extend(args.settings()),
             Command::Extract(args) => arguments.extend(args.settings()),
+            Command::GenerateManifest(args) => arguments.extend(args.settings()),
             _ => {}
         }
         Typed {

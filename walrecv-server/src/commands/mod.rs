@@ -6,6 +6,7 @@ pub mod check_backup;
 pub mod connection;
 pub mod delete;
 pub mod extract;
+pub mod generate_manifest;
 pub mod get_wal;
 pub mod init;
 pub mod interruption;

@@ -9,6 +9,7 @@ mod check_backup;
 mod delete;
 mod diagnostic;
 mod extract;
+mod generate_manifest;
 mod get_wal;
 mod init;
 mod keep;

@@ -10,12 +10,13 @@ use crate::backup::Incremental;
 use crate::catalog::KeepTarget;
 use crate::cli::{
     BackupArgs, CheckArgs, CheckBackupArgs, Cli, Command, DeleteArgs, ExtractArgs, FilesArg,
-    GetWalArgs, InitArgs, KeepArg, KeepArgs, ListBackupsArgs, ListFilesArgs, ReceiveWalArgs,
-    RestoreArgs, ShowBackupArgs, SwitchWalArgs, TargetArgs, VerifyBackupArgs,
+    GenerateManifestArgs, GetWalArgs, InitArgs, KeepArg, KeepArgs, ListBackupsArgs, ListFilesArgs,
+    ReceiveWalArgs, RestoreArgs, ShowBackupArgs, SwitchWalArgs, TargetArgs, VerifyBackupArgs,
 };
 use crate::commands::backup::BackupOptions;
 use crate::commands::delete::DeleteOptions;
 use crate::commands::extract::ExtractOptions;
+use crate::commands::generate_manifest::ManifestOptions;
 use crate::commands::get_wal::GetWalRequest;
 use crate::commands::init::FirstConfiguration;
 use crate::commands::interruption::{interruption, outlive_hangups};
@@ -71,6 +72,7 @@ async fn with_settings(
         Command::ShowBackup(args) => show_backup(settings, args),
         Command::ListFiles(args) => list_files(settings, args),
         Command::Extract(args) => extract(settings, args).await,
+        Command::GenerateManifest(args) => generate_manifest(settings, args, printer).await,
         Command::CheckBackup(args) => check_backup(settings, args),
         Command::VerifyBackup(args) => verify_backup(settings, args, printer).await,
         Command::Keep(args) => keep(settings, args),
@@ -326,6 +328,29 @@ async fn extract(settings: &Settings, args: &ExtractArgs) -> Outcome<Results> {
         tokio::task::spawn_blocking(move || commands::extract::extract(&server, options));
     match extracted.await {
         Ok(extracted) => Ok(Results::one(extracted?)),
+        // It was not cancelled, so it panicked.
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+async fn generate_manifest(
+    settings: &Settings,
+    args: &GenerateManifestArgs,
+    printer: &Printer,
+) -> Outcome<Results> {
+    let server = store::server(settings, &args.server)?;
+    let options = ManifestOptions {
+        backup: args.backup.clone(),
+        keys: settings.identity_file(&args.server).map(KeyFile::new),
+        jobs: args.jobs.unwrap_or_else(store::jobs),
+    };
+    let progress = printer.progress(server.name().as_str());
+    let interrupted = interruption()?;
+    let made = tokio::task::spawn_blocking(move || {
+        commands::generate_manifest::generate_manifest(&server, &options, &progress, &interrupted)
+    });
+    match made.await {
+        Ok(made) => Ok(Results::one(made?)),
         // It was not cancelled, so it panicked.
         Err(error) => std::panic::resume_unwind(error.into_panic()),
     }

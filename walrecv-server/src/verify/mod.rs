@@ -11,6 +11,7 @@
 
 mod contents;
 mod index;
+mod manifest_again;
 mod problem;
 mod stored;
 mod wal;
@@ -26,6 +27,7 @@ use crate::failure::{Class, Failure, in_one_line};
 use crate::progress::ProgressSink;
 use crate::storage::{BackupDir, BackupId, DecryptionError, KeyFile, ServerDir, StorageError};
 
+pub use self::manifest_again::{ManifestAgainError, make_manifest_again};
 pub use self::problem::{Problem, Problems};
 
 /// What is to be verified, and how thoroughly.
