@@ -165,6 +165,7 @@ impl Store {
             program: PathBuf::from("/bin/sh"),
             suspect_wal: false,
             keys: None,
+            lease: None,
         };
         let planned = plan(&self.home, self.server.name(), &request, &|_, _| Served {
             wal: true,

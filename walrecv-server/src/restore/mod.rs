@@ -16,6 +16,7 @@ mod destination;
 mod error;
 mod extract;
 mod handover;
+mod lease;
 mod owner;
 mod plan;
 mod syncer;

@@ -17,8 +17,8 @@ use super::recovery::{self, Recovery, RecoverySettings};
 use super::tablespaces::{self, PlacedTablespace, TablespaceMapping};
 use super::target::{RecoveryTarget, TargetAction, TimelineChoice};
 use crate::catalog::{
-    BackupOutcome, BackupRecord, BackupStatus, Catalog, Gap, HistoryStore, Position, Reach,
-    SuspectWal, WalStore,
+    BackupOutcome, BackupRecord, BackupStatus, Catalog, Gap, HistoryStore, LeaseId, Position,
+    Reach, SuspectWal, WalStore,
 };
 use crate::settings::ServerName;
 use crate::storage::{
@@ -60,6 +60,8 @@ pub struct Request {
     pub program: PathBuf,
     /// What opens an encrypted backup and its WAL; the path must be absolute.
     pub keys: Option<KeyFile>,
+    /// The lease that the restored server renews as it asks for WAL.
+    pub lease: Option<LeaseId>,
 }
 
 /// How the restored server gets at its WAL.
@@ -202,6 +204,7 @@ pub fn plan(
                 utf8(&home)?,
                 server.as_str(),
                 identity,
+                request.lease.as_ref(),
             )
         }
         WalDelivery::Copy => {

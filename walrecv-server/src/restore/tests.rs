@@ -225,6 +225,7 @@ impl Store {
             suspect_wal: false,
             program: PathBuf::from("/bin/sh"),
             keys: None,
+            lease: None,
         }
     }
 
