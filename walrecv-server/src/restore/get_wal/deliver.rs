@@ -1,6 +1,7 @@
 //! Putting a file of WAL where it is wanted.
 
-use std::fs::{self, OpenOptions};
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -24,11 +25,11 @@ pub fn deliver(
     length: u64,
     destination: &Path,
 ) -> Result<(), GetWalError> {
-    let mut temporary_name = std::ffi::OsString::from(".");
+    let mut temporary_name = OsString::from(".");
     temporary_name.push(destination.file_name().unwrap_or_default());
     temporary_name.push(".tmp");
     let temporary = destination.with_file_name(temporary_name);
-    let delivered = write_whole(name, source, length, &temporary).and_then(|()| {
+    let delivered = write_new(name, source, length, &temporary).and_then(|()| {
         fs::rename(&temporary, destination)
             .map_err(|source| storage_error("rename to", destination, source))
     });
@@ -39,19 +40,30 @@ pub fn deliver(
     delivered
 }
 
-fn write_whole(
+fn write_new(
     name: &str,
     source: &mut dyn Read,
     length: u64,
     path: &Path,
 ) -> Result<(), GetWalError> {
-    let mut file = OpenOptions::new()
+    let file = OpenOptions::new()
         .write(true)
         .create(true)
         .truncate(true)
         .mode(0o600)
         .open(path)
         .map_err(|source| storage_error("create", path, source))?;
+    write_whole(name, source, length, file, path)
+}
+
+/// Writes `length` bytes, and reads to the end of what there is, which verifies it.
+pub(super) fn write_whole(
+    name: &str,
+    source: &mut dyn Read,
+    length: u64,
+    mut file: File,
+    path: &Path,
+) -> Result<(), GetWalError> {
     let mut buffer = vec![0; BUFFER];
     let mut written = 0;
     loop {

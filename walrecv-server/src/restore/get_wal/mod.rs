@@ -12,6 +12,7 @@ mod deliver;
 mod error;
 mod file;
 mod lookup;
+mod spool;
 #[cfg(test)]
 mod tests;
 
@@ -20,3 +21,4 @@ pub use error::{GetWalError, exit_code};
 pub(in crate::restore) use error::{read_error, wrong_length};
 pub use file::WalFile;
 pub use lookup::{Lookup, locate};
+pub use spool::{Filling, Spool};
