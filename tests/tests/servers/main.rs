@@ -41,6 +41,7 @@ mod sync_before_report;
 mod synchronous;
 mod synchronous_watch;
 mod targets;
+mod wal_delivery;
 
 use walrecv_tests::run::Scenarios;
 
@@ -83,6 +84,7 @@ fn main() -> std::process::ExitCode {
         suspect_wal::register,
         failover::register,
         encryption::register,
+        wal_delivery::register,
     ] {
         scenarios = register(scenarios);
     }
