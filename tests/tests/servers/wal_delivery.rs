@@ -50,6 +50,11 @@ fn ready(installation: &Installation) -> ScenarioResult {
     assert!(seen > 8, "only {seen} segments were seen ready");
     let seen = recovers(&site, "plain", &id, &expected, without_prefetch, |_| ())?;
     assert_eq!(seen, 0);
+    // It promotes long before the end of the WAL, while more is made ready.
+    let early = site
+        .restore_and_start("early", &[&id, "--target-immediate", "--target-action", "promote"])?;
+    assert!(!early.data_directory().join("pg_wal/.walrecv-spool").exists());
+    drop(early);
     let killed = AtomicUsize::new(0);
     let kill = |data: &Path| {
         killed.fetch_add(kill_those_who_fill(data), Ordering::Relaxed);

@@ -236,7 +236,17 @@ impl Leases {
         self.live.iter().filter(move |lease| lease.backups.contains(&backup))
     }
 
-    /// What is wrong with the first that cannot be read.
+    /// Those that can be read, the oldest first.
+    pub fn live(&self) -> &[Lease] {
+        &self.live
+    }
+
+    /// What is wrong with one that cannot be read.
+    pub fn unreadable(&self) -> Option<&DocumentError> {
+        self.unreadable.first()
+    }
+
+    /// The same, for an error.
     pub(super) fn take_unreadable(&mut self) -> Option<DocumentError> {
         self.unreadable.pop()
     }
@@ -274,6 +284,8 @@ fn collect(server: &ServerDir, now: Timestamp) {
             let _ = durable::remove_file(&path);
         }
     }
+    // Those that nobody came to name.
+    let _ = durable::collect_leftovers(&server.leases());
 }
 
 /// What root makes in somebody else's store is that user's, who must be able to read it.

@@ -106,7 +106,7 @@ fn fill(home: &Home, server: &ServerDir, request: &GetWalRequest) -> Result<(), 
     };
     let Some(filling) = spool.fill() else { return Ok(()) };
     let filled = fill_up(&filling, segment, request, Source::new(home, server, request));
-    filling.finish(&spool);
+    filling.finish();
     renew_lease(server, request);
     filled
 }

@@ -33,6 +33,8 @@ use crate::storage::durable;
 const NAME: &str = ".walrecv-spool";
 const ORIGIN: &str = "origin";
 const LOCK: &str = "lock";
+/// What is in it beside segments.
+const OTHERS: [&str; 4] = [".", "..", ORIGIN, LOCK];
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// The names under which PostgreSQL wants what it asks for while it recovers. Others, such as
@@ -179,9 +181,8 @@ impl Filling {
         for entry in Dir::read_from(&self.directory).map_err(|error| failed("read", error))? {
             let entry = entry.map_err(|error| failed("read", error))?;
             let name = entry.file_name();
-            let known = [".", "..", ORIGIN, LOCK];
             let stays = name.to_str().is_ok_and(|name| {
-                known.contains(&name) || wanted.iter().any(|wanted| wanted == name)
+                OTHERS.contains(&name) || wanted.iter().any(|wanted| wanted == name)
             });
             if !stays {
                 unlinkat(&self.directory, name, AtFlags::empty())
@@ -228,11 +229,17 @@ impl Filling {
     }
 
     /// Ends the filling. A spool with nothing in it is not left behind.
-    pub fn finish(self, spool: &Spool) {
-        let names = durable::list_dir(&self.path).unwrap_or_default();
-        if names.iter().all(|name| name == ORIGIN || name == LOCK) {
-            spool.remove();
+    pub fn finish(self) {
+        let Ok(mut entries) = Dir::read_from(&self.directory) else { return };
+        let is_segment = |name: &[u8]| !OTHERS.iter().any(|other| other.as_bytes() == name);
+        if entries.any(|entry| entry.is_ok_and(|entry| is_segment(entry.file_name().to_bytes()))) {
+            return;
         }
+        for name in [ORIGIN, LOCK] {
+            let _ = unlinkat(&self.directory, name, AtFlags::empty());
+        }
+        // Should it be another one by now, then that is not empty.
+        let _ = fs::remove_dir(&self.path);
     }
 }
 
@@ -369,7 +376,10 @@ mod tests {
         spool.prepare(size()).unwrap();
         assert!(put(&filling).is_err());
         assert!(names(&spool).is_empty());
-        spool.fill().unwrap().finish(&spool);
+        // The one that ends does not take the other with it.
+        filling.finish();
+        assert!(spool.directory.exists());
+        spool.fill().unwrap().finish();
         assert!(!spool.directory.exists());
     }
 
