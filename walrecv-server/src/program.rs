@@ -105,6 +105,3 @@ fn runtime(command: &Command) -> Result<Runtime, exit::NoRuntime> {
         .build()
         .map_err(exit::NoRuntime)
 }
-
-#[cfg(test)]
-mod tests;
