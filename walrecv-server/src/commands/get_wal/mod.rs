@@ -130,6 +130,9 @@ pub fn get_wal(
             Ok(GetWalOutcome::EndOfArchive)
         }
         Answer::File { length, settled, mut reader } => {
+            if let (Some(spool), WalFileName::Segment(segment)) = (&spool, file) {
+                spool.passed(segment);
+            }
             deliver(&request.file, &mut reader, length, &request.destination)?;
             if settled
                 && let WalFileName::Segment(segment) = file

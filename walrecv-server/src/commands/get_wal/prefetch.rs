@@ -87,16 +87,35 @@ fn behind(
         .map(move |number| SegmentName::new(segment.timeline(), number, size))
 }
 
-/// Fills the spool with the segments behind the one that was asked for.
+/// Fills the spool with the segments behind the one that was asked for. For a process of its own,
+/// which ends at once when the spool is gone.
 pub fn fetch_ahead(home: &Home, server: &ServerDir, request: &GetWalRequest) {
     // Fails where we have a session of our own already.
     let _ = rustix::process::setsid();
-    if let Err(error) = fill(home, server, request) {
+    let watch = |filling: &Filling| {
+        let abandoned = filling.abandoned()?;
+        std::thread::Builder::new().spawn(move || {
+            abandoned();
+            // Whatever it waits for: a disk, or the daemon.
+            std::process::exit(0);
+        })
+    };
+    let filled = fill(home, server, request, |filling| {
+        if let Err(error) = watch(filling) {
+            tracing::debug!(%error, "the spool is not watched");
+        }
+    });
+    if let Err(error) = filled {
         tracing::debug!(%error, "no more segments are made ready");
     }
 }
 
-fn fill(home: &Home, server: &ServerDir, request: &GetWalRequest) -> Result<(), GetWalFailure> {
+pub(super) fn fill(
+    home: &Home,
+    server: &ServerDir,
+    request: &GetWalRequest,
+    begun: impl FnOnce(&Filling),
+) -> Result<(), GetWalFailure> {
     let segment = match request.file.parse().map_err(GetWalError::Name)? {
         WalFileName::Segment(segment) => segment,
         _ => return Ok(()),
@@ -105,9 +124,10 @@ fn fill(home: &Home, server: &ServerDir, request: &GetWalRequest) -> Result<(), 
         return Ok(());
     };
     let Some(filling) = spool.fill() else { return Ok(()) };
+    begun(&filling);
     let filled = fill_up(&filling, segment, request, Source::new(home, server, request));
-    filling.finish();
     renew_lease(server, request);
+    filling.finish();
     filled
 }
 
@@ -122,7 +142,7 @@ fn fill_up(
     // Those that were passed, and those of a timeline that was left.
     filling.keep_only(&wanted)?;
     for segment in wanted {
-        if filling.has(segment) {
+        if filling.has(segment) || !filling.is_ahead(segment) {
             continue;
         }
         match source.ask(WalFileName::Segment(segment), false)? {

@@ -16,8 +16,9 @@
 
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use pgwire_stream::{SegmentName, SegmentSize};
 use rustix::fs::{
@@ -33,8 +34,11 @@ use crate::storage::durable;
 const NAME: &str = ".walrecv-spool";
 const ORIGIN: &str = "origin";
 const LOCK: &str = "lock";
+/// The segment that was asked for last and did not lie ready: whoever fills the spool goes on
+/// behind it.
+const ASKED: &str = "asked";
 /// What is in it beside segments.
-const OTHERS: [&str; 4] = [".", "..", ORIGIN, LOCK];
+const OTHERS: [&str; 5] = [".", "..", ORIGIN, LOCK, ASKED];
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// The names under which PostgreSQL wants what it asks for while it recovers. Others, such as
@@ -45,6 +49,8 @@ const WANTED: [&str; 2] = ["RECOVERYXLOG", "RECOVERYHISTORY"];
 const MOST: u64 = 512 << 20;
 /// What is left of the disk's room, which is the server's.
 const LEFT: u64 = 512 << 20;
+/// How often somebody looks whether the directory is gone.
+const LOOK: Duration = Duration::from_millis(200);
 /// How often the directory is removed that somebody still writes into.
 const ATTEMPTS: u32 = 10;
 
@@ -89,6 +95,14 @@ impl Spool {
     /// Whether a segment lies ready.
     pub fn has(&self, segment: SegmentName) -> bool {
         self.directory.join(segment.to_string()).exists()
+    }
+
+    /// Tells whoever fills it that a segment is fetched otherwise.
+    pub fn passed(&self, segment: SegmentName) {
+        if self.directory.join(LOCK).exists() {
+            // Unsaid, it costs no more than a segment that nobody takes.
+            let _ = fs::write(self.directory.join(ASKED), segment.to_string());
+        }
     }
 
     /// Makes the directory, for whoever fills it. That one does not make it itself, so that it is
@@ -192,6 +206,31 @@ impl Filling {
         Ok(())
     }
 
+    /// Whether a segment may still be asked for, as far as is known.
+    pub fn is_ahead(&self, segment: SegmentName) -> bool {
+        let mut name = String::new();
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let asked = openat(&self.directory, ASKED, flags, Mode::empty())
+            .is_ok_and(|file| File::from(file).read_to_string(&mut name).is_ok())
+            .then(|| name.parse::<SegmentName>().ok());
+        asked
+            .flatten()
+            .is_none_or(|asked| asked.timeline() == segment.timeline() && asked < segment)
+    }
+
+    /// For another thread: blocks until the directory is gone, and nobody will take anything from it.
+    ///
+    /// # Errors
+    /// If it cannot be opened once more.
+    pub fn abandoned(&self) -> io::Result<impl FnOnce() + Send + 'static> {
+        let directory = self.directory.try_clone()?;
+        Ok(move || {
+            while directory.metadata().is_ok_and(|directory| directory.nlink() > 0) {
+                std::thread::sleep(LOOK);
+            }
+        })
+    }
+
     /// Whether a segment lies ready.
     pub fn has(&self, segment: SegmentName) -> bool {
         statat(&self.directory, segment.to_string(), AtFlags::SYMLINK_NOFOLLOW).is_ok()
@@ -235,7 +274,7 @@ impl Filling {
         if entries.any(|entry| entry.is_ok_and(|entry| is_segment(entry.file_name().to_bytes()))) {
             return;
         }
-        for name in [ORIGIN, LOCK] {
+        for name in [ORIGIN, ASKED, LOCK] {
             let _ = unlinkat(&self.directory, name, AtFlags::empty());
         }
         // Should it be another one by now, then that is not empty.
@@ -267,7 +306,7 @@ mod tests {
             .into_iter()
             .flatten()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .filter(|name| name != ORIGIN && name != LOCK)
+            .filter(|name| !OTHERS.contains(&name.as_str()))
             .collect();
         names.sort();
         names
@@ -381,6 +420,25 @@ mod tests {
         assert!(spool.directory.exists());
         spool.fill().unwrap().finish();
         assert!(!spool.directory.exists());
+    }
+
+    #[test]
+    fn what_was_passed_is_not_made_ready() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = spool(dir.path(), "/srv");
+        spool.passed(segment(1, 1));
+        assert!(!spool.directory.exists());
+        spool.prepare(size()).unwrap();
+        let filling = spool.fill().unwrap();
+        assert!(filling.is_ahead(segment(1, 1)));
+        spool.passed(segment(1, 4));
+        let ahead = [segment(1, 3), segment(1, 4), segment(1, 5), segment(2, 5)];
+        assert_eq!(ahead.map(|segment| filling.is_ahead(segment)), [false, false, true, false]);
+        let abandoned = filling.abandoned().unwrap();
+        let watcher = std::thread::spawn(abandoned);
+        assert!(!watcher.is_finished());
+        spool.remove();
+        watcher.join().unwrap();
     }
 
     #[test]
