@@ -30,8 +30,8 @@ pub fn run(arguments: Vec<OsString>) -> u8 {
 /// keeps twice as much.
 fn keep_blocks(command: &Command) {
     let largest = match command {
-        // As much as may be received and not stored yet.
-        Command::Backup(_) => 4 << 20,
+        // As much as may be received and not stored yet, or decompressed and not written.
+        Command::Backup(_) | Command::Restore(_) | Command::VerifyBackup(_) => 4 << 20,
         _ => 1 << 20,
     };
     drop(black_box(Vec::<u8>::with_capacity(largest)));

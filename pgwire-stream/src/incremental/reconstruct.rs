@@ -44,7 +44,10 @@ pub struct BlockRun {
 ///
 /// Holds no more than what it is made of, so that memory does not grow with the file.
 ///
-/// Follows `reconstruct_from_incremental_file` in `src/bin/pg_combinebackup/reconstruct.c`.
+/// Follows `reconstruct_from_incremental_file` in `src/bin/pg_combinebackup/reconstruct.c`, but for
+/// one case: that takes blocks from backups before the file was cut, if it was longer again when
+/// the newest backup was taken. A server makes files longer without logging it, so deleted rows
+/// would be back. Here, such blocks are zeros, as they are on the server.
 #[derive(Clone, Copy, Debug)]
 pub struct Reconstruction<'a> {
     newest: &'a BlockMap,
@@ -89,18 +92,17 @@ impl<'a> Reconstruction<'a> {
 
     /// Where a block of the whole file lies: in the newest backup that has it.
     pub fn source_of(&self, block: u32) -> BlockSource {
-        if let Some(offset) = self.newest.offset_of(block) {
-            return BlockSource::At { backup: 0, offset };
-        }
-        // Earlier backups have nothing to say about what was cut off since.
-        if block >= self.newest.truncation_block_length() {
-            return BlockSource::Zeros;
-        }
-        for (index, file) in self.prior.iter().enumerate() {
-            if let PriorFile::Incremental(map) = file
-                && let Some(offset) = map.offset_of(block)
-            {
-                return BlockSource::At { backup: index + 1, offset };
+        let prior = self.prior.iter().filter_map(|file| match file {
+            PriorFile::Incremental(map) => Some(*map),
+            PriorFile::Full { .. } => None,
+        });
+        for (backup, map) in [self.newest].into_iter().chain(prior).enumerate() {
+            if let Some(offset) = map.offset_of(block) {
+                return BlockSource::At { backup, offset };
+            }
+            // Earlier backups have nothing to say about what was cut off since.
+            if block >= map.truncation_block_length() {
+                return BlockSource::Zeros;
             }
         }
         let offset = u64::from(block) * self.block_size();

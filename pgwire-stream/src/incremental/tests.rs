@@ -202,7 +202,7 @@ proptest! {
         prop_assert_eq!(next, whole.length());
     }
 
-    /// As `pg_combinebackup` does it: an array of sources that is filled from the newest on.
+    /// An array of sources that is filled from the newest on, and nowhere behind a cut.
     #[test]
     fn sources_are_those_of_a_filled_array(
         maps in prop::collection::vec((0u32..=8, prop::collection::btree_set(0u32..8, 0..8)), 1..4),
@@ -221,16 +221,17 @@ proptest! {
         let length = maps[0].blocks().iter().map(|b| b + 1).max().unwrap_or(0);
         let length = length.max(maps[0].truncation_block_length());
         let mut sources = vec![BlockSource::Zeros; length as usize];
+        let mut cut = u32::MAX;
         for (backup, map) in maps.iter().enumerate() {
             for (index, &block) in map.blocks().iter().enumerate() {
-                let needed = backup == 0 || block < maps[0].truncation_block_length();
-                if needed && sources[block as usize] == BlockSource::Zeros {
+                if block < cut && sources[block as usize] == BlockSource::Zeros {
                     let offset = 1024 + index as u64 * 1024;
                     sources[block as usize] = BlockSource::At { backup, offset };
                 }
             }
+            cut = cut.min(map.truncation_block_length());
         }
-        let needed = (maps[0].truncation_block_length() as usize).min(full as usize / 1024);
+        let needed = (cut as usize).min(full as usize / 1024);
         for (block, source) in sources.iter_mut().enumerate().take(needed) {
             if *source == BlockSource::Zeros {
                 *source = BlockSource::At { backup: maps.len(), offset: block as u64 * 1024 };

@@ -20,6 +20,9 @@ const PAUSE: Duration = Duration::from_millis(10);
 pub(super) struct Server {
     postmaster: Child,
     cgroup: Option<Cgroup>,
+    /// Its segment of System V shared memory, which outlives a killed server. There are only so
+    /// many on a machine.
+    shared_memory: Option<String>,
 }
 
 impl Server {
@@ -34,7 +37,7 @@ impl Server {
             .stderr(file)
             .spawn()
             .context(|| format!("cannot run {}", command.get_program().display()))?;
-        Ok(Self { postmaster, cgroup: Cgroup::create() })
+        Ok(Self { postmaster, cgroup: Cgroup::create(), shared_memory: None })
     }
 
     fn pid(&self) -> Option<Pid> {
@@ -52,6 +55,7 @@ impl Server {
             }
             if is_ready(data, self.postmaster.id()) {
                 self.gather();
+                self.shared_memory = shared_memory(data);
                 return Ok(());
             }
             std::thread::sleep(PAUSE);
@@ -124,6 +128,10 @@ impl Server {
             }
             std::thread::sleep(PAUSE);
         }
+        if let Some(id) = &self.shared_memory {
+            // The next server of this directory would do the same; often there is none.
+            let _ = Command::new("ipcrm").args(["-m", id]).stderr(Stdio::null()).status();
+        }
         Ok(())
     }
 }
@@ -149,6 +157,12 @@ fn is_ready(data: &Path, pid: u32) -> bool {
     let mut lines = text.lines();
     let ours = lines.next().is_some_and(|line| line.trim() == pid.to_string());
     ours && lines.nth(6).is_some_and(|line| matches!(line.trim(), "ready" | "standby"))
+}
+
+/// The segment of shared memory that `postmaster.pid` names: the second number of its seventh line.
+fn shared_memory(data: &Path) -> Option<String> {
+    let text = fs::read_to_string(data.join("postmaster.pid")).ok()?;
+    Some(text.lines().nth(6)?.split_whitespace().nth(1)?.to_owned())
 }
 
 /// A zombie counts as gone: it waits only for its parent.

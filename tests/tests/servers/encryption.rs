@@ -22,13 +22,13 @@ pub(crate) fn register(scenarios: Scenarios) -> Scenarios {
 }
 
 /// A key pair; the secret half in a file of its own.
-struct Key {
-    public: String,
+pub(crate) struct Key {
+    pub(crate) public: String,
     identity: PathBuf,
 }
 
 impl Key {
-    fn new(site: &Site, name: &str) -> Result<Self> {
+    pub(crate) fn new(site: &Site, name: &str) -> Result<Self> {
         let secret = age::x25519::Identity::generate();
         let identity = site.cluster.base_directory().join(name);
         let about = || format!("cannot write {}", identity.display());
@@ -37,7 +37,7 @@ impl Key {
         Ok(Self { public: secret.to_public().to_string(), identity })
     }
 
-    fn identity(&self) -> &str {
+    pub(crate) fn identity(&self) -> &str {
         self.identity.to_str().unwrap()
     }
 }

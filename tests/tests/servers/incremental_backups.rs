@@ -99,7 +99,7 @@ fn incremental_chain(installation: &Installation) -> ScenarioResult {
     Ok(())
 }
 
-fn summarize(site: &Site) -> ScenarioResult {
+pub(crate) fn summarize(site: &Site) -> ScenarioResult {
     site.cluster.execute("ALTER SYSTEM SET summarize_wal = on")?;
     site.cluster.reload()?;
     site.cluster
@@ -108,7 +108,7 @@ fn summarize(site: &Site) -> ScenarioResult {
 }
 
 /// Takes a backup; its id, and what was said meanwhile.
-fn backup(site: &Site, options: &[&str]) -> Result<(String, String)> {
+pub(crate) fn backup(site: &Site, options: &[&str]) -> Result<(String, String)> {
     let arguments = [&["backup", "main", "--wait", "--wait-timeout", "60"], options].concat();
     let said = site.walrecv.run(&arguments)?.success()?.stderr;
     Ok((site.last_backup()?, said))

@@ -32,6 +32,7 @@ mod library_tls;
 mod library_wal;
 mod odd_places;
 mod power_cut;
+mod restored_chains;
 mod runtime;
 mod same_segments;
 mod site;
@@ -77,6 +78,7 @@ fn main() -> std::process::ExitCode {
         catalog_commands::register,
         config_files::register,
         incremental_backups::register,
+        restored_chains::register,
         odd_places::register,
         disturbed_backups::register,
         synchronous_watch::register,

@@ -8,10 +8,9 @@ use pgwire_stream::manifest::ChecksumAlgorithm;
 use pgwire_stream::{Archive, CompressionMethod, Lsn};
 
 use super::BackupError;
-use super::index::IndexWriter;
 use super::look::{Findings, Look, Looked};
 use super::unpacking::Unpacking;
-use crate::catalog;
+use crate::catalog::{self, IndexWriter};
 use crate::storage::compression::{CompressedWriter, Frame, Method};
 use crate::storage::durable::AtomicFile;
 use crate::storage::tar::TERMINATOR;

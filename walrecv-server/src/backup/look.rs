@@ -9,10 +9,9 @@ use pgwire_stream::manifest::{ChecksumAlgorithm, FileHasher};
 
 use super::BackupError;
 use super::archive::ArchiveOptions;
-use super::index::IndexWriter;
 use super::pages::Pages;
 use super::spool::{ReceivedFile, SpoolWriter};
-use crate::catalog::{DamagedPages, backup_record};
+use crate::catalog::{DamagedPages, IndexWriter, backup_record};
 use crate::storage::tar::{Member, MemberKind, TarError, TarEvent, TarReader};
 
 /// How many damaged pages are logged one by one.

@@ -17,7 +17,6 @@ mod check;
 mod config_files;
 mod contents;
 mod error;
-pub mod index;
 mod look;
 mod made_manifest;
 pub(crate) mod pages;

@@ -13,8 +13,8 @@ use proptest::prelude::*;
 
 use super::archive::ArchiveOptions;
 use super::contents::{Contents, ContentsWriter, ReceivedManifest};
-use super::index::{IndexLine, IndexedKind, IndexedPath};
 use super::*;
+use crate::catalog::archive_index::{self, IndexLine, IndexedKind, IndexedPath};
 use crate::progress::Silent;
 use crate::settings::Recipient;
 use crate::storage::compression::{Frame, Method};
@@ -275,7 +275,7 @@ fn the_index_leads_to_every_member() {
     let index = fs::read_to_string(directory.archive_index("base.tar")).unwrap();
     let lines: Vec<IndexLine> =
         index.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!(lines[0], IndexLine::Format(index::FORMAT));
+    assert_eq!(lines[0], IndexLine::Format(archive_index::FORMAT));
     let tar = plain(&directory, "base.tar", Codec::Zstd);
     let frames: Vec<&Frame> = lines
         .iter()
@@ -285,7 +285,7 @@ fn the_index_leads_to_every_member() {
         })
         .collect();
     assert_eq!(frames.iter().map(|frame| frame.plain_length).sum::<u64>(), tar.len() as u64);
-    let members: Vec<&index::IndexedMember> = lines
+    let members: Vec<&archive_index::IndexedMember> = lines
         .iter()
         .filter_map(|line| match line {
             IndexLine::Member(member) => Some(member),

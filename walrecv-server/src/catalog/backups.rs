@@ -215,8 +215,8 @@ impl Catalog {
     }
 
     /// The backup that an operator means to restore. As [`resolve`](Self::resolve), but a word
-    /// stands for a full backup whose WAL is there, too: one that still waits for it, or has lost
-    /// it, is chosen only if there is no other.
+    /// stands for a backup whose WAL is there, and all that it builds on: one that still waits for
+    /// it, or has lost it, is chosen only if there is no other.
     ///
     /// # Errors
     /// If there is no such backup, or its record, the WAL or the histories cannot be read.
@@ -227,7 +227,7 @@ impl Catalog {
         }
         let readable = self.list()?.into_iter().filter_map(|entry| entry.record.ok());
         let mut candidates: Vec<BackupRecord> =
-            readable.filter(|record| record.parent.is_none()).collect();
+            readable.filter(|record| wanted != "latest-full" || record.parent.is_none()).collect();
         if !matches!(wanted, "first" | "oldest") {
             candidates.reverse();
         }

@@ -9,8 +9,11 @@ pub(crate) mod judge;
 #[cfg(test)]
 pub(crate) mod test_wal;
 
+pub mod archive_index;
+mod archive_reader;
 pub mod backup_record;
 pub mod backups;
+mod caught_up;
 pub mod coverage;
 pub mod history;
 pub mod identity;
@@ -27,13 +30,17 @@ pub mod wal;
 pub mod wal_findings;
 mod wal_health;
 pub mod wal_index;
+mod wal_path;
 mod wal_size;
 
+pub use archive_index::IndexWriter;
+pub use archive_reader::read_archive;
 pub use backup_record::{
     Archive, BackupOutcome, BackupRecord, ConfigFiles, DamagedPages, Manifest, ManifestOrigin,
     Position, Tablespace,
 };
 pub use backups::{BackupError, Catalog, CatalogEntry};
+pub use caught_up::CaughtUp;
 pub use coverage::{Absence, Coverage, Gap, Reach};
 pub use document::DocumentError;
 pub use history::{HistoryStore, HistoryStoreError};
@@ -49,8 +56,11 @@ pub(crate) use status::history_of;
 pub use status::{BackupStatus, Standing};
 pub use verdicts::{SuspectWal, Verdicts};
 pub use wal::{Held, WalError, WalReader, WalStore, archived_file};
-pub use wal_findings::{FindingsCollector, RestorePoint, SuspectRange, Validity, WalFindings};
+pub use wal_findings::{
+    FindingsCollector, RestorePoint, SuspectRange, Validity, WalFindings, is_end_of_prepared,
+};
 pub use wal_health::WalHealth;
 pub use wal_index::{
     WalIndex, WalIndexError, WalIndexRecord, WalIndexWriter, WalIndexWriters, WalTotals,
 };
+pub use wal_path::WalPath;

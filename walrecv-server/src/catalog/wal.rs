@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{self, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use pgwire_stream::{
     Lsn, SegmentName, SegmentNumber, SegmentSize, TimelineHistory, TimelineId, WalFileName,
@@ -72,6 +72,14 @@ pub enum WalError {
         /// The size that it has, decompressed; one more than expected stands for any more.
         found: u64,
     },
+    /// A file is not what was stored.
+    #[error("the WAL in `{}` is damaged", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What its codec says.
+        source: io::Error,
+    },
     /// What is known of the archive cannot be read.
     #[error(transparent)]
     Index(#[from] WalIndexError),
@@ -108,13 +116,15 @@ impl Failure for WalError {
     fn class(&self) -> Class {
         match self {
             Self::Decryption(error) => error.class(),
-            Self::WrongSize { .. } | Self::Index(_) | Self::Storage(_) => Class::Failed,
+            Self::WrongSize { .. } | Self::Damaged { .. } | Self::Index(_) | Self::Storage(_) => {
+                Class::Failed
+            }
         }
     }
 
     fn hint(&self) -> Option<String> {
         match self {
-            Self::WrongSize { .. } => None,
+            Self::WrongSize { .. } | Self::Damaged { .. } => None,
             Self::Index(error) => error.hint(),
             Self::Decryption(error) => error.hint(),
             Self::Storage(error) => error.hint(),
@@ -664,6 +674,11 @@ pub struct WalReader {
 }
 
 impl WalReader {
+    /// The file.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// How many bytes it gives.
     pub fn length(&self) -> u64 {
         self.length

@@ -43,6 +43,10 @@ pub struct WalFindings {
     /// When the last commit in it happened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_commit: Option<PgTimestamp>,
+    /// The latest time at which a transaction in it was committed or rolled back: clocks are not
+    /// always in the order of WAL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latest_end: Option<PgTimestamp>,
     /// The restore points in it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub restore_points: Vec<RestorePoint>,
@@ -53,6 +57,9 @@ pub struct WalFindings {
     /// round and round. Prepared ones do not count: the records of their ends begin otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub xids: Option<(u32, u32)>,
+    /// Whether prepared transactions ended in it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub prepared: bool,
 }
 
 /// Whether what was received looked like WAL.
@@ -94,6 +101,13 @@ fn is_false(value: &bool) -> bool {
     !*value
 }
 
+/// Whether a prepared transaction was committed or rolled back: `XLOG_XACT_COMMIT_PREPARED` and
+/// `XLOG_XACT_ABORT_PREPARED`. Its id stands somewhere in the record, but not at its beginning.
+pub fn is_end_of_prepared(record: &Record) -> bool {
+    matches!(record.content, Some(Content::Commit { .. } | Content::Abort { .. }))
+        && matches!(record.header.info & 0x70, 0x30 | 0x40)
+}
+
 /// Whether a transaction is older than another, as the server counts: half of all ids are.
 fn is_older(xid: u32, than: u32) -> bool {
     xid.wrapping_sub(than).cast_signed() < 0
@@ -102,14 +116,13 @@ fn is_older(xid: u32, than: u32) -> bool {
 impl WalFindings {
     fn add_record(&mut self, record: &Record) {
         self.first_record = Some(self.first_record.map_or(record.start, |r| r.min(record.start)));
-        let xid = record.header.xid;
         match &record.content {
             Some(Content::Commit { time }) => {
                 self.first_commit.get_or_insert(*time);
                 self.last_commit = Some(*time);
-                self.add_xid(xid);
+                self.add_end(*time, record);
             }
-            Some(Content::Abort { .. }) => self.add_xid(xid),
+            Some(Content::Abort { time }) => self.add_end(*time, record),
             Some(Content::RestorePoint { time, name }) => {
                 let told = self.restore_points.last().is_some_and(|last| last.lsn >= record.end);
                 if !told && self.restore_points.len() < MAX_RESTORE_POINTS {
@@ -123,8 +136,12 @@ impl WalFindings {
         }
     }
 
-    fn add_xid(&mut self, xid: u32) {
-        if xid != 0 {
+    fn add_end(&mut self, time: PgTimestamp, record: &Record) {
+        let xid = record.header.xid;
+        self.latest_end = self.latest_end.max(Some(time));
+        if is_end_of_prepared(record) {
+            self.prepared = true;
+        } else if xid != 0 {
             let (oldest, newest) = self.xids.unwrap_or((xid, xid));
             self.xids = Some((
                 if is_older(xid, oldest) { xid } else { oldest },

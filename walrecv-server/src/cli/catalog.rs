@@ -1,5 +1,7 @@
 //! `check`, and what is done with backups that there are.
 
+use std::num::NonZeroUsize;
+
 use clap::{ArgGroup, Args, ValueEnum};
 
 use super::Selection;
@@ -102,6 +104,10 @@ pub struct VerifyBackupArgs {
     /// Look at the WAL that the backup needs, too
     #[arg(long)]
     pub wal: bool,
+
+    /// How many threads decompress [default: one for each processor, up to 4]
+    #[arg(long, value_name = "N", conflicts_with = "stored")]
+    pub jobs: Option<NonZeroUsize>,
 
     /// The age identity file that opens what is encrypted [default: encryption_identity]
     #[arg(long, value_name = "FILE")]

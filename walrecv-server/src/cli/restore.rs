@@ -1,5 +1,6 @@
 //! `restore`.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -16,7 +17,8 @@ pub struct RestoreArgs {
     /// The server
     pub server: ServerName,
 
-    /// The backup: its id or name, or first, oldest, last, latest, latest-full
+    /// The backup: its id or name, or first, oldest, last, latest, latest-full, or `auto` for the
+    /// newest that leads to the target
     #[arg(value_name = "BACKUP")]
     pub backup: String,
 
@@ -48,6 +50,10 @@ pub struct RestoreArgs {
     /// restored server reads its WAL with it, so its user must be able to read it, and nobody else
     #[arg(long, value_name = "FILE")]
     pub identity: Option<String>,
+
+    /// How many threads decompress [default: one for each processor, up to 4]
+    #[arg(long, value_name = "N")]
+    pub jobs: Option<NonZeroUsize>,
 
     /// Restore although some of the WAL on the way is suspect: recovery may end there
     #[arg(long)]

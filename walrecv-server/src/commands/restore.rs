@@ -102,6 +102,5 @@ pub fn restore(
 /// Has what the restore reads stay. A restore is no worse for want of a lease: it may be the last
 /// resort of one who may only read the store, or whose disk is full.
 fn take_lease(server: &ServerDir, plan: &Plan, id: LeaseId) -> Result<HeldLease, String> {
-    let lease = plan.lease(id).map_err(|error| in_one_line(&error))?;
-    HeldLease::take(server, lease).map_err(|error| in_one_line(&error))
+    HeldLease::take(server, plan.lease(id)).map_err(|error| in_one_line(&error))
 }

@@ -94,6 +94,7 @@ impl Store {
                         first_record: Some(start_of(number).saturating_add(40)),
                         first_commit: commit(0),
                         last_commit: commit(999),
+                        latest_end: commit(999),
                         xids: Some((number as u32, number as u32 + 1)),
                         ..WalFindings::default()
                     })
@@ -166,6 +167,7 @@ impl Store {
             suspect_wal: false,
             keys: None,
             lease: None,
+            jobs: super::store::jobs(),
         };
         let planned = plan(&self.home, self.server.name(), &request, &|_, _| Served {
             wal: true,

@@ -1,6 +1,7 @@
 //! The store that the settings name, and the servers in it.
 
 use std::collections::BTreeSet;
+use std::num::NonZeroUsize;
 
 use crate::failure::{Class, Failure};
 use crate::settings::{ServerName, Settings, SettingsError};
@@ -69,4 +70,13 @@ fn known(settings: &Settings, home: &Home) -> Result<BTreeSet<ServerName>, Stora
     let mut known: BTreeSet<_> = home.servers()?.into_iter().collect();
     known.extend(settings.servers.iter().map(|server| server.name.clone()));
     Ok(known)
+}
+
+/// The most threads that decompress where nobody says otherwise: one that writes has enough of so
+/// many.
+const MOST_JOBS: NonZeroUsize = NonZeroUsize::new(4).unwrap();
+
+/// How many threads decompress where nobody says otherwise.
+pub(crate) fn jobs() -> NonZeroUsize {
+    std::thread::available_parallelism().map_or(NonZeroUsize::MIN, |cores| cores.min(MOST_JOBS))
 }

@@ -1,5 +1,7 @@
 //! `verify-backup`: whether a backup is still what was stored, and what was backed up.
 
+use std::num::NonZeroUsize;
+
 use tokio::sync::watch;
 
 use crate::catalog::{BackupError, Catalog};
@@ -20,6 +22,8 @@ pub struct VerifyOptions {
     pub wal: bool,
     /// What opens what is encrypted.
     pub keys: Option<KeyFile>,
+    /// How many threads decompress.
+    pub jobs: NonZeroUsize,
 }
 
 /// What was found.
@@ -66,9 +70,9 @@ pub fn verify_backup(
     progress: &dyn ProgressSink,
     interrupted: &watch::Receiver<bool>,
 ) -> Result<VerifyOutcome, VerifyFailure> {
-    let VerifyOptions { backup, depth, wal, keys } = options;
+    let VerifyOptions { backup, depth, wal, keys, jobs } = options;
     let record = Catalog::new(server).resolve(&backup)?;
-    let request = Request { server: server.clone(), record, depth, wal, keys };
+    let request = Request { server: server.clone(), record, depth, wal, keys, jobs };
     let verification = verify::verify(&request, progress, interrupted)?;
     Ok(VerifyOutcome { server: server.name().clone(), verification })
 }

@@ -4,7 +4,6 @@ use serde_json::{Map, Value, json};
 
 use super::{Report, units};
 use crate::commands::restore::RestoreOutcome;
-use crate::restore::target::RecoveryTarget;
 use crate::restore::{Plan, WalDelivery};
 
 impl Report for RestoreOutcome {
@@ -22,7 +21,8 @@ impl Report for RestoreOutcome {
             None => format!("Would restore backup {backup} of server {server} to {destination}\n"),
         });
         for (name, value) in rows(plan) {
-            text.push_str(&format!("  {name:<10}: {value}\n"));
+            let colon = if name.is_empty() { ' ' } else { ':' };
+            text.push_str(&format!("  {name:<10}{colon} {value}\n"));
         }
         let notes = self.report.as_ref().map_or(&plan.notes, |report| &report.notes);
         for note in notes {
@@ -50,11 +50,19 @@ fn rows(plan: &Plan) -> Vec<(&'static str, String)> {
     let mut rows = vec![
         ("PostgreSQL", plan.version.clone()),
         ("Target", format!("{} on timeline {}", plan.target, plan.timeline)),
+        ("Reachable", format!("LSN {} to {}", plan.wal.first_target, plan.wal.held_to)),
     ];
-    // What a later target leaves out is nothing to be told.
-    if plan.target == RecoveryTarget::Latest {
-        rows.push(("WAL up to", plan.wal.held_to.to_string()));
+    if let Some(last) = plan.wal.last_time {
+        let first = plan.wal.first_time.map(|first| format!("{first} "));
+        rows.push(("", format!("time {}to {last}", first.unwrap_or_default())));
     }
+    if let [_, parents @ ..] = plan.chain.as_slice()
+        && !parents.is_empty()
+    {
+        let parents: Vec<_> = parents.iter().map(ToString::to_string).collect();
+        rows.push(("Builds on", parents.join(", ")));
+    }
+    rows.push(("To write", format!("about {}", units::size(plan.bytes))));
     rows.push((
         "WAL",
         match plan.wal_delivery {

@@ -230,6 +230,7 @@ async fn restore(settings: &Settings, args: &RestoreArgs, printer: &Printer) -> 
         program: commands::restore::this_program()?,
         keys: settings.identity_file(&args.server).map(KeyFile::new),
         lease: None,
+        jobs: args.jobs.unwrap_or_else(store::jobs),
     };
     let options = RestoreOptions { server: args.server.clone(), request, dry_run: args.dry_run };
     let home = store::home(settings);
@@ -338,6 +339,7 @@ async fn verify_backup(
         },
         wal: args.wal,
         keys: settings.identity_file(&args.server).map(KeyFile::new),
+        jobs: args.jobs.unwrap_or_else(store::jobs),
     };
     let progress = printer.progress(server.name().as_str());
     let interrupted = interruption()?;

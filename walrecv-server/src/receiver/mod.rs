@@ -45,6 +45,7 @@ mod archiver;
 mod backoff;
 mod beside;
 mod breath;
+mod caught_up;
 mod error;
 mod held;
 mod journal;

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tracing::Instrument;
 
 use super::breath::{BREATH, LITTLE, breath};
+use super::caught_up::CaughtUpNotes;
 use super::open_segment::{SegmentError, fdatasync, replace};
 use super::second_opinion::SecondOpinion;
 use super::start::{Start, Switch};
@@ -192,6 +193,7 @@ impl Receiver {
         let unhurried = self.settings.flush_interval >= 10 * BREATH;
         // How much has come since there was nothing to come.
         let mut came = 0;
+        let mut notes = CaughtUpNotes::new(&self.dir);
         loop {
             if self.should_be_apart() {
                 return Ok(Leave::Waited);
@@ -249,6 +251,7 @@ impl Receiver {
                 }
                 WalEvent::Keepalive(keepalive) => {
                     self.tell_heard(keepalive.server_end);
+                    notes.heard(&keepalive, self.status.borrow().flushed, timeline);
                     if keepalive.reply_requested {
                         // A server that shuts down waits until it hears that all is durable.
                         writer.flush();

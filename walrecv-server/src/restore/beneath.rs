@@ -113,6 +113,18 @@ impl Root {
         file.map_err(|source| self.error("create", path, source))
     }
 
+    /// Opens a file that was made here, to write more of it.
+    ///
+    /// # Errors
+    /// If it cannot be opened, or is not beneath.
+    pub(super) fn reopen(&mut self, path: &[u8]) -> Result<File, StorageError> {
+        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = self.with_parent(path, |_, parent, name| {
+            Ok(File::from(rustix::fs::openat(parent, name, flags, Mode::empty())?))
+        });
+        file.map_err(|source| self.error("open", path, source))
+    }
+
     /// The content of a small file; `None` if there is none of that name.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use super::destination::DestinationError;
 use super::extract::ExtractError;
 use super::get_wal::GetWalError;
 use super::tablespaces::MappingError;
-use crate::catalog::{BackupError, Gap, HistoryStoreError, SuspectRange, WalError};
+use crate::catalog::{BackupError, DocumentError, Gap, HistoryStoreError, SuspectRange, WalError};
 use crate::failure::{Class, Failure};
 use crate::settings::ServerName;
 use crate::storage::{BackupId, DecryptionError, StorageError};
@@ -37,15 +37,11 @@ pub enum RestoreError {
         /// What became of it.
         why: String,
     },
-    /// The backup is only the difference to another.
-    #[error(
-        "backup `{backup}` is incremental, on top of `{parent}`, and is no data directory alone"
-    )]
-    Incremental {
+    /// A backup that this one builds on is not there.
+    #[error("backup `{backup}` is broken: a backup that it builds on is gone or not complete")]
+    BrokenChain {
         /// The backup.
         backup: BackupId,
-        /// What it is the difference to.
-        parent: BackupId,
     },
     /// WAL up to the end of the backup has not arrived yet.
     #[error("backup `{backup}` cannot be consistent yet: WAL from {missing} is still to come")]
@@ -106,6 +102,56 @@ pub enum RestoreError {
         backup: BackupId,
         /// When it ended.
         end: Timestamp,
+    },
+    /// No transaction that is held ended later.
+    #[error(
+        "no transaction that ended after {target} is held, and nobody knows that there was none"
+    )]
+    TimeBeyondWal {
+        /// The target.
+        target: Timestamp,
+        /// Up to when it is known what happened.
+        last: Option<Timestamp>,
+    },
+    /// The transaction ended before the backup was complete.
+    #[error("transaction {xid} ended before the end of backup `{backup}`")]
+    XidBeforeEnd {
+        /// The transaction.
+        xid: u64,
+        /// The backup.
+        backup: BackupId,
+    },
+    /// The transaction did not end in the WAL that is held.
+    #[error("transaction {xid} does not end in the WAL that follows backup `{backup}`")]
+    XidNotFound {
+        /// The transaction.
+        xid: u64,
+        /// The backup.
+        backup: BackupId,
+    },
+    /// The restore point was made before the backup was complete.
+    #[error("restore point `{name}` was made before the end of backup `{backup}`")]
+    NameBeforeEnd {
+        /// The restore point.
+        name: String,
+        /// The backup.
+        backup: BackupId,
+    },
+    /// There is no such restore point in the WAL that is held.
+    #[error("there is no restore point `{name}` in the WAL that follows backup `{backup}`")]
+    NameNotFound {
+        /// The restore point.
+        name: String,
+        /// The backup.
+        backup: BackupId,
+    },
+    /// No backup leads to the target.
+    #[error("no backup leads to {target}")]
+    NoBackupFor {
+        /// The target.
+        target: String,
+        /// The backups, and why not.
+        refused: Vec<(BackupId, String)>,
     },
     /// The target has not come yet.
     #[error("{target} lies in the future")]
@@ -260,6 +306,9 @@ pub enum RestoreError {
         /// The store.
         home: PathBuf,
     },
+    /// A document of the store cannot be read.
+    #[error(transparent)]
+    Document(#[from] DocumentError),
     /// The WAL cannot be read.
     #[error(transparent)]
     Wal(#[from] WalError),
@@ -280,6 +329,7 @@ impl Failure for RestoreError {
             Self::Extract(error) => error.class(),
             Self::CopyWal { source, .. } => source.class(),
             Self::Decryption(error) => error.class(),
+            Self::Document(error) => error.class(),
             Self::Wal(error) => error.class(),
             Self::Storage(error) => error.class(),
             Self::UnknownOwner { .. } | Self::NotUtf8 { .. } | Self::NoLsnTarget { .. } => {
@@ -319,16 +369,11 @@ impl Failure for RestoreError {
                  `{owner}` read the store with `group_access = true`, or copy the WAL with \
                  --no-get-wal"
             ),
+            Self::Document(error) => return error.hint(),
             Self::Wal(error) => return error.hint(),
             Self::Storage(error) => return error.hint(),
-            Self::Incomplete { .. } | Self::Broken { .. } => {
+            Self::Incomplete { .. } | Self::Broken { .. } | Self::BrokenChain { .. } => {
                 "choose another backup; `list-backups` shows those that are DONE".to_owned()
-            }
-            Self::Incremental { parent, .. } => {
-                format!(
-                    "restore a full backup, such as `{parent}` if it is one: the WAL brings the rest. To \
-                     put the chain together, unpack all of it and use PostgreSQL's pg_combinebackup"
-                )
             }
             Self::WaitingForWal { .. } => {
                 "let the receiver run until the backup is DONE, or choose an earlier backup"
@@ -354,6 +399,27 @@ impl Failure for RestoreError {
             Self::TimeBeforeEnd { end, .. } => format!(
                 "with this backup no target before {end} can be reached; choose an earlier backup"
             ),
+            Self::TimeBeyondWal { last: Some(last), .. } => format!(
+                "any time up to {last} can be reached; leave the target away to recover all there is"
+            ),
+            Self::TimeBeyondWal { last: None, .. } | Self::XidNotFound { .. } => {
+                "leave the target away to recover all there is".to_owned()
+            }
+            Self::XidBeforeEnd { .. } | Self::NameBeforeEnd { .. } => {
+                "choose an earlier backup, or `auto`".to_owned()
+            }
+            Self::NameNotFound { .. } => "names are compared letter by letter; leave the target \
+                                          away to recover all there is"
+                .to_owned(),
+            Self::NoBackupFor { refused, .. } if refused.is_empty() => {
+                "no backup is complete; `walrecv-server list-backups` shows what there is"
+                    .to_owned()
+            }
+            Self::NoBackupFor { refused, .. } => refused
+                .iter()
+                .map(|(backup, why)| format!("{backup}: {why}"))
+                .collect::<Vec<_>>()
+                .join("; "),
             Self::TimeInFuture { .. } => "leave the target away to recover all there is".to_owned(),
             Self::NoLsnTarget { .. } => "name a time, a transaction or a restore point".to_owned(),
             Self::NotADescendant { of_backup, .. } => format!(

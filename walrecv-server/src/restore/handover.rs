@@ -6,10 +6,12 @@ use std::collections::BTreeSet;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
+use pgwire_stream::backup_label;
 use pgwire_stream::tablespace_map::{self, MappedTablespace, TablespaceMap};
 
 use super::beneath::Root;
 use super::error::RestoreError;
+use super::extract::LABEL_LIMIT;
 use super::plan::Plan;
 use super::recovery;
 
@@ -31,6 +33,9 @@ pub(super) fn prepare(
 ) -> Result<Vec<String>, RestoreError> {
     let mut notes = Vec::new();
     link_tablespaces(plan, root, file_mode)?;
+    if !plan.sources.ancestors.is_empty() {
+        make_full(root, file_mode)?;
+    }
     for signal in SIGNALS {
         if root.remove(signal.as_bytes())? {
             notes.push(format!("removed `{signal}`, which came with the backup"));
@@ -76,6 +81,14 @@ pub(super) fn prepare(
         ),
     }
     Ok(notes)
+}
+
+/// A server refuses to start from an incremental backup, which its label says that this one was.
+fn make_full(root: &mut Root, file_mode: u32) -> Result<(), RestoreError> {
+    let name = backup_label::FILE_NAME.as_bytes();
+    let label = root.read(name, LABEL_LIMIT)?.unwrap_or_default();
+    let label = backup_label::without_incremental_lines(&label);
+    Ok(root.replace(name, &label, file_mode)?)
 }
 
 /// A server makes the links itself from `tablespace_map` when it first starts, so that both must

@@ -4,7 +4,7 @@
 //! does what the plan says:
 //!
 //! ```text
-//! directories → archives, compared with the manifest → WAL, if it is to be copied
+//! directories → archives of the chain, compared with their manifests → WAL, if it is to be copied
 //!   → links, recovery settings → everything durable → global/pg_control gets its name
 //! ```
 //!
@@ -12,6 +12,7 @@
 //! taken for a complete one.
 
 mod beneath;
+mod choice;
 mod destination;
 mod error;
 mod extract;
@@ -19,6 +20,7 @@ mod handover;
 mod lease;
 mod owner;
 mod plan;
+mod reach;
 mod syncer;
 mod tablespaces;
 #[cfg(test)]
@@ -41,7 +43,7 @@ use tokio::sync::watch;
 
 use self::beneath::Root;
 use self::extract::{Extracted, Extractor, PG_CONTROL, PG_CONTROL_WITHHELD};
-use crate::catalog::{Archive, ManifestFiles};
+use crate::catalog::{Archive, BackupRecord, read_archive};
 use crate::progress::ProgressSink;
 use crate::storage::{BackupId, Sha256Sum, StorageError, encryption};
 
@@ -49,7 +51,8 @@ pub use destination::DestinationError;
 pub use error::RestoreError;
 pub use extract::ExtractError;
 pub use owner::Owner;
-pub use plan::{Plan, Request, Served, ServesWal, WalDelivery, WalRange, plan};
+pub use plan::{Plan, Request, Served, ServesWal, WalDelivery, plan};
+pub use reach::WalRange;
 pub use tablespaces::{MappingError, PlacedTablespace, TablespaceMapping};
 
 /// From this version on a server's group may be allowed to read its data directory.
@@ -170,6 +173,7 @@ fn make_empty(path: &Path) -> Result<(), RestoreError> {
     }
 }
 
+/// Extracts the archives of a chain, the newest backup first.
 fn extract_archives(
     plan: &Plan,
     roots: &mut Roots,
@@ -177,41 +181,70 @@ fn extract_archives(
     progress: &dyn ProgressSink,
     interrupted: &watch::Receiver<bool>,
 ) -> Result<Extracted, RestoreError> {
-    let record = &plan.sources.record;
-    let backup = &plan.sources.backup;
-    let expected = ManifestFiles::open(&backup.manifest()).map_err(ExtractError::from)?;
-    let allow_group = record.server_version >= GROUP_ACCESS;
-    let mut extractor = Extractor::new(expected, syncer, progress, interrupted, allow_group);
-    let checksums = record.manifest.as_ref().is_some_and(|m| m.checksum_algorithm.is_some());
-    progress.begin("restoring files", Some(record.plain_size()));
-    for archive in &record.archives {
-        let (prefix, root) = match archive.tablespace {
-            None => (archive.prefix(), &mut roots.data),
-            Some(oid) => match roots.tablespaces.get_mut(&oid) {
-                Some(root) => (archive.prefix(), root),
-                None => return Err(RestoreError::TablespaceMap { backup: plan.backup }),
-            },
-        };
-        let path = backup.archive(&archive.name, archive.form());
-        if !checksums {
-            compare_stored(archive, &path)?;
+    let chain = plan.sources.chain();
+    let size = chain.iter().map(|record| record.plain_size()).sum();
+    progress.begin("restoring files", Some(size));
+    let allow_group = plan.sources.record.server_version >= GROUP_ACCESS;
+    let newest = plan.sources.layer(&chain)?;
+    let mut extractor = Extractor::new(newest, syncer, progress, interrupted, allow_group);
+    for (age, &record) in chain.iter().enumerate() {
+        if age > 0 {
+            if !extractor.needs_more() {
+                break;
+            }
+            extractor.older(plan.sources.layer(chain.get(age..).unwrap_or_default())?)?;
         }
-        let stored = encryption::open(&path, archive.form(), plan.sources.keys.as_ref())?;
-        extractor.archive(&archive.name, prefix.as_bytes(), root, stored)?;
+        for archive in &record.archives {
+            let root = match archive.tablespace {
+                None => Some(&mut roots.data),
+                Some(oid) => roots.tablespaces.get_mut(&oid),
+            };
+            // Only what was backed up before may have been dropped since.
+            if root.is_none() && age == 0 {
+                return Err(RestoreError::TablespaceMap { backup: record.id });
+            }
+            extract_archive(plan, record, archive, root, &mut extractor)?;
+        }
     }
-    let extracted = extractor.finish()?;
+    let extracted = extractor.finish(&mut roots.data)?;
     progress.finish();
     Ok(extracted)
 }
 
+fn extract_archive(
+    plan: &Plan,
+    record: &BackupRecord,
+    archive: &Archive,
+    root: Option<&mut Root>,
+    extractor: &mut Extractor<'_>,
+) -> Result<(), RestoreError> {
+    let backup = plan.sources.server.backup(record.id);
+    let path = backup.archive(&archive.name, archive.form());
+    if record.manifest.as_ref().is_none_or(|manifest| manifest.checksum_algorithm.is_none()) {
+        compare_stored(record, archive, &path)?;
+    }
+    let file = File::open(&path).map_err(StorageError::of("open", &path))?;
+    let compressed =
+        encryption::compressed(&path, file, archive.form(), plan.sources.keys.as_ref())?;
+    let prefix = archive.prefix();
+    let extracted = read_archive(&backup, archive, compressed, plan.sources.jobs, |pieces| {
+        extractor.archive(&archive.name, prefix.as_bytes(), root, pieces)
+    });
+    Ok(extracted??)
+}
+
 /// Reads an archive once more before it is extracted: where the manifest has no checksums of
 /// files, that of the archive must do.
-fn compare_stored(archive: &Archive, path: &Path) -> Result<(), ExtractError> {
+fn compare_stored(
+    record: &BackupRecord,
+    archive: &Archive,
+    path: &Path,
+) -> Result<(), ExtractError> {
     let stored =
         File::open(path).and_then(Sha256Sum::of_reader).map_err(StorageError::of("read", path))?;
     if stored.sha256 == archive.stored_sha256 {
         Ok(())
     } else {
-        Err(ExtractError::Altered { archive: archive.name.clone() })
+        Err(ExtractError::Altered { backup: record.id, archive: archive.name.clone() })
     }
 }

@@ -3,35 +3,27 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::num::NonZeroUsize;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use jiff::Timestamp;
-use pgwire_stream::{Lsn, ServerVersion, TimelineHistory, TimelineId};
+use pgwire_stream::{TimelineHistory, TimelineId};
 use serde::Serialize;
 
+use super::choice::{Choice, choose};
 use super::destination::Place;
 use super::error::RestoreError;
+use super::extract::{ExtractError, Layer};
 use super::owner::Owner;
+use super::reach::{Reached, WalRange};
 use super::recovery::{self, Recovery, RecoverySettings};
 use super::tablespaces::{self, PlacedTablespace, TablespaceMapping};
 use super::target::{RecoveryTarget, TargetAction, TimelineChoice};
-use crate::catalog::{
-    BackupOutcome, BackupRecord, BackupStatus, Catalog, Gap, HistoryStore, LeaseId, Position,
-    Reach, SuspectWal, WalStore,
-};
+use crate::catalog::{BackupRecord, LeaseId, ManifestFiles, WalStore};
 use crate::settings::ServerName;
 use crate::storage::{
-    ArchivedWal, BackupDir, BackupId, DecryptionError, Home, KeyFile, ServerDir, StorageError,
-    encryption,
+    ArchivedWal, BackupId, DecryptionError, Home, KeyFile, ServerDir, StorageError, encryption,
 };
-
-/// The first version that can recover to an LSN.
-const LSN_TARGET: ServerVersion = ServerVersion::from_num(100_000);
-/// The first version that stops when its target is not in the WAL, instead of promoting.
-const UNREACHED_TARGET_IS_FATAL: ServerVersion = ServerVersion::from_num(130_000);
-/// No position lies behind this one.
-const END_OF_WAL: Lsn = Lsn::from_u64(u64::MAX);
 
 /// What is asked for.
 #[derive(Clone, Debug)]
@@ -62,6 +54,8 @@ pub struct Request {
     pub keys: Option<KeyFile>,
     /// The lease that the restored server renews as it asks for WAL.
     pub lease: Option<LeaseId>,
+    /// How many threads decompress.
+    pub jobs: NonZeroUsize,
 }
 
 /// How the restored server gets at its WAL.
@@ -75,21 +69,6 @@ pub enum WalDelivery {
     Copy,
 }
 
-/// WAL of one timeline history, held without a gap.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct WalRange {
-    /// Where the backup begins: the first WAL that is needed.
-    pub needed_from: Lsn,
-    /// Where the backup ends: the first position that can be a target.
-    pub first_target: Lsn,
-    /// Up to where the server will read to reach its target; all there is, if nobody can tell.
-    pub needed_to: Lsn,
-    /// Where WAL ends, or breaks off.
-    pub held_to: Lsn,
-    /// Whether there is more WAL behind a gap, which cannot be reached.
-    pub gap_behind: bool,
-}
-
 /// What a restore would do.
 #[derive(Clone, Debug, Serialize)]
 pub struct Plan {
@@ -99,8 +78,12 @@ pub struct Plan {
     pub version: String,
     /// The backup.
     pub backup: BackupId,
+    /// The backup and all that it builds on, the full one last.
+    pub chain: Vec<BackupId>,
     /// How far to recover.
     pub target: RecoveryTarget,
+    /// Whether all WAL is replayed, because the target is no earlier than its end.
+    pub recovers_all: bool,
     /// Along which timeline.
     pub timeline: TimelineId,
     /// The WAL on the way.
@@ -128,10 +111,28 @@ pub struct Plan {
 #[derive(Clone, Debug)]
 pub(super) struct Sources {
     pub(super) server: ServerDir,
-    pub(super) backup: BackupDir,
     pub(super) record: BackupRecord,
+    /// What it builds on: its parent first, the full backup last.
+    pub(super) ancestors: Vec<BackupRecord>,
     pub(super) history: TimelineHistory,
     pub(super) keys: Option<KeyFile>,
+    pub(super) jobs: NonZeroUsize,
+}
+
+impl Sources {
+    /// The backup and all that it builds on, the full one last.
+    pub(super) fn chain(&self) -> Vec<&BackupRecord> {
+        [&self.record].into_iter().chain(&self.ancestors).collect()
+    }
+
+    /// What the extraction needs to know of the first of these backups.
+    pub(super) fn layer(&self, chain: &[&BackupRecord]) -> Result<Layer, RestoreError> {
+        let record = chain.first().copied().unwrap_or(&self.record);
+        let parent = chain.get(1).map(|parent| (parent.id, parent.begin));
+        let manifest = self.server.backup(record.id).manifest();
+        let expected = ManifestFiles::open(&manifest).map_err(ExtractError::from)?;
+        Ok(Layer { backup: record.id, parent, expected })
+    }
 }
 
 /// What a running daemon would do for a user.
@@ -157,26 +158,12 @@ pub fn plan(
     serves_wal: ServesWal<'_>,
 ) -> Result<Plan, RestoreError> {
     let dir = home.server(server);
-    let record = Catalog::new(&dir).resolve_restorable(&request.backup)?;
-    let (begin, end) = check_backup(&dir, &record)?;
-    let mut notes = Vec::new();
-    let (history, timeline_setting) = choose_timeline(&dir, &record, end, request.timeline)?;
-    if timeline_setting.is_none() {
-        notes.push(format!(
-            "the history of timeline {} is not stored; recovery stays on it",
-            history.timeline()
-        ));
+    let Choice { record, ancestors, history, timeline, reached } = choose(&dir, request)?;
+    let Reached { wal, target, mut notes } = reached;
+    let chain: Vec<&BackupRecord> = [&record].into_iter().chain(&ancestors).collect();
+    for record in &chain {
+        check_archives(&dir, record, request.keys.as_ref())?;
     }
-    let wal = find_wal(&dir, &record, &history, begin, end, &request.target)?;
-    check_target(&record, &wal, end, &request.target, &mut notes)?;
-    if let Some(suspect) = suspect_wal(&dir, &record, &history, &wal, &request.target)? {
-        if !request.suspect_wal {
-            return Err(suspect);
-        }
-        notes.push(format!("{suspect}; recovery may end there"));
-    }
-
-    check_archives(&dir, &record, request.keys.as_ref())?;
     let encrypted = encrypted_wal(&dir, &record, &history, &wal)?;
 
     let place = Place::look(&request.destination)?;
@@ -215,10 +202,10 @@ pub fn plan(
     let mut settings = RecoverySettings::new(
         record.server_version,
         &Recovery {
-            target: &request.target,
+            target: &target,
             inclusive: request.inclusive,
             action: request.action,
-            timeline: timeline_setting,
+            timeline,
             restore_command: &restore_command,
         },
     );
@@ -229,211 +216,32 @@ pub fn plan(
         WalDelivery::GetWal => 0,
         WalDelivery::Copy => wal.needed_to.bytes_since(wal.needed_from),
     };
-    check_room(&record, &place, &places, wal_bytes)?;
+    check_room(&chain, &place, &places, wal_bytes)?;
     Ok(Plan {
         server: server.clone(),
         version: record.server_version.to_string(),
         backup: record.id,
         target: request.target.clone(),
+        recovers_all: target == RecoveryTarget::Latest,
         timeline: history.timeline(),
         wal,
         wal_delivery: request.wal,
-        bytes: record.plain_size().saturating_add(wal_bytes),
+        chain: chain.iter().map(|record| record.id).collect(),
+        bytes: chain_size(&chain).saturating_add(wal_bytes),
         destination: place.path,
         tablespaces,
         owner,
         settings,
         notes,
         sources: Sources {
-            backup: dir.backup(record.id),
             server: dir,
             record,
+            ancestors,
             history,
             keys: request.keys.clone(),
+            jobs: request.jobs,
         },
     })
-}
-
-/// Refuses a backup that is not whole, or never can be consistent.
-fn check_backup(
-    server: &ServerDir,
-    record: &BackupRecord,
-) -> Result<(Position, Position), RestoreError> {
-    let backup = record.id;
-    let incomplete = |why: &str| RestoreError::Incomplete { backup, why: why.to_owned() };
-    if let Some(parent) = record.parent {
-        return Err(RestoreError::Incremental { backup, parent });
-    }
-    match &record.outcome {
-        BackupOutcome::Copied => {}
-        BackupOutcome::Failed { error } => return Err(incomplete(error)),
-        BackupOutcome::Started => return Err(incomplete("it is being taken, or was interrupted")),
-    }
-    let (Some(begin), Some(end)) = (record.begin, record.end) else {
-        return Err(incomplete("its record does not say where it begins and ends"));
-    };
-    let standing = Catalog::new(server).standing(record)?;
-    match (standing.status, standing.missing) {
-        (BackupStatus::WaitingForWals, Some(missing)) => {
-            Err(RestoreError::WaitingForWal { backup, missing })
-        }
-        (BackupStatus::Broken, Some(missing)) => Err(RestoreError::Broken { backup, missing }),
-        (BackupStatus::Done, _) => Ok((begin, end)),
-        (status, _) => Err(incomplete(status.name())),
-    }
-}
-
-/// The timeline to follow, and what the server is told: nothing but "yours", if nobody knows how
-/// the backup's own timeline came to be.
-fn choose_timeline(
-    server: &ServerDir,
-    record: &BackupRecord,
-    end: Position,
-    choice: TimelineChoice,
-) -> Result<(TimelineHistory, Option<TimelineId>), RestoreError> {
-    let store = HistoryStore::new(server);
-    let wanted = match choice {
-        TimelineChoice::Current => end.timeline,
-        TimelineChoice::Number(timeline) => timeline,
-        TimelineChoice::Latest => newest_descendant(&store, end)?,
-    };
-    if wanted == end.timeline && wanted != TimelineId::FIRST && store.load(wanted)?.is_none() {
-        return Ok((TimelineHistory::root(wanted), None));
-    }
-    let history = store.ancestry(wanted)?;
-    if wanted == end.timeline {
-        return Ok((history, Some(wanted)));
-    }
-    let backup = record.id;
-    match history.fork_from(end.timeline) {
-        Some(fork) if fork >= end.lsn => Ok((history, Some(wanted))),
-        Some(fork) => Err(RestoreError::ForkedBeforeEnd { wanted, fork, backup, end: end.lsn }),
-        None => Err(RestoreError::NotADescendant { wanted, backup, of_backup: end.timeline }),
-    }
-}
-
-/// The newest timeline that left that of the backup behind its end; that of the backup if none did.
-fn newest_descendant(store: &HistoryStore, end: Position) -> Result<TimelineId, RestoreError> {
-    for candidate in store.list()?.into_iter().rev().take_while(|&newer| newer > end.timeline) {
-        let fork = store.ancestry(candidate)?.fork_from(end.timeline);
-        if fork.is_some_and(|fork| fork >= end.lsn) {
-            return Ok(candidate);
-        }
-    }
-    Ok(end.timeline)
-}
-
-/// The first WAL on the way that PostgreSQL could not replay, as far as the index knows.
-fn suspect_wal(
-    server: &ServerDir,
-    record: &BackupRecord,
-    history: &TimelineHistory,
-    wal: &WalRange,
-    target: &RecoveryTarget,
-) -> Result<Option<RestoreError>, RestoreError> {
-    // Recovery ends as soon as it may.
-    let to = match target {
-        RecoveryTarget::Immediate => wal.first_target,
-        _ => wal.needed_to.min(wal.held_to),
-    };
-    let verdicts = WalStore::new(server, record.segment_size).verdicts()?;
-    let on_the_way = |suspect: &SuspectWal| {
-        let timeline = suspect.segment.timeline();
-        let left = history.fork_from(timeline);
-        history.contains(timeline)
-            && suspect.range.to > wal.needed_from
-            && suspect.range.from < to
-            && left.is_none_or(|left| suspect.range.from < left)
-    };
-    let first = verdicts.suspect.into_iter().filter(on_the_way).min_by_key(|s| s.range.from);
-    Ok(first.map(|SuspectWal { segment, range }| RestoreError::SuspectWal { segment, range }))
-}
-
-/// How far WAL leads from the backup.
-fn find_wal(
-    server: &ServerDir,
-    record: &BackupRecord,
-    history: &TimelineHistory,
-    begin: Position,
-    end: Position,
-    target: &RecoveryTarget,
-) -> Result<WalRange, RestoreError> {
-    let store = WalStore::new(server, record.segment_size);
-    let (held_to, gap) = match store.reach(history, begin.lsn, END_OF_WAL)? {
-        Reach::Covered => (END_OF_WAL, None),
-        Reach::Missing(gap) => (gap.from, Some(gap)),
-    };
-    let stop = match target {
-        RecoveryTarget::Lsn(lsn) => Some(*lsn),
-        RecoveryTarget::Immediate => Some(end.lsn),
-        _ => None,
-    };
-    // The record that ends the replay may reach into the segment behind.
-    let size = record.segment_size;
-    let needed_to = stop.map_or(held_to, |stop| size.end_of(size.segment_of(stop).next()));
-    let range = WalRange {
-        needed_from: begin.lsn,
-        first_target: end.lsn,
-        needed_to: needed_to.min(held_to),
-        held_to,
-        gap_behind: gap.is_some_and(|gap| gap.passed),
-    };
-    let missing = |missing: Gap| RestoreError::WalGap { missing, target: target.to_string() };
-    match gap {
-        // Complete along its own timeline, but not along the one that was chosen.
-        Some(gap) if held_to < end.lsn => Err(missing(gap)),
-        Some(gap) if gap.passed && *target == RecoveryTarget::Latest => Err(missing(gap)),
-        Some(gap) => match target {
-            RecoveryTarget::Lsn(lsn) if gap.passed && *lsn >= held_to => Err(missing(gap)),
-            _ => Ok(range),
-        },
-        None => Ok(range),
-    }
-}
-
-fn check_target(
-    record: &BackupRecord,
-    wal: &WalRange,
-    end: Position,
-    target: &RecoveryTarget,
-    notes: &mut Vec<String>,
-) -> Result<(), RestoreError> {
-    let backup = record.id;
-    let version = record.server_version;
-    match target {
-        RecoveryTarget::Latest | RecoveryTarget::Immediate => return Ok(()),
-        RecoveryTarget::Lsn(_) if version < LSN_TARGET => {
-            return Err(RestoreError::NoLsnTarget { version });
-        }
-        &RecoveryTarget::Lsn(target) if target < end.lsn => {
-            return Err(RestoreError::LsnBeforeEnd { target, backup, end: end.lsn });
-        }
-        // A server stops at the first record that begins there or later: there must be one.
-        &RecoveryTarget::Lsn(target) if target >= wal.held_to => {
-            return Err(RestoreError::LsnBeyondWal { target, last: wal.held_to });
-        }
-        RecoveryTarget::Lsn(_) => return Ok(()),
-        RecoveryTarget::Time(time) => {
-            let target = time.instant;
-            if let Some(end) = record.ended_at.filter(|&ended| target < ended) {
-                return Err(RestoreError::TimeBeforeEnd { target, backup, end });
-            }
-            if target > Timestamp::now() {
-                return Err(RestoreError::TimeInFuture { target });
-            }
-        }
-        RecoveryTarget::Xid(_) | RecoveryTarget::Name(_) => {}
-    }
-    if version < UNREACHED_TARGET_IS_FATAL {
-        notes.push(format!(
-            "if {target} is not in the WAL, PostgreSQL {version} recovers all there is and opens \
-             for writing without a word: check what you got"
-        ));
-    }
-    if wal.gap_behind {
-        notes.push(format!("WAL breaks off at {}; {target} must lie before", wal.held_to));
-    }
-    Ok(())
 }
 
 fn choose_owner(wanted: Option<&str>, place: &Place) -> Result<Owner, RestoreError> {
@@ -573,15 +381,20 @@ impl WalAccess<'_> {
     }
 }
 
+/// The size of what a chain becomes, about: every backup adds at most what is in it.
+fn chain_size(chain: &[&BackupRecord]) -> u64 {
+    chain.iter().map(|record| record.plain_size()).fold(0, u64::saturating_add)
+}
+
 /// Adds up what goes to each file system.
 fn check_room(
-    record: &BackupRecord,
+    chain: &[&BackupRecord],
     destination: &Place,
     places: &BTreeMap<u32, Place>,
     wal_bytes: u64,
 ) -> Result<(), RestoreError> {
     let mut needs: BTreeMap<u64, (&Path, u64)> = BTreeMap::new();
-    let archives = record.archives.iter().map(|archive| {
+    let archives = chain.iter().flat_map(|record| &record.archives).map(|archive| {
         let place = archive.tablespace.and_then(|oid| places.get(&oid)).unwrap_or(destination);
         (place, archive.plain_size)
     });

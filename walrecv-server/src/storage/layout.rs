@@ -6,7 +6,8 @@
 //!                 wals/<16 digits>/<segment>[.partial][.zst|.lz4|.gz][.age]    wals/<16 digits>/index
 //!                 wals/<timeline>.history
 //!                 base/<backup id>/{backup.json,backup_manifest,<archive>[.zst|…][.age],<archive>.idx}
-//!                 state/{gaps,retired,switches}.json  state/leases/<id>.json  locks/  errors/
+//!                 state/{caught_up,gaps,retired,switches}.json  state/leases/<id>.json
+//!                 locks/  errors/
 //! ```
 
 use std::fmt;
@@ -162,6 +163,11 @@ impl ServerDir {
     /// What the program remembers about itself.
     pub fn state(&self) -> PathBuf {
         self.path.join("state")
+    }
+
+    /// When the server was last seen to have no more WAL than was held.
+    pub fn caught_up(&self) -> PathBuf {
+        self.state().join("caught_up.json")
     }
 
     /// The WAL that was given up on.

@@ -1,7 +1,7 @@
 //! Reading on another thread than the one that works with what is read.
 
 use std::io::{self, Read};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
 
 /// How much is handed over at a time.
@@ -11,23 +11,30 @@ const PIECE: usize = 256 << 10;
 const PIECES: usize = 16;
 
 /// What was read, in order; an error is the last.
-pub struct Pieces(Receiver<io::Result<Vec<u8>>>);
+pub struct Pieces<'a>(Box<dyn Iterator<Item = io::Result<Vec<u8>>> + 'a>);
 
-impl Iterator for Pieces {
+impl<'a> Pieces<'a> {
+    /// The pieces that these are.
+    pub(super) fn new(pieces: impl Iterator<Item = io::Result<Vec<u8>>> + 'a) -> Self {
+        Self(Box::new(pieces))
+    }
+}
+
+impl Iterator for Pieces<'_> {
     type Item = io::Result<Vec<u8>>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.0.recv().ok()
+        self.0.next()
     }
 }
 
 /// Reads `source` to its end on a thread of its own, which decompresses and decrypts if reading
 /// does, while `work` takes what is there already. Nothing is read any more when that returns.
-pub fn read_ahead<T>(source: impl Read + Send, work: impl FnOnce(Pieces) -> T) -> T {
+pub fn read_ahead<T>(source: impl Read + Send, work: impl FnOnce(Pieces<'_>) -> T) -> T {
     let (pieces, arriving) = sync_channel(PIECES);
     thread::scope(|scope| {
         scope.spawn(move || pump(source, &pieces));
-        work(Pieces(arriving))
+        work(Pieces::new(arriving.into_iter()))
     })
 }
 

@@ -9,10 +9,10 @@ use super::index::IndexReader;
 use super::stored::Summing;
 use super::{Depth, Problem, Search, VerifyError};
 use crate::backup::pages::Pages;
-use crate::catalog::{Archive, ManifestFiles, ManifestFilesError};
+use crate::catalog::{Archive, ManifestFiles, ManifestFilesError, read_archive};
 use crate::failure::in_one_line;
 use crate::storage::tar::{Member, MemberKind, TarEvent, TarReader};
-use crate::storage::{Codec, Stored, encryption, read_ahead};
+use crate::storage::{Codec, Stored, encryption};
 
 /// How often the manifest is searched for a file that is not where it should be.
 const SEARCHES: u32 = 100;
@@ -209,8 +209,8 @@ impl Search<'_> {
         let length = file.metadata().map(|metadata| metadata.len()).unwrap_or(noted.size);
         let (file, sum) = Summing::new(file);
         let keys = self.request.keys.as_ref();
-        let plain = match encryption::reader(path, file, archive.form(), keys) {
-            Ok(plain) => plain,
+        let compressed = match encryption::compressed(path, file, archive.form(), keys) {
+            Ok(compressed) => compressed,
             Err(error) if error.is_for_want_of_keys() => {
                 // Damage at its beginning looks like another key.
                 let before = self.found.problems.clone();
@@ -233,7 +233,8 @@ impl Search<'_> {
             pages: 0,
         };
         let mut tar = TarReader::new();
-        let outcome = read_ahead(plain, |pieces| {
+        let (backup, workers) = (self.backup.clone(), self.request.jobs);
+        let outcome = read_archive(&backup, archive, compressed, workers, |pieces| {
             for piece in pieces {
                 self.check_interruption()?;
                 let piece = match piece {
@@ -251,7 +252,7 @@ impl Search<'_> {
                 self.progress.advance_to(self.done + sum.size());
             }
             Ok::<_, VerifyError>(Ok(()))
-        })?;
+        })??;
         let at = tar.position();
         let outcome = match outcome {
             Ok(()) => tar.finish().map(drop).map_err(|error| in_one_line(&error)),

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use crate::backup::index::{FORMAT, IndexLine, IndexedMember};
+use crate::catalog::archive_index::{FORMAT, IndexLine, IndexedMember};
 use crate::storage::compression::Frame;
 use crate::storage::tar::Member;
 

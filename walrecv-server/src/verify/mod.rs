@@ -15,6 +15,8 @@ mod problem;
 mod stored;
 mod wal;
 
+use std::num::NonZeroUsize;
+
 use tokio::sync::watch;
 
 use crate::catalog::{
@@ -39,6 +41,8 @@ pub struct Request {
     pub wal: bool,
     /// What opens what is encrypted.
     pub keys: Option<KeyFile>,
+    /// How many threads decompress.
+    pub jobs: NonZeroUsize,
 }
 
 /// How much of the stored archives is looked at.

@@ -82,6 +82,7 @@ fn what_records_say_belongs_to_the_segment_in_which_they_begin() {
             first_record: Some(first),
             first_commit: Some(micros(11)),
             last_commit: Some(micros(14)),
+            latest_end: Some(micros(14)),
             restore_points: vec![one],
             xids: Some((699, 702)),
             ..WalFindings::default()
@@ -94,6 +95,7 @@ fn what_records_say_belongs_to_the_segment_in_which_they_begin() {
             first_record: Some(second),
             first_commit: Some(micros(15)),
             last_commit: Some(micros(15)),
+            latest_end: Some(micros(15)),
             xids: Some((u32::MAX, 3)),
             ..WalFindings::default()
         }

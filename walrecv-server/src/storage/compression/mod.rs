@@ -8,6 +8,7 @@ mod frames;
 mod gzip;
 mod lz4;
 mod plain;
+mod unframe;
 mod zstd;
 
 use std::fs::File;
@@ -17,6 +18,7 @@ use std::path::Path;
 
 pub use codec::Codec;
 pub use frames::{FRAME_SIZE, Frame};
+pub use unframe::read_frames;
 
 use self::frames::FramedWriter;
 use self::gzip::GzipWriter;

@@ -49,12 +49,25 @@ pub fn reader<'a>(
     form: Form,
     keys: Option<&KeyFile>,
 ) -> Result<Box<dyn Read + Send + 'a>, DecryptionError> {
-    let reader = match (form.encrypted, keys) {
-        (false, _) => compression::reader(stored, form.codec),
-        (true, Some(keys)) => compression::reader(keys.decrypt(path, stored)?, form.codec),
-        (true, None) => return Err(DecryptionError::NoKeys { path: path.to_owned() }),
-    };
-    Ok(reader.map_err(StorageError::of("open", path))?)
+    let compressed = compressed(path, stored, form, keys)?;
+    Ok(compression::reader(compressed, form.codec).map_err(StorageError::of("open", path))?)
+}
+
+/// The compressed bytes, from the bytes of that file.
+///
+/// # Errors
+/// If none of the keys opens it.
+pub fn compressed<'a>(
+    path: &Path,
+    stored: impl Read + Send + 'a,
+    form: Form,
+    keys: Option<&KeyFile>,
+) -> Result<Box<dyn Read + Send + 'a>, DecryptionError> {
+    match (form.encrypted, keys) {
+        (false, _) => Ok(Box::new(stored)),
+        (true, Some(keys)) => Ok(Box::new(keys.decrypt(path, stored)?)),
+        (true, None) => Err(DecryptionError::NoKeys { path: path.to_owned() }),
+    }
 }
 
 #[cfg(test)]

@@ -100,29 +100,44 @@ pub enum IndexedKind {
 
 /// Writes the index of one archive.
 #[derive(Debug)]
-pub(super) struct IndexWriter {
+pub struct IndexWriter {
     file: HashingWriter<BufWriter<AtomicFile>>,
     target: PathBuf,
 }
 
 impl IndexWriter {
-    pub(super) fn new(file: AtomicFile) -> Result<Self, StorageError> {
+    /// Begins one.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn new(file: AtomicFile) -> Result<Self, StorageError> {
         let target = file.target().to_owned();
         let mut writer = Self { file: HashingWriter::new(BufWriter::new(file)), target };
         writer.line(&IndexLine::Format(FORMAT))?;
         Ok(writer)
     }
 
-    pub(super) fn frame(&mut self, frame: Frame) -> Result<(), StorageError> {
+    /// Notes a frame.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn frame(&mut self, frame: Frame) -> Result<(), StorageError> {
         self.line(&IndexLine::Frame(frame))
     }
 
-    pub(super) fn member(&mut self, member: &Member) -> Result<(), StorageError> {
+    /// Notes a member.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn member(&mut self, member: &Member) -> Result<(), StorageError> {
         self.line(&IndexLine::Member(IndexedMember::of(member)))
     }
 
     /// Gives the index its name. Durable on return.
-    pub(super) fn commit(self) -> Result<Stored, StorageError> {
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn commit(self) -> Result<Stored, StorageError> {
         let (file, stored) = self.file.finish();
         let file = file.into_inner().map_err(|error| error.into_error());
         file.map_err(StorageError::of("write", &self.target))?.commit()?;
