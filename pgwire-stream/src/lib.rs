@@ -205,9 +205,9 @@ pub use client::{
 #[cfg(feature = "tokio-rt")]
 pub use client::{SpawnedWalStream, spawn_wal_stream};
 pub use config::{
-    AuthMethod, ChannelBinding, Config, ConfigError, Endpoint, Host, LoadBalanceHosts, Password,
-    RequireAuth, RootCert, SslCertMode, SslMode, SslNegotiation, TargetSessionAttrs, TcpKeepalive,
-    TlsVersion,
+    AuthMethod, ChannelBinding, Config, ConfigError, ConnectionOptions, Endpoint, Host,
+    LoadBalanceHosts, Password, RequireAuth, RootCert, SslCertMode, SslMode, SslNegotiation,
+    TargetSessionAttrs, TcpKeepalive, TlsVersion,
 };
 #[cfg(feature = "tokio")]
 pub use connection::Connection;

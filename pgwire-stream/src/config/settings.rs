@@ -80,6 +80,16 @@ impl Settings {
         }
     }
 
+    /// The option's value as it is set, be it to nothing.
+    pub(super) fn text(&self, keyword: &str) -> Option<&str> {
+        self.0.get(keyword).map(|(_, text)| text.as_str())
+    }
+
+    /// Forgets an option; the answer is whether it was set.
+    pub(super) fn remove(&mut self, keyword: &str) -> bool {
+        self.0.remove(keyword).is_some()
+    }
+
     /// The keywords that are set.
     pub(super) fn keys(&self) -> impl Iterator<Item = &'static str> {
         self.0.keys().copied()

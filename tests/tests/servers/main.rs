@@ -37,6 +37,7 @@ mod runtime;
 mod same_segments;
 mod site;
 mod slots;
+mod standby_restore;
 mod suspect_wal;
 mod sync_before_report;
 mod synchronous;
@@ -85,6 +86,7 @@ fn main() -> std::process::ExitCode {
         slots::register,
         suspect_wal::register,
         failover::register,
+        standby_restore::register,
         encryption::register,
         wal_delivery::register,
     ] {

@@ -4,6 +4,7 @@
 //! SQL tells where they are, and what is in them, to a role that may read the settings and these
 //! files. What it does not tell is missing, and the backup is as good as without.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::time::Duration;
 
@@ -29,7 +30,8 @@ const MOST: usize = 100;
 /// Where the files are: the first question is answered to `pg_read_all_settings`, the second, which
 /// knows included files, to superusers and to whom they let.
 const QUESTIONS: [&str; 2] = [
-    "SELECT setting FROM pg_catalog.pg_settings WHERE name IN ('config_file', 'hba_file', 'ident_file')",
+    "SELECT setting, name FROM pg_catalog.pg_settings \
+     WHERE name IN ('config_file', 'hba_file', 'ident_file')",
     "SELECT DISTINCT sourcefile FROM pg_catalog.pg_file_settings",
 ];
 
@@ -39,6 +41,8 @@ pub(super) struct Collected {
     files: Vec<(String, Vec<u8>)>,
     /// Those that it does not let us read, or that are too long.
     closed: Vec<String>,
+    /// Those that a setting names.
+    named: BTreeMap<String, String>,
 }
 
 /// Asks for the files.
@@ -57,20 +61,27 @@ async fn ask(conninfo: String) -> Option<Collected> {
     let data_directory = client.show("data_directory").await.ok()?;
     let below = format!("{}/", data_directory.trim_end_matches('/'));
     let mut paths: Vec<String> = Vec::new();
+    let mut collected = Collected::default();
     for question in QUESTIONS {
         // What one question is not answered, the other may be.
         let Ok(answer) = client.query(question).await else { continue };
-        for path in answer.rows.iter().filter_map(|row| row.text(0)) {
+        for row in &answer.rows {
+            let Some(path) = row.text(0) else { continue };
             let is_new = !paths.iter().any(|known| known == path);
             let is_outside = path.starts_with('/') && !path.starts_with(&below);
             // Nothing that would lead an archive astray.
             let is_plain = !path.split('/').any(|part| part == "..");
-            if is_new && is_outside && is_plain && paths.len() < MOST {
+            if !is_outside || !is_plain || paths.len() >= MOST {
+                continue;
+            }
+            if let Some(setting) = row.text(1) {
+                collected.named.insert(setting.to_owned(), path.to_owned());
+            }
+            if is_new {
                 paths.push(path.to_owned());
             }
         }
     }
-    let mut collected = Collected::default();
     let mut room = MAX_TOTAL;
     for path in paths {
         match read(&mut client, &path).await.filter(|content| content.len() <= room) {
@@ -109,13 +120,13 @@ pub(super) fn store(
     directory: &BackupDir,
     packing: &Packing,
 ) -> Result<Option<ConfigFiles>, BackupError> {
-    let Collected { files, closed } = collected;
+    let Collected { files, closed, named } = collected;
     if files.is_empty() && closed.is_empty() {
         return Ok(None);
     }
     let names = files.iter().map(|(path, _)| path.clone()).collect();
     let form = packing.form();
-    let mut kept = ConfigFiles { files: names, closed, ..ConfigFiles::default() };
+    let mut kept = ConfigFiles { files: names, closed, named, ..ConfigFiles::default() };
     if files.is_empty() {
         return Ok(Some(kept));
     }

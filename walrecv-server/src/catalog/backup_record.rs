@@ -1,5 +1,7 @@
 //! `backup.json`: what is known of one base backup.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use pgwire_stream::{Lsn, SegmentSize, ServerVersion, SystemId, TimelineId};
 use serde::{Deserialize, Serialize};
@@ -84,6 +86,10 @@ pub struct ConfigFiles {
     /// Those that the role may not read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub closed: Vec<String>,
+    /// Which setting names which of them all: `config_file`, `hba_file` and `ident_file`, as far as
+    /// they are here.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub named: BTreeMap<String, String>,
     /// How the archive is compressed.
     pub codec: Codec,
     /// Whether it is encrypted.

@@ -235,8 +235,11 @@ impl Command {
             | Self::VerifyBackup(_)
             | Self::Keep(_)
             | Self::Delete(_)
-            | Self::Restore(_)
             | Self::GetWal(_) => Scope::Store,
+            // Where its primary is may be configured, and only there.
+            Self::Restore(args) if !args.standby_mode || args.primary_conninfo.is_some() => {
+                Scope::Store
+            }
             Self::ReceiveWal(args) if args.stop => Scope::Store,
             _ => Scope::Servers,
         }
@@ -302,6 +305,26 @@ mod tests {
         ] {
             assert!(parse(line).is_ok(), "{line}");
         }
+    }
+
+    #[test]
+    fn a_standby_has_no_target() {
+        let restore =
+            |options: &str| parse(&format!("walrecv-server restore a latest /x {options}"));
+        for options in [
+            "--standby-mode --target-immediate",
+            "--standby-mode --target-time 2026-01-01T00:00:00Z",
+            "--standby-mode --target-xid 7 --exclusive",
+            "--standby-mode --target-action promote",
+            "--primary-slot x",
+            "--primary-conninfo host=x",
+        ] {
+            assert!(restore(options).is_err(), "{options}");
+        }
+        let cli = restore("--standby-mode --target-tli latest").unwrap();
+        assert_eq!(cli.command.scope(), Scope::Servers);
+        let given = restore("--standby-mode --primary-conninfo host=x --primary-slot y").unwrap();
+        assert_eq!(given.command.scope(), Scope::Store);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::Args;
-use pgwire_stream::Lsn;
+use pgwire_stream::{Lsn, SlotName};
 
 use super::wal::identity;
 use crate::restore::TablespaceMapping;
@@ -54,6 +54,23 @@ pub struct RestoreArgs {
     /// How many threads decompress [default: one for each processor, up to 4]
     #[arg(long, value_name = "N")]
     pub jobs: Option<NonZeroUsize>,
+
+    /// Let the restored server go on as a standby, which follows its primary, or else the archive
+    #[arg(long, conflicts_with_all = ["target", "exclusive", "target_action"])]
+    pub standby_mode: bool,
+
+    /// How the standby reaches its primary, as for psql; no password here [default: conninfo]
+    #[arg(long, value_name = "CONNINFO", requires = "standby_mode")]
+    pub primary_conninfo: Option<String>,
+
+    /// The slot on its primary that the standby streams from
+    #[arg(long, value_name = "NAME", requires = "standby_mode")]
+    pub primary_slot: Option<SlotName>,
+
+    /// Leave out the configuration files that lay outside of the data directory; otherwise they
+    /// are restored into DEST.config, which must be absent or empty
+    #[arg(long)]
+    pub no_config: bool,
 
     /// Restore although some of the WAL on the way is suspect: recovery may end there
     #[arg(long)]

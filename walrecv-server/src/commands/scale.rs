@@ -168,6 +168,8 @@ impl Store {
             keys: None,
             lease: None,
             jobs: super::store::jobs(),
+            standby: None,
+            config: true,
         };
         let planned = plan(&self.home, self.server.name(), &request, &|_, _| Served {
             wal: true,

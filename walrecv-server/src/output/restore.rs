@@ -29,10 +29,7 @@ impl Report for RestoreOutcome {
             text.push_str(&format!("Note: {note}\n"));
         }
         if self.report.is_some() {
-            text.push_str(&format!(
-                "Start it as {}: pg_ctl -D {destination} start\n",
-                plan.owner.name
-            ));
+            text.push_str(&format!("Start it as {}: {}\n", plan.owner.name, start(plan)));
         }
         text
     }
@@ -42,7 +39,34 @@ impl Report for RestoreOutcome {
     }
 
     fn clean(&self) -> Value {
-        json!({"server": self.plan.server, "plan": self.plan, "restored": self.report})
+        json!({
+            "server": self.plan.server,
+            "plan": self.plan,
+            "restored": self.report,
+            "start_command": start(&self.plan),
+        })
+    }
+}
+
+/// The command that starts the server.
+fn start(plan: &Plan) -> String {
+    let destination = shell_word(&plan.destination.display().to_string());
+    let file = plan.config_files.as_ref().and_then(|files| files.config_file.as_ref());
+    let option = file.map(|file| {
+        // `pg_ctl` hands it to another shell.
+        let file = shell_word(&file.display().to_string());
+        format!(" -o {}", shell_word(&format!("-c config_file={file}")))
+    });
+    format!("pg_ctl -D {destination}{} start", option.unwrap_or_default())
+}
+
+/// A word as a shell reads it, in quotes if it needs them.
+fn shell_word(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@=,".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
     }
 }
 
@@ -70,11 +94,37 @@ fn rows(plan: &Plan) -> Vec<(&'static str, String)> {
             WalDelivery::Copy => "copied into the data directory".to_owned(),
         },
     ));
+    if let Some(standby) = &plan.standby {
+        let primary = standby.primary.as_deref().unwrap_or("nobody: it follows the archive");
+        let slot = standby.slot.as_ref().map(|slot| format!(", slot {slot}"));
+        rows.push(("Standby of", format!("{primary}{}", slot.unwrap_or_default())));
+    }
     rows.push(("Owner", plan.owner.name.clone()));
+    if let Some(files) = &plan.config_files {
+        let (count, directory) = (files.files.len(), files.directory.display());
+        rows.push(("Config", format!("{count} files from elsewhere, in {directory}")));
+    }
     for tablespace in &plan.tablespaces {
         let oid = tablespace.oid.to_string();
         let name = tablespace.name.as_deref().unwrap_or(&oid);
         rows.push(("Tablespace", format!("{name} in {}", tablespace.directory.display())));
     }
     rows
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn words_survive_a_shell() {
+        for word in ["/srv/pg", "", "/srv/it's my pg", "-c config_file='/a b'"] {
+            let script = format!("printf %s {}", shell_word(word));
+            let output = Command::new("sh").arg("-c").arg(script).output().unwrap();
+            assert_eq!(String::from_utf8(output.stdout).unwrap(), word);
+        }
+        assert_eq!(shell_word("/srv/pg-15"), "/srv/pg-15");
+    }
 }

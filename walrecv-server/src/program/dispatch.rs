@@ -28,8 +28,10 @@ use crate::daemon::{self, ControlClient, ControlError};
 use crate::failure::Failure;
 use crate::output::{CheckReport, Failed, ListBackupsReport, Printer, Report, Results};
 use crate::restore::target::{RecoveryTarget, TargetError};
-use crate::restore::{Owner, Request, Served, WalDelivery};
-use crate::settings::{DEFAULT_PATH, Lookup, ServerName, ServerSettings, Settings, SettingsError};
+use crate::restore::{Owner, Primary, Request, Served, StandbyRequest, WalDelivery};
+use crate::settings::{
+    ConnInfo, DEFAULT_PATH, Lookup, ServerName, ServerSettings, Settings, SettingsError,
+};
 use crate::storage::KeyFile;
 use crate::verify::Depth;
 
@@ -231,6 +233,8 @@ async fn restore(settings: &Settings, args: &RestoreArgs, printer: &Printer) -> 
         keys: settings.identity_file(&args.server).map(KeyFile::new),
         lease: None,
         jobs: args.jobs.unwrap_or_else(store::jobs),
+        standby: args.standby_mode.then(|| standby(settings, args)),
+        config: !args.no_config,
     };
     let options = RestoreOptions { server: args.server.clone(), request, dry_run: args.dry_run };
     let home = store::home(settings);
@@ -248,6 +252,18 @@ async fn restore(settings: &Settings, args: &RestoreArgs, printer: &Printer) -> 
         // It was not cancelled, so it panicked.
         Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
+}
+
+/// The standby that is asked for: of the server that is backed up, if nothing else is said.
+fn standby(settings: &Settings, args: &RestoreArgs) -> StandbyRequest {
+    let configured = settings.servers.iter().find(|server| server.name == args.server);
+    let primary = match (&args.primary_conninfo, configured) {
+        (Some(given), _) => Primary::Given(ConnInfo::new(given)),
+        (None, Some(server)) => Primary::Configured(server.conninfo.clone()),
+        (None, None) => Primary::Unknown,
+    };
+    let our_slot = configured.map(|server| server.slot_name.clone());
+    StandbyRequest { primary, slot: args.primary_slot.clone(), our_slot }
 }
 
 /// What a running daemon would do for this user.

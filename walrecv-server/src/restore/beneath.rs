@@ -151,6 +151,25 @@ impl Root {
         content.map_err(|source| self.error("read", path, source))
     }
 
+    /// The names in a directory, in their order.
+    ///
+    /// # Errors
+    /// If it cannot be read, or there are more than `limit`.
+    pub(super) fn names(&self, path: &[u8], limit: usize) -> Result<Vec<Vec<u8>>, StorageError> {
+        let names = self.open_dir(path).and_then(|directory| {
+            let mut names = Vec::new();
+            for entry in rustix::fs::Dir::read_from(directory)? {
+                names.push(entry?.file_name().to_bytes().to_vec());
+                if names.len() > limit {
+                    return Err(io::ErrorKind::QuotaExceeded.into());
+                }
+            }
+            names.sort();
+            Ok(names)
+        });
+        names.map_err(|source| self.error("read the directory", path, source))
+    }
+
     /// Writes a file whole, instead of what has its name. Its bytes are durable on return, its
     /// name when [`sync`](Self::sync) returns.
     ///
@@ -338,6 +357,9 @@ mod tests {
         assert_eq!(root.read(b"PG_VERSION", 3).unwrap().unwrap(), b"15\n");
         assert_eq!(root.read(b"absent", 3).unwrap(), None);
         assert_eq!(kind(root.read(b"PG_VERSION", 2)), io::ErrorKind::FileTooLarge);
+        let names = root.names(b"base", 9).unwrap();
+        assert_eq!(names, [&b"."[..], b"..", b"1", b"link"]);
+        assert_eq!(kind(root.names(b"base", 3)), io::ErrorKind::QuotaExceeded);
         assert!(root.remove(b"PG_VERSION").unwrap());
         assert!(!root.remove(b"PG_VERSION").unwrap());
         let mode =

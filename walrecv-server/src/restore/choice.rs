@@ -5,6 +5,7 @@ use pgwire_stream::{TimelineHistory, TimelineId};
 use super::error::RestoreError;
 use super::plan::Request;
 use super::reach::{Reached, WalRange, Way};
+use super::standby;
 use super::target::{RecoveryTarget, TimelineChoice};
 use crate::catalog::{
     BackupOutcome, BackupRecord, BackupStatus, Catalog, HistoryStore, Position, SuspectWal,
@@ -63,11 +64,12 @@ fn begin_with(
     let (begin, end) = check_backup(server, &record)?;
     let ancestors = Catalog::new(server).ancestors(&record)?;
     let ancestors = ancestors.ok_or(RestoreError::BrokenChain { backup: record.id })?;
-    let (history, timeline) = choose_timeline(server, &record, end, request.timeline)?;
+    let wanted = standby::timeline(&HistoryStore::new(server), request, end)?;
+    let (history, timeline) = choose_timeline(server, &record, end, wanted)?;
     let keys = request.keys.as_ref();
     let way = Way { server, record: &record, begin, end, history: &history, keys };
     let mut reached = way.to(&request.target, request.inclusive)?;
-    if timeline.is_none() {
+    if timeline.is_none() && request.standby.is_none() {
         reached.notes.push(format!(
             "the history of timeline {} is not stored; recovery stays on it",
             history.timeline()

@@ -9,6 +9,8 @@ use pgwire_stream::{Lsn, SegmentName, ServerVersion, TimelineId};
 use super::destination::DestinationError;
 use super::extract::ExtractError;
 use super::get_wal::GetWalError;
+use super::outside::OutsideError;
+use super::standby::StandbyError;
 use super::tablespaces::MappingError;
 use crate::catalog::{BackupError, DocumentError, Gap, HistoryStoreError, SuspectRange, WalError};
 use crate::failure::{Class, Failure};
@@ -309,6 +311,12 @@ pub enum RestoreError {
     /// A document of the store cannot be read.
     #[error(transparent)]
     Document(#[from] DocumentError),
+    /// The server cannot go on as a standby.
+    #[error(transparent)]
+    Standby(#[from] StandbyError),
+    /// Configuration files outside of the data directory cannot be restored.
+    #[error(transparent)]
+    Outside(#[from] OutsideError),
     /// The WAL cannot be read.
     #[error(transparent)]
     Wal(#[from] WalError),
@@ -330,6 +338,8 @@ impl Failure for RestoreError {
             Self::CopyWal { source, .. } => source.class(),
             Self::Decryption(error) => error.class(),
             Self::Document(error) => error.class(),
+            Self::Standby(error) => error.class(),
+            Self::Outside(error) => error.class(),
             Self::Wal(error) => error.class(),
             Self::Storage(error) => error.class(),
             Self::UnknownOwner { .. } | Self::NotUtf8 { .. } | Self::NoLsnTarget { .. } => {
@@ -370,6 +380,8 @@ impl Failure for RestoreError {
                  --no-get-wal"
             ),
             Self::Document(error) => return error.hint(),
+            Self::Standby(error) => return error.hint(),
+            Self::Outside(error) => return error.hint(),
             Self::Wal(error) => return error.hint(),
             Self::Storage(error) => return error.hint(),
             Self::Incomplete { .. } | Self::Broken { .. } | Self::BrokenChain { .. } => {

@@ -12,11 +12,10 @@ use pgwire_stream::tablespace_map::{self, MappedTablespace, TablespaceMap};
 use super::beneath::Root;
 use super::error::RestoreError;
 use super::extract::LABEL_LIMIT;
+use super::neutralise::{CONF_LIMIT, Neutraliser, Tree};
+use super::outside::{self, OutsideFiles};
 use super::plan::Plan;
 use super::recovery;
-
-/// Larger than any configuration that a server reads in reasonable time.
-const CONF_LIMIT: u64 = 16 << 20;
 
 /// More than any cluster has of a `tablespace_map`.
 const MAP_LIMIT: u64 = 16 << 20;
@@ -41,18 +40,15 @@ pub(super) fn prepare(
             notes.push(format!("removed `{signal}`, which came with the backup"));
         }
     }
-    let origin = root.read(b"postgresql.auto.conf", CONF_LIMIT)?.unwrap_or_default();
-    let mut conf = recovery::neutralise(&origin);
-    if !conf.disabled.is_empty() {
-        notes.push(format!(
-            "turned into comments in `postgresql.auto.conf`: {}",
-            conf.disabled.join(", ")
-        ));
+    let has_conf = neutralise(plan, root, file_mode, &mut notes)?;
+    let mut conf = root.read(b"postgresql.auto.conf", CONF_LIMIT)?.unwrap_or_default();
+    if conf.last().is_some_and(|&byte| byte != b'\n') {
+        conf.push(b'\n');
     }
     let heading = format!("# Recovery of backup {} of server {}.\n", plan.backup, plan.server);
-    conf.content.extend_from_slice(heading.as_bytes());
-    conf.content.extend_from_slice(recovery::to_conf(&plan.settings.auto_conf).as_bytes());
-    root.replace(b"postgresql.auto.conf", &conf.content, file_mode)?;
+    conf.extend_from_slice(heading.as_bytes());
+    conf.extend_from_slice(recovery::to_conf(&plan.settings.auto_conf).as_bytes());
+    root.replace(b"postgresql.auto.conf", &conf, file_mode)?;
     if let Some(settings) = &plan.settings.recovery_conf {
         let content = heading + &recovery::to_conf(settings);
         root.replace(b"recovery.conf", content.as_bytes(), file_mode)?;
@@ -60,25 +56,20 @@ pub(super) fn prepare(
     if plan.settings.recovery_signal {
         root.replace(b"recovery.signal", b"", file_mode)?;
     }
+    if plan.settings.standby_signal {
+        root.replace(b"standby.signal", b"", file_mode)?;
+    }
     notes.push(
         "archiving and synchronous replication are off in `postgresql.auto.conf`; set them again \
          when the server has taken over"
             .to_owned(),
     );
-    match root.read(b"postgresql.conf", CONF_LIMIT)? {
-        Some(conf) => {
-            for name in recovery::outside_paths(&conf) {
-                notes.push(format!(
-                    "`postgresql.conf` sets `{name}`, as on the original machine: check it before \
-                     you start the server"
-                ));
-            }
-        }
-        None => notes.push(
+    if !has_conf {
+        notes.push(
             "`postgresql.conf` is not in the backup, because it lay outside the data directory: \
              provide one before you start the server"
                 .to_owned(),
-        ),
+        );
     }
     Ok(notes)
 }
@@ -89,6 +80,38 @@ fn make_full(root: &mut Root, file_mode: u32) -> Result<(), RestoreError> {
     let label = root.read(name, LABEL_LIMIT)?.unwrap_or_default();
     let label = backup_label::without_incremental_lines(&label);
     Ok(root.replace(name, &label, file_mode)?)
+}
+
+/// Restores the configuration files that lay outside, and takes out of all configuration what
+/// belongs to the original machine. The answer is whether there is a `postgresql.conf`.
+fn neutralise(
+    plan: &Plan,
+    root: &mut Root,
+    file_mode: u32,
+    notes: &mut Vec<String>,
+) -> Result<bool, RestoreError> {
+    let files = plan.config_files.as_ref();
+    let mut outside =
+        files.map(|files| outside::write(files, super::recipient(plan))).transpose()?;
+    let mut neutraliser = Neutraliser::new(root, outside.as_mut(), file_mode);
+    neutraliser.file(Tree::Data, b"postgresql.auto.conf")?;
+    let mut has_conf = neutraliser.file(Tree::Data, b"postgresql.conf")?;
+    if let Some(main) = files.and_then(OutsideFiles::main) {
+        has_conf |= neutraliser.file(Tree::Outside, main)?;
+    }
+    notes.append(&mut neutraliser.notes);
+    for (file, setting) in &neutraliser.pointers {
+        if files.is_none_or(|files| !files.pointers.contains_key(setting.as_str())) {
+            notes.push(format!(
+                "`{file}` sets `{setting}`, as on the original machine: check it before you start \
+                 the server"
+            ));
+        }
+    }
+    if let Some(outside) = &mut outside {
+        outside.sync()?;
+    }
+    Ok(has_conf)
 }
 
 /// A server makes the links itself from `tablespace_map` when it first starts, so that both must

@@ -5,7 +5,8 @@
 //!
 //! ```text
 //! directories → archives of the chain, compared with their manifests → WAL, if it is to be copied
-//!   → links, recovery settings → everything durable → global/pg_control gets its name
+//!   → links, configuration beside, recovery settings → everything durable
+//!   → global/pg_control gets its name
 //! ```
 //!
 //! Until the last step no server starts from the directory, so an interrupted restore is not
@@ -18,9 +19,12 @@ mod error;
 mod extract;
 mod handover;
 mod lease;
+mod neutralise;
+mod outside;
 mod owner;
 mod plan;
 mod reach;
+mod standby;
 mod syncer;
 mod tablespaces;
 #[cfg(test)]
@@ -50,9 +54,11 @@ use crate::storage::{BackupId, Sha256Sum, StorageError, encryption};
 pub use destination::DestinationError;
 pub use error::RestoreError;
 pub use extract::ExtractError;
+pub use outside::{OutsideError, OutsideFiles};
 pub use owner::Owner;
 pub use plan::{Plan, Request, Served, ServesWal, WalDelivery, plan};
 pub use reach::WalRange;
+pub use standby::{Primary, Standby, StandbyError, StandbyRequest};
 pub use tablespaces::{MappingError, PlacedTablespace, TablespaceMapping};
 
 /// From this version on a server's group may be allowed to read its data directory.
@@ -131,8 +137,7 @@ struct Roots {
 
 impl Roots {
     fn create(plan: &Plan) -> Result<Self, RestoreError> {
-        // Only root can give files away, and to itself nobody needs to.
-        let owner = rustix::process::geteuid().is_root().then_some(&plan.owner);
+        let owner = recipient(plan);
         let open = |path: &Path| -> Result<Root, RestoreError> {
             make_empty(path)?;
             let root = Root::open(path, owner)?;
@@ -159,6 +164,11 @@ impl Roots {
         self.data.rename(PG_CONTROL_WITHHELD, PG_CONTROL)?;
         self.data.sync_dir(b"global")
     }
+}
+
+/// Whom what is made is handed to. Only root can give files away, and to itself nobody needs to.
+fn recipient(plan: &Plan) -> Option<&Owner> {
+    rustix::process::geteuid().is_root().then_some(&plan.owner)
 }
 
 /// Makes a directory, unless it is there and still as empty as when the restore was planned.

@@ -14,9 +14,11 @@ use super::choice::{Choice, choose};
 use super::destination::Place;
 use super::error::RestoreError;
 use super::extract::{ExtractError, Layer};
+use super::outside::{self, OutsideFiles};
 use super::owner::Owner;
 use super::reach::{Reached, WalRange};
 use super::recovery::{self, Recovery, RecoverySettings};
+use super::standby::{self, Standby, StandbyRequest};
 use super::tablespaces::{self, PlacedTablespace, TablespaceMapping};
 use super::target::{RecoveryTarget, TargetAction, TimelineChoice};
 use crate::catalog::{BackupRecord, LeaseId, ManifestFiles, WalStore};
@@ -56,6 +58,10 @@ pub struct Request {
     pub lease: Option<LeaseId>,
     /// How many threads decompress.
     pub jobs: NonZeroUsize,
+    /// Whether the server goes on as a standby, and of whom.
+    pub standby: Option<StandbyRequest>,
+    /// Whether configuration files that lay outside of the data directory are restored beside it.
+    pub config: bool,
 }
 
 /// How the restored server gets at its WAL.
@@ -98,6 +104,10 @@ pub struct Plan {
     pub tablespaces: Vec<PlacedTablespace>,
     /// Who will own the files.
     pub owner: Owner,
+    /// What it is told as a standby, if it is to be one.
+    pub standby: Option<Standby>,
+    /// The configuration files that lay outside of the data directory.
+    pub config_files: Option<OutsideFiles>,
     /// What the server is told about its recovery.
     pub settings: RecoverySettings,
     /// What the operator should know.
@@ -171,6 +181,19 @@ pub fn plan(
     place.check(&owner, home.path())?;
     let tablespaces = tablespaces::place(&record.tablespaces, &request.tablespaces, &place.path)?;
     let places = place_tablespaces(&tablespaces, request, &owner, home, &place)?;
+    let beside = || {
+        let beside = Place::look(&outside::directory(&place.path))?;
+        beside.check(&owner, home.path())?;
+        places.values().try_for_each(|other| beside.check_apart(other))?;
+        Ok(beside)
+    };
+    let backup = dir.backup(record.id);
+    let kept = record.config_files.as_ref();
+    let config_files = outside::plan(kept, &backup, request, beside, &mut notes)?;
+    let standby = request.standby.as_ref();
+    let standby = standby
+        .map(|standby| Standby::plan(request, standby, record.server_version, &owner, &mut notes))
+        .transpose()?;
 
     let restore_command = match request.wal {
         WalDelivery::GetWal => {
@@ -186,13 +209,14 @@ pub fn plan(
             let identity = keys.map(|keys| utf8(keys.path())).transpose()?;
             let home = std::path::absolute(home.path())
                 .map_err(StorageError::of("resolve", home.path()))?;
-            recovery::get_wal_command(
+            let command = recovery::get_wal_command(
                 utf8(&request.program)?,
                 utf8(&home)?,
                 server.as_str(),
                 identity,
                 request.lease.as_ref(),
-            )
+            );
+            command + if standby.is_some() { standby::ASK_AGAIN } else { "" }
         }
         WalDelivery::Copy => {
             check_keys(&dir, &encrypted, request.keys.as_ref())?;
@@ -207,8 +231,12 @@ pub fn plan(
             action: request.action,
             timeline,
             restore_command: &restore_command,
+            standby: standby.as_ref(),
         },
     );
+    for (&setting, path) in config_files.iter().flat_map(|files| &files.pointers) {
+        settings.locate(setting, utf8(path)?);
+    }
     if tablespaces.iter().any(|tablespace| tablespace.in_place) {
         settings.allow_in_place_tablespaces();
     }
@@ -231,6 +259,8 @@ pub fn plan(
         destination: place.path,
         tablespaces,
         owner,
+        standby,
+        config_files,
         settings,
         notes,
         sources: Sources {

@@ -1,43 +1,18 @@
 //! What a restored server is told about its recovery, in the file that its version reads.
 //!
 //! Up to PostgreSQL 11 that is `recovery.conf`; from 12 on it is `postgresql.auto.conf` with an
-//! empty `recovery.signal` beside it. `postgresql.auto.conf` is read last by all versions, so what
-//! stands at its end wins over all that came with the backup.
+//! empty `recovery.signal`, or `standby.signal`, beside it. `postgresql.auto.conf` is read last by
+//! all versions, so what stands at its end wins over all that came with the backup.
 
 use pgwire_stream::{ServerVersion, TimelineId};
 use serde::Serialize;
 
+use super::standby::Standby;
 use super::target::{RecoveryTarget, TargetAction};
 use crate::catalog::LeaseId;
 
 /// PostgreSQL 12 moved the recovery settings into the ordinary configuration.
-const NO_RECOVERY_CONF: ServerVersion = ServerVersion::from_num(120_000);
-
-/// Settings that made sense on the machine that was backed up, and could do harm from a copy:
-/// write into its archive, wait for its standbys, follow its primary, or stop at its target.
-const OF_THE_ORIGIN: &[&str] = &[
-    "archive_cleanup_command",
-    "archive_command",
-    "archive_library",
-    "archive_mode",
-    "primary_conninfo",
-    "primary_slot_name",
-    "promote_trigger_file",
-    "recovery_end_command",
-    "recovery_min_apply_delay",
-    "recovery_target",
-    "recovery_target_action",
-    "recovery_target_inclusive",
-    "recovery_target_lsn",
-    "recovery_target_name",
-    "recovery_target_time",
-    "recovery_target_timeline",
-    "recovery_target_xid",
-    "restore_command",
-    "standby_mode",
-    "synchronous_standby_names",
-    "trigger_file",
-];
+pub(super) const NO_RECOVERY_CONF: ServerVersion = ServerVersion::from_num(120_000);
 
 /// Settings of recovery that a `postgresql.conf` may carry, and what they are before ours.
 ///
@@ -77,6 +52,8 @@ pub struct RecoverySettings {
     pub auto_conf: Vec<Setting>,
     /// Whether an empty `recovery.signal` starts the recovery.
     pub recovery_signal: bool,
+    /// Whether an empty `standby.signal` makes the server a standby.
+    pub standby_signal: bool,
 }
 
 /// Where recovery is to go.
@@ -92,6 +69,8 @@ pub struct Recovery<'a> {
     pub timeline: Option<TimelineId>,
     /// How the server gets at WAL.
     pub restore_command: &'a str,
+    /// What a standby is told, which follows its primary instead of ending its recovery.
+    pub standby: Option<&'a Standby>,
 }
 
 impl RecoverySettings {
@@ -104,14 +83,21 @@ impl RecoverySettings {
                 recovery_conf: Some(wanted),
                 auto_conf: detached.collect(),
                 recovery_signal: false,
+                standby_signal: false,
             };
         }
         let resets = RESETS.iter().map(setting);
         Self {
             recovery_conf: None,
             auto_conf: detached.chain(resets).chain(wanted).collect(),
-            recovery_signal: true,
+            recovery_signal: recovery.standby.is_none(),
+            standby_signal: recovery.standby.is_some(),
         }
+    }
+
+    /// Tells a server where one of its files lies now.
+    pub(super) fn locate(&mut self, name: &'static str, path: &str) {
+        self.auto_conf.push(setting(&(name, path)));
     }
 
     /// Lets a server recover that has tablespaces within its data directory: it takes them for a
@@ -124,6 +110,9 @@ impl RecoverySettings {
 
 impl Recovery<'_> {
     fn settings(&self, version: ServerVersion) -> Vec<Setting> {
+        if let Some(standby) = self.standby {
+            return standby.settings(version, self.restore_command);
+        }
         let mut settings = Vec::new();
         let mut set = |name, value: String| settings.push(Setting { name, value });
         set("restore_command", self.restore_command.to_owned());
@@ -211,49 +200,6 @@ pub fn get_wal_command(
 /// 1 is what says so; a server will not start its recovery without a command.
 pub const NO_ARCHIVE_COMMAND: &str = "exit 1";
 
-/// A configuration file without the settings that belong to the machine it came from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Neutralised {
-    /// The file, with those lines turned into comments.
-    pub content: Vec<u8>,
-    /// The names that were found, in the order of the file.
-    pub disabled: Vec<String>,
-}
-
-/// Turns into comments what belongs to the machine that was backed up, and could do harm from a copy.
-pub fn neutralise(conf: &[u8]) -> Neutralised {
-    let mut content = Vec::with_capacity(conf.len());
-    let mut disabled = Vec::new();
-    for line in conf.split_inclusive(|&byte| byte == b'\n') {
-        let name = setting_name(line);
-        if OF_THE_ORIGIN.contains(&name.as_str()) {
-            content.extend_from_slice(b"# disabled by restore: ");
-            disabled.push(name);
-        }
-        content.extend_from_slice(line);
-    }
-    if content.last().is_some_and(|&byte| byte != b'\n') {
-        content.push(b'\n');
-    }
-    Neutralised { content, disabled }
-}
-
-/// The settings in `conf` that point to files outside of the data directory.
-pub fn outside_paths(conf: &[u8]) -> Vec<String> {
-    const PATHS: &[&str] = &["data_directory", "hba_file", "ident_file", "external_pid_file"];
-    let names = conf.split(|&byte| byte == b'\n').map(setting_name);
-    names.filter(|name| PATHS.contains(&name.as_str())).collect()
-}
-
-/// The lower-case name that a line sets; empty for a line that sets nothing.
-fn setting_name(line: &[u8]) -> String {
-    line.iter()
-        .skip_while(|byte| byte.is_ascii_whitespace())
-        .take_while(|&&byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'$'))
-        .map(|byte| char::from(byte.to_ascii_lowercase()))
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use std::process::Command;
@@ -273,6 +219,7 @@ mod tests {
             action: TargetAction::Promote,
             timeline: TimelineId::new(3),
             restore_command: "exit 1",
+            standby: None,
         }
     }
 
@@ -398,27 +345,6 @@ mod tests {
         assert_eq!(names(&wanted, 110_000), ["restore_command=exit 1"]);
     }
 
-    #[test]
-    fn settings_of_the_origin_become_comments() {
-        let conf = b"# primary_conninfo = 'kept'\nwork_mem = '4MB'\nPrimary_ConnInfo = 'host=x'\n \
-                     archive_command='cp %p /a'\nrestore_command_x = 1\nrecovery_target_xid 7";
-        let result = neutralise(conf);
-        assert_eq!(result.disabled, ["primary_conninfo", "archive_command", "recovery_target_xid"]);
-        insta::assert_snapshot!(String::from_utf8(result.content).unwrap(), @r"
-        # primary_conninfo = 'kept'
-        work_mem = '4MB'
-        # disabled by restore: Primary_ConnInfo = 'host=x'
-        # disabled by restore:  archive_command='cp %p /a'
-        restore_command_x = 1
-        # disabled by restore: recovery_target_xid 7
-        ");
-        assert_eq!(neutralise(b"").content, b"");
-        assert_eq!(
-            outside_paths(b"port = 1\n#hba_file = 'a'\ndata_directory = '/var'\n"),
-            ["data_directory"]
-        );
-    }
-
     proptest! {
         // Each case starts a shell.
         #![proptest_config(ProptestConfig::with_cases(48))]
@@ -449,14 +375,6 @@ mod tests {
         #[test]
         fn quoted_values_round_trip(value in "[^\0]*") {
             prop_assert_eq!(unquoted(&quoted(&value)), value);
-        }
-
-        #[test]
-        fn neutralising_twice_changes_nothing(conf: Vec<u8>) {
-            let once = neutralise(&conf);
-            let twice = neutralise(&once.content);
-            prop_assert_eq!(&twice.content, &once.content);
-            prop_assert!(twice.disabled.is_empty());
         }
     }
 }

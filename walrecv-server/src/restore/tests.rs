@@ -1,5 +1,8 @@
 //! Plans and restores against a small store made by hand.
 
+mod outside;
+mod standby;
+
 use std::fs;
 use std::num::NonZeroUsize;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -229,6 +232,8 @@ impl Store {
             keys: None,
             lease: None,
             jobs: NonZeroUsize::MIN,
+            standby: None,
+            config: true,
         }
     }
 
