@@ -5,7 +5,6 @@ mod exit;
 
 use std::ffi::OsString;
 use std::hint::black_box;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use clap::Parser;
 use tokio::runtime::{Builder, Runtime};
@@ -22,12 +21,7 @@ const DEFAULT_LOG: &str = "warn";
 
 /// Runs the program with these arguments, and returns its exit code.
 pub fn run(arguments: Vec<OsString>) -> u8 {
-    let contract = Contract::of(&arguments);
-    // A panic is told by the hook; here it only has to become the right exit code.
-    match catch_unwind(AssertUnwindSafe(|| program(arguments))) {
-        Ok(code) => contract.code(code),
-        Err(_) => contract.panicked(),
-    }
+    Contract::of(&arguments).keep(|| program(arguments))
 }
 
 /// Teaches the allocator how large the blocks are that come and go, so that it keeps them for the
@@ -55,9 +49,15 @@ fn program(arguments: Vec<OsString>) -> u8 {
     keep_blocks(&cli.command);
     let printer = printer(&cli);
     start_logging(&printer, log_level(&cli));
-    let results = match runtime(&cli.command) {
-        Ok(runtime) => runtime.block_on(dispatch::dispatch(&cli, &process_environment, &printer)),
-        Err(error) => Results::failed(error.into()),
+    let results = match &cli.command {
+        // It is started once for each segment of a recovery, and starts as little as it can.
+        Command::GetWal(args) => dispatch::get_wal(&cli, args, &process_environment),
+        command => match runtime(command) {
+            Ok(runtime) => {
+                runtime.block_on(dispatch::dispatch(&cli, &process_environment, &printer))
+            }
+            Err(error) => Results::failed(error.into()),
+        },
     };
     printer.results(&results)
 }
@@ -91,10 +91,8 @@ fn log_level(cli: &Cli) -> &'static str {
 /// The most threads that may wait for disks. They are made when they are needed, and end soon after.
 const BLOCKING_THREADS: usize = 4096;
 
-/// `get-wal` is started once for each segment of a recovery: it should start quickly.
 fn runtime(command: &Command) -> Result<Runtime, exit::NoRuntime> {
     let mut builder = match command {
-        Command::GetWal(_) => Builder::new_current_thread(),
         // What receives is woken where it is, instead of by another thread.
         Command::Backup(args) if args.servers.len() == 1 => Builder::new_current_thread(),
         _ => Builder::new_multi_thread(),

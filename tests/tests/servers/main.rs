@@ -43,6 +43,7 @@ mod sync_before_report;
 mod synchronous;
 mod synchronous_watch;
 mod targets;
+mod wal_delivery;
 
 use walrecv_tests::run::Scenarios;
 
@@ -87,6 +88,7 @@ fn main() -> std::process::ExitCode {
         failover::register,
         standby_restore::register,
         encryption::register,
+        wal_delivery::register,
     ] {
         scenarios = register(scenarios);
     }

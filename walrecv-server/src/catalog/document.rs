@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::failure::Failure;
+use crate::storage::durable::{AtomicFile, Put};
 use crate::storage::{Access, Crc32c, StorageError, durable};
 
 /// More than any of them needs: what is larger was not written by this program.
@@ -137,8 +138,27 @@ pub(super) fn save_new<T: Serialize>(
     format: u64,
     content: &T,
     access: Access,
-) -> Result<durable::Put, DocumentError> {
+) -> Result<Put, DocumentError> {
     Ok(durable::put_if_absent(path, &encode(path, format, content)?, access)?)
+}
+
+/// Writes a document that must not be there yet, and that nobody else can lock, before it has its
+/// name, until the file that is returned is dropped.
+pub(super) fn save_new_locked<T: Serialize>(
+    path: &Path,
+    format: u64,
+    content: &T,
+    access: Access,
+) -> Result<File, DocumentError> {
+    let mut file = AtomicFile::create(path, access)?;
+    file.write_all(&encode(path, format, content)?).map_err(StorageError::of("write", path))?;
+    let locked = file.file().try_clone().map_err(StorageError::of("lock", path))?;
+    match file.commit_new()? {
+        Put::Stored => Ok(locked),
+        Put::Exists => {
+            Err(StorageError::of("create", path)(io::ErrorKind::AlreadyExists.into()).into())
+        }
+    }
 }
 
 fn encode<T: Serialize>(path: &Path, format: u64, content: &T) -> Result<Vec<u8>, DocumentError> {

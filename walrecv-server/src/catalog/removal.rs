@@ -6,6 +6,7 @@ use super::backup_record::BackupRecord;
 use super::backups::{BackupError, Catalog};
 use super::document::DocumentError;
 use super::keep::{Keep, KeepTarget};
+use super::leases::{Lease, Leases};
 use crate::failure::{Class, Failure};
 use crate::storage::{BackupId, ServerLock, StorageError, durable};
 
@@ -44,6 +45,20 @@ pub enum RemovalError {
         /// Why not.
         source: DocumentError,
     },
+    /// A restore reads it, or the server that was restored from it may not have all its WAL yet.
+    #[error("backup `{backup}` is not removed: {} needs it, {}", whose(.lease), until(.lease))]
+    Leased {
+        /// The backup.
+        backup: BackupId,
+        /// The lease of the restore.
+        lease: Box<Lease>,
+    },
+    /// Nobody knows whether a restore needs it.
+    #[error("cannot tell which backups a restore needs, so none is removed")]
+    Lease {
+        /// Why not.
+        source: DocumentError,
+    },
     /// Nobody knows what builds on what.
     #[error("cannot tell what backup `{unreadable}` builds on, so nothing is removed")]
     Unknown {
@@ -66,12 +81,26 @@ fn build(children: &[BackupId]) -> String {
     format!("{} {verb}", names.join(", "))
 }
 
+fn whose(lease: &Lease) -> String {
+    format!("the restore into `{}` by {}", lease.destination, lease.holder)
+}
+
+fn until(lease: &Lease) -> String {
+    if lease.restoring {
+        "which is running".to_owned()
+    } else {
+        format!("until {}", lease.expires.strftime("%Y-%m-%d %H:%M UTC"))
+    }
+}
+
 impl Failure for RemovalError {
     fn class(&self) -> Class {
         match self {
             Self::Children { .. }
             | Self::Kept { .. }
             | Self::Mark { .. }
+            | Self::Leased { .. }
+            | Self::Lease { .. }
             | Self::Unknown { .. } => Class::Refused,
             Self::Backup(error) => error.class(),
             Self::Storage(error) => error.class(),
@@ -85,6 +114,14 @@ impl Failure for RemovalError {
                 Some(format!("`walrecv-server keep SERVER {backup} --release` lets it go"))
             }
             Self::Mark { source, .. } => source.hint(),
+            Self::Leased { .. } => Some(
+                "wait until the restored server has all its WAL, or remove it all the same with \
+                 `--ignore-leases`"
+                    .to_owned(),
+            ),
+            Self::Lease { .. } => {
+                Some("see to that file; `--ignore-leases` removes backups all the same".to_owned())
+            }
             Self::Unknown { unreadable, .. } => {
                 Some(format!("see to its `backup.json`, or move the directory `{unreadable}` away"))
             }
@@ -134,11 +171,12 @@ impl Catalog {
     /// What goes if a backup is removed, with those that build on it if they are to `cascade`.
     ///
     /// # Errors
-    /// If one of them is kept, or others build on it and are not to go.
+    /// If one of them is kept or leased, or others build on it and are not to go.
     pub fn plan_removal(
         &self,
         record: BackupRecord,
         cascade: bool,
+        mut leases: Leases,
     ) -> Result<Removal, RemovalError> {
         let mut backups = self.descendants(record.id)?;
         if !backups.is_empty() && !cascade {
@@ -155,6 +193,12 @@ impl Catalog {
                 }
                 Err(source) => return Err(RemovalError::Mark { backup, source }),
             }
+            if let Some(lease) = leases.of(backup).next().cloned() {
+                return Err(RemovalError::Leased { backup, lease: Box::new(lease) });
+            }
+        }
+        if let Some(source) = leases.take_unreadable() {
+            return Err(RemovalError::Lease { source });
         }
         Ok(Removal { backups })
     }

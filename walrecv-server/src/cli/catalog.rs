@@ -191,6 +191,10 @@ pub struct DeleteArgs {
     #[arg(long)]
     pub cascade: bool,
 
+    /// Remove it although a restore needs it, or the server that was restored from it may
+    #[arg(long)]
+    pub ignore_leases: bool,
+
     /// Say what would be removed, and remove nothing
     #[arg(long)]
     pub dry_run: bool,

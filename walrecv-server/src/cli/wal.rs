@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::Selection;
+use crate::catalog::LeaseId;
 use crate::settings::{Argument, ServerName};
 
 /// `get-wal`.
@@ -28,6 +29,19 @@ pub struct GetWalArgs {
     /// The age identity file that opens it, if it is encrypted [default: encryption_identity]
     #[arg(long, value_name = "FILE")]
     pub identity: Option<String>,
+
+    /// Make up to so many of the segments that follow ready for a recovering server, in the
+    /// background; 0 for none
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    pub prefetch: u32,
+
+    /// The lease that keeps the backup and its WAL, as `restore` has written it
+    #[arg(long, value_name = "ID")]
+    pub lease: Option<LeaseId>,
+
+    /// This is the process that makes them ready.
+    #[arg(long, hide = true)]
+    pub ahead: bool,
 }
 
 impl GetWalArgs {

@@ -119,6 +119,7 @@ pub async fn check(settings: &ServerSettings, store: &ServerDir) -> CheckOutcome
     let backups = store::backups(store);
     rows.extend(backups.rows);
     rows.push(store::set_apart(store));
+    rows.extend(store::leases(store));
     CheckOutcome {
         server: settings.name.clone(),
         rows,

@@ -1,6 +1,6 @@
 //! `delete`: removes a base backup, and those that build on it if that is wanted.
 
-use crate::catalog::{BackupError, BackupRecord, Catalog, RemovalError};
+use crate::catalog::{BackupError, BackupRecord, Catalog, Leases, RemovalError};
 use crate::failure::{Class, Failure};
 use crate::settings::ServerName;
 use crate::storage::{LockError, LockKind, ServerDir, ServerLock};
@@ -12,6 +12,8 @@ pub struct DeleteOptions {
     pub backup: String,
     /// Whether those that build on it go, too.
     pub cascade: bool,
+    /// Whether what restores need goes all the same.
+    pub ignore_leases: bool,
     /// Whether what would go is all that is wanted.
     pub dry_run: bool,
 }
@@ -65,7 +67,8 @@ pub fn delete(server: &ServerDir, options: &DeleteOptions) -> Result<DeleteOutco
     let catalog = Catalog::new(server);
     let plan = || -> Result<_, DeleteFailure> {
         let record = catalog.resolve(&options.backup)?;
-        Ok(catalog.plan_removal(record, options.cascade)?)
+        let leases = if options.ignore_leases { Leases::ignored() } else { Leases::load(server) };
+        Ok(catalog.plan_removal(record, options.cascade, leases)?)
     };
     let removal = if options.dry_run {
         plan()?

@@ -4,13 +4,15 @@ use std::env;
 use std::io;
 use std::path::PathBuf;
 
+use jiff::Timestamp;
 use tokio::sync::watch;
 
-use crate::failure::{Class, Failure};
+use crate::catalog::{HeldLease, LeaseId};
+use crate::failure::{Class, Failure, in_one_line};
 use crate::progress::ProgressSink;
-use crate::restore::{self, Plan, Request, RestoreError, RestoreReport, ServesWal};
+use crate::restore::{self, Plan, Request, RestoreError, RestoreReport, ServesWal, WalDelivery};
 use crate::settings::ServerName;
-use crate::storage::Home;
+use crate::storage::{Home, ServerDir};
 
 /// What is asked for.
 #[derive(Clone, Debug)]
@@ -68,13 +70,37 @@ pub fn this_program() -> Result<PathBuf, RestoreFailure> {
 /// Restores a backup. Blocks for as long as it takes.
 pub fn restore(
     home: &Home,
-    options: RestoreOptions,
+    mut options: RestoreOptions,
     serves_wal: ServesWal<'_>,
     progress: &dyn ProgressSink,
     interrupted: &watch::Receiver<bool>,
 ) -> Result<RestoreOutcome, RestoreFailure> {
+    let lease = (!options.dry_run).then(|| LeaseId::at(Timestamp::now()));
+    options.request.lease.clone_from(&lease);
     let plan = restore::plan(home, &options.server, &options.request, serves_wal)?;
-    let report =
-        if options.dry_run { None } else { Some(restore::execute(&plan, progress, interrupted)?) };
-    Ok(RestoreOutcome { plan, report })
+    let Some(lease) = lease else { return Ok(RestoreOutcome { plan, report: None }) };
+    let leased = take_lease(&home.server(&options.server), &plan, lease);
+    let (lease, mut unleased) =
+        leased.map_or_else(|why| (None, Some(why)), |held| (Some(held), None));
+    // Whether it fails or not: what is not kept is released.
+    let mut report = restore::execute(&plan, progress, interrupted)?;
+    if let Some(lease) = lease
+        && plan.wal_delivery != WalDelivery::Copy
+    {
+        unleased = lease.keep().err().map(|error| in_one_line(&error));
+    }
+    if let Some(why) = unleased
+        && plan.wal_delivery != WalDelivery::Copy
+    {
+        report.notes.push(format!(
+            "nothing keeps the backup and its WAL until the restored server has replayed it: {why}"
+        ));
+    }
+    Ok(RestoreOutcome { plan, report: Some(report) })
+}
+
+/// Has what the restore reads stay. A restore is no worse for want of a lease: it may be the last
+/// resort of one who may only read the store, or whose disk is full.
+fn take_lease(server: &ServerDir, plan: &Plan, id: LeaseId) -> Result<HeldLease, String> {
+    HeldLease::take(server, plan.lease(id)).map_err(|error| in_one_line(&error))
 }

@@ -166,6 +166,7 @@ impl Store {
             program: PathBuf::from("/bin/sh"),
             suspect_wal: false,
             keys: None,
+            lease: None,
             jobs: super::store::jobs(),
             standby: None,
             config: true,

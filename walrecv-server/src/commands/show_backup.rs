@@ -2,7 +2,7 @@
 
 use pgwire_stream::{Lsn, SegmentName, TimelineHistory};
 
-use crate::catalog::{BackupError, BackupRecord, Catalog, Keep, Standing, WalStore};
+use crate::catalog::{BackupError, BackupRecord, Catalog, Keep, Lease, Leases, Standing, WalStore};
 use crate::storage::{BackupId, ServerDir};
 
 /// Everything about a base backup.
@@ -22,6 +22,8 @@ pub struct ShowBackupOutcome {
     pub next: Option<BackupId>,
     /// The mark on it that it is to stay.
     pub keep: Option<Keep>,
+    /// The restores that need it.
+    pub leases: Vec<Lease>,
     /// The backups that build on it directly.
     pub children: Vec<BackupId>,
 }
@@ -57,6 +59,7 @@ pub fn show_backup(server: &ServerDir, wanted: &str) -> Result<ShowBackupOutcome
         previous: neighbour(position.and_then(|position| position.checked_sub(1))),
         next: neighbour(position.map(|position| position + 1)),
         keep: Keep::load(&server.backup(record.id))?,
+        leases: Leases::load(server).of(record.id).cloned().collect(),
         children: records
             .iter()
             .filter(|other| other.parent == Some(record.id))

@@ -16,9 +16,10 @@ use pgwire_stream::WalFileName;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
-use tokio::runtime::Handle;
+use tokio::runtime::{Builder, Runtime};
 
 use super::address;
+use crate::catalog::LeaseId;
 use crate::failure::Failure;
 use crate::receiver::Status;
 use crate::restore::get_wal::exit_code;
@@ -26,6 +27,9 @@ use crate::settings::ServerName;
 
 /// The most that an answer other than a WAL file may have.
 const MAX_ANSWER: usize = 16 << 20;
+
+/// The header of a whole segment of the archive.
+pub(super) const SETTLED: &str = "walrecv-settled";
 
 /// A conversation with the daemon of a store.
 pub struct ControlClient {
@@ -139,6 +143,17 @@ pub struct ReaderAnswer {
     pub decrypts: bool,
 }
 
+/// A WAL file that is asked for.
+#[derive(Clone, Debug)]
+pub struct WantedWal {
+    /// Its name.
+    pub file: WalFileName,
+    /// Whether the received part of a segment will do.
+    pub partial: bool,
+    /// The lease that is renewed with it.
+    pub lease: Option<LeaseId>,
+}
+
 /// What the daemon answers when asked for a WAL file.
 pub enum WalAnswer {
     /// The file.
@@ -157,6 +172,7 @@ pub(super) struct EndOfArchive {
 /// The bytes of a WAL file on their way.
 pub struct WalBody {
     length: u64,
+    settled: bool,
     body: Incoming,
 }
 
@@ -164,6 +180,11 @@ impl WalBody {
     /// How many bytes the file has.
     pub fn length(&self) -> u64 {
         self.length
+    }
+
+    /// Whether it is a whole segment of the archive, which stays what it is.
+    pub fn is_settled(&self) -> bool {
+        self.settled
     }
 
     /// The next bytes; `None` at the file's end, which was told and did not just happen.
@@ -178,25 +199,76 @@ impl WalBody {
         }
         Ok(None)
     }
+}
 
-    /// The same for code that blocks: to be read on a thread that may, while the runtime of the
-    /// conversation works elsewhere.
-    pub fn into_reader(self) -> WalBodyReader {
-        WalBodyReader { body: self, runtime: Handle::current(), chunk: Bytes::new() }
+/// A conversation for code that blocks. It goes on only while it is waited for, so that it needs
+/// no other thread.
+pub struct BlockingClient {
+    runtime: Runtime,
+    client: ControlClient,
+}
+
+/// What the daemon answers to code that blocks.
+pub enum BlockingAnswer<'r> {
+    /// The file.
+    File(WalBodyReader<'r>),
+    /// The archive was read completely and ends before this file.
+    EndOfArchive,
+}
+
+impl BlockingClient {
+    /// Connects to the daemon of the store at `home`.
+    ///
+    /// # Errors
+    /// As [`ControlClient::connect`].
+    pub fn connect(home: &Path) -> Result<Self, ControlError> {
+        let runtime = Builder::new_current_thread()
+            .enable_io()
+            .build()
+            .map_err(|source| ControlError::Io { home: home.to_owned(), source })?;
+        let client = runtime.block_on(ControlClient::connect(home))?;
+        Ok(Self { runtime, client })
+    }
+
+    /// Asks for a WAL file.
+    ///
+    /// # Errors
+    /// As [`ControlClient::wal`].
+    pub fn wal(
+        &mut self,
+        server: &ServerName,
+        wanted: &WantedWal,
+    ) -> Result<BlockingAnswer<'_>, ControlError> {
+        let runtime = &self.runtime;
+        Ok(match runtime.block_on(self.client.wal(server, wanted))? {
+            WalAnswer::EndOfArchive => BlockingAnswer::EndOfArchive,
+            WalAnswer::File(body) => {
+                BlockingAnswer::File(WalBodyReader { body, runtime, chunk: Bytes::new() })
+            }
+        })
     }
 }
 
 /// A [`WalBody`] for code that blocks.
-pub struct WalBodyReader {
+pub struct WalBodyReader<'r> {
     body: WalBody,
-    runtime: Handle,
+    runtime: &'r Runtime,
     chunk: Bytes,
 }
 
-impl Read for WalBodyReader {
+impl WalBodyReader<'_> {
+    /// What is read.
+    pub fn body(&self) -> &WalBody {
+        &self.body
+    }
+}
+
+impl Read for WalBodyReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        // It is no fault of what is stored.
+        let broke_off = |error| io::Error::new(io::ErrorKind::ConnectionAborted, error);
         while self.chunk.is_empty() {
-            match self.runtime.block_on(self.body.next()).map_err(io::Error::other)? {
+            match self.runtime.block_on(self.body.next()).map_err(broke_off)? {
                 Some(chunk) => self.chunk = chunk,
                 None => return Ok(0),
             }
@@ -272,24 +344,28 @@ impl ControlClient {
         self.json(&format!("/v1/servers/{server}/readers/{user}")).await
     }
 
-    /// Asks for a WAL file; for the received part of a segment where `partial` allows it.
+    /// Asks for a WAL file.
     ///
     /// # Errors
     /// If the daemon does not serve us, or fails.
     pub async fn wal(
         &mut self,
         server: &ServerName,
-        file: WalFileName,
-        partial: bool,
+        wanted: &WantedWal,
     ) -> Result<WalAnswer, ControlError> {
-        let path = format!("/v1/servers/{server}/wal/{file}?partial={partial}");
+        let WantedWal { file, partial, lease } = wanted;
+        let mut path = format!("/v1/servers/{server}/wal/{file}?partial={partial}");
+        if let Some(lease) = lease {
+            path.push_str(&format!("&lease={lease}"));
+        }
         let response = self.send(&path).await?;
         match response.status() {
             StatusCode::OK => {
                 let length = response.body().size_hint().exact().ok_or_else(|| {
                     ControlError::Answer("it does not say how long the file is".to_owned())
                 })?;
-                Ok(WalAnswer::File(WalBody { length, body: response.into_body() }))
+                let settled = response.headers().contains_key(SETTLED);
+                Ok(WalAnswer::File(WalBody { length, settled, body: response.into_body() }))
             }
             StatusCode::NOT_FOUND => match parse(response).await? {
                 EndOfArchive { end_of_archive: true } => Ok(WalAnswer::EndOfArchive),

@@ -5,7 +5,7 @@
 //! | `GET /v1/ping` | `{}` | root, owner |
 //! | `GET /v1/servers` | how each receiver is | root, owner |
 //! | `GET /v1/servers/{server}/readers/{user}` | whether this user would be given WAL | root, owner |
-//! | `GET /v1/servers/{server}/wal/{file}?partial=true` | the file | and `wal_readers` |
+//! | `GET /v1/servers/{server}/wal/{file}?partial=true&lease=…` | the file; renews the lease | and `wal_readers` |
 //!
 //! A WAL file is answered with 200 and the file, 404 if the archive ends before it, 409 if it is
 //! lost, 422 if it is damaged, 423 if it is encrypted and the daemon cannot decrypt it, 400 if there
@@ -22,20 +22,23 @@ use axum::body::Body;
 use axum::extract::connect_info::{ConnectInfo, Connected};
 use axum::extract::{FromRequestParts, Path as UrlPath, RawQuery, State};
 use axum::http::request::Parts;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::serve::IncomingStream;
 use axum::{Json, Router};
 use bytes::Bytes;
+use jiff::Timestamp;
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, watch};
 
 use super::address;
 use super::admission::{Admission, Right};
 use super::board::Board;
-use super::client::{DaemonError, EndOfArchive, ReaderAnswer};
+use super::client::{DaemonError, EndOfArchive, ReaderAnswer, SETTLED};
+
 use super::door::Door;
+use crate::catalog::Lease;
 use crate::failure::{Failure, in_one_line};
 use crate::restore::Owner;
 use crate::restore::get_wal::{GetWalError, Lookup, WalFile, locate};
@@ -259,41 +262,66 @@ async fn wal(
     RawQuery(query): RawQuery,
 ) -> Result<Response, Denial> {
     let server = server_name(&server)?;
-    let partial = query.is_some_and(|query| query.split('&').any(|part| part == "partial=true"));
+    let query = query.unwrap_or_default();
+    let partial = query.split('&').any(|part| part == "partial=true");
+    let lease = query.split('&').find_map(|part| part.strip_prefix("lease=")?.parse().ok());
     let (dir, keys) = (control.home.server(&server), control.keys(&server));
-    match blocking(move || locate(&dir, &file, partial, keys.as_ref())).await?? {
+    let located = blocking(move || {
+        let located = locate(&dir, &file, partial, keys.as_ref());
+        if let Some(lease) = lease
+            && let Err(error) = Lease::renew(&dir, &lease, Timestamp::now())
+        {
+            tracing::warn!(error = in_one_line(&error), "a lease could not be renewed");
+        }
+        located
+    });
+    match located.await?? {
         Lookup::EndOfArchive => {
             let answer = EndOfArchive { end_of_archive: true };
             Ok((StatusCode::NOT_FOUND, Json(answer)).into_response())
         }
         Lookup::Found(file) => {
             let length = [(header::CONTENT_LENGTH, file.length())];
-            Ok((length, body_of(file)).into_response())
+            let settled = file.is_settled();
+            let mut response = (length, body_of(file)).into_response();
+            if settled {
+                response.headers_mut().insert(SETTLED, HeaderValue::from_static("true"));
+            }
+            Ok(response)
         }
     }
 }
 
 /// Sends a file as it is read. If reading fails in the middle, the connection breaks off before
-/// the length that was announced, and whoever reads it notices.
+/// the length that was announced, and whoever reads it notices. So the last part is sent only when
+/// the end was read behind it, which is where a checksum turns out to be wrong.
 fn body_of(mut file: WalFile) -> Body {
     let (sender, receiver) = mpsc::channel::<io::Result<Bytes>>(CHUNKS);
     tokio::task::spawn_blocking(move || {
+        let mut last = None;
         loop {
             let mut chunk = vec![0; CHUNK];
-            let (part, last) = match file.read(&mut chunk) {
-                Ok(0) => return,
+            let next = match file.read(&mut chunk) {
+                Ok(0) => None,
                 Ok(read) => {
                     chunk.truncate(read);
-                    (Ok(Bytes::from(chunk)), false)
+                    Some(Bytes::from(chunk))
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => {
                     tracing::error!(error = %error, "a WAL file could not be read");
-                    (Err(error), true)
+                    // Whoever asked may have gone.
+                    let _ = sender.blocking_send(Err(error));
+                    return;
                 }
             };
-            // Whoever asked may have gone.
-            if sender.blocking_send(part).is_err() || last {
+            let ended = next.is_none();
+            if let Some(part) = std::mem::replace(&mut last, next)
+                && sender.blocking_send(Ok(part)).is_err()
+            {
+                return;
+            }
+            if ended {
                 return;
             }
         }

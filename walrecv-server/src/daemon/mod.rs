@@ -23,7 +23,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 pub use client::{
-    ControlClient, ControlError, DaemonError, ReaderAnswer, WalAnswer, WalBody, WalBodyReader,
+    BlockingAnswer, BlockingClient, ControlClient, ControlError, DaemonError, ReaderAnswer,
+    WalAnswer, WalBody, WalBodyReader, WantedWal,
 };
 
 use self::board::Board;

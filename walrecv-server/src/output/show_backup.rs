@@ -101,6 +101,7 @@ impl Report for ShowBackupOutcome {
             "parent": record.parent,
             "children": self.children,
             "keep": self.keep.map(|keep| keep.target),
+            "leases": self.leases,
             "previous": self.previous,
             "next": self.next,
             "system_id": record.system_id,
@@ -199,11 +200,15 @@ fn sections(outcome: &ShowBackupOutcome) -> [Section; 5] {
     let neighbour = |id: Option<crate::storage::BackupId>, none: &str| {
         id.map_or_else(|| none.to_owned(), |id| id.to_string())
     };
-    let catalog = vec![
+    let mut catalog = vec![
         row("Retention Policy", label(outcome.keep)),
         row("Previous Backup", neighbour(outcome.previous, "- (this is the oldest base backup)")),
         row("Next Backup", neighbour(outcome.next, "- (this is the latest base backup)")),
     ];
+    catalog.extend(outcome.leases.iter().map(|lease| {
+        let until = if lease.restoring { "runs".to_owned() } else { local(lease.expires) };
+        row("Needed by restore", format!("{} ({until})", lease.destination))
+    }));
     [
         Section { title: "Server information", rows: server },
         Section { title: "Tablespaces", rows: tablespaces },
@@ -403,6 +408,7 @@ pub(super) mod tests {
             previous: None,
             next: Some("20260306T151133".parse().unwrap()),
             keep: None,
+            leases: Vec::new(),
             children: Vec::new(),
         }
     }

@@ -62,9 +62,8 @@ async fn with_settings(
     match command {
         Command::Backup(args) => backup(command, settings, args, printer).await,
         Command::Check(args) => check(command, settings, args).await,
-        Command::GetWal(args) => get_wal(settings, args).await,
-        // Never comes here: it has no settings yet.
-        Command::Init(_) => Ok(Results::default()),
+        // Never come here: they do without settings, or without a runtime.
+        Command::Init(_) | Command::GetWal(_) => Ok(Results::default()),
         Command::ListBackups(args) => list_backups(command, settings, args),
         Command::ReceiveWal(args) => receive_wal(settings, args, printer).await,
         Command::Restore(args) => restore(settings, args, printer).await,
@@ -196,17 +195,29 @@ fn list_backups(
     Ok(results)
 }
 
-async fn get_wal(settings: &Settings, args: &GetWalArgs) -> Outcome<Results> {
-    let home = store::home(settings);
-    let request = GetWalRequest {
-        file: args.file.clone(),
-        destination: args.destination.clone(),
-        partial: args.partial,
-        keys: settings.identity_file(&args.server).map(KeyFile::new),
+/// Runs `get-wal`, for which nothing else has to be there.
+pub(super) fn get_wal(cli: &Cli, args: &GetWalArgs, environment: Lookup<'_>) -> Results {
+    let get = || -> Outcome<Results> {
+        let settings = Settings::load(&cli.typed(), environment)?;
+        let home = store::home(&settings);
+        let request = GetWalRequest {
+            file: args.file.clone(),
+            destination: args.destination.clone(),
+            partial: args.partial,
+            keys: settings.identity_file(&args.server).map(KeyFile::new),
+            prefetch: args.prefetch,
+            lease: args.lease.clone(),
+        };
+        // Whether there is such a server is for the store to say, or for the daemon.
+        let server = home.server(&args.server);
+        if args.ahead {
+            commands::get_wal::fetch_ahead(&home, &server, &request);
+            return Ok(Results::default());
+        }
+        let fill = &commands::get_wal::start_filling;
+        Ok(Results::one(commands::get_wal::get_wal(&home, &server, &request, fill)?))
     };
-    // Whether there is such a server is for the store to say, or for the daemon.
-    let server = home.server(&args.server);
-    Ok(Results::one(commands::get_wal::get_wal(&home, &server, request).await?))
+    get().unwrap_or_else(Results::failed)
 }
 
 async fn restore(settings: &Settings, args: &RestoreArgs, printer: &Printer) -> Outcome<Results> {
@@ -224,6 +235,7 @@ async fn restore(settings: &Settings, args: &RestoreArgs, printer: &Printer) -> 
         suspect_wal: args.force,
         program: commands::restore::this_program()?,
         keys: settings.identity_file(&args.server).map(KeyFile::new),
+        lease: None,
         jobs: args.jobs.unwrap_or_else(store::jobs),
         standby: args.standby_mode.then(|| standby(settings, args)),
         config: !args.no_config,
@@ -414,8 +426,12 @@ fn keep(settings: &Settings, args: &KeepArgs) -> Outcome<Results> {
 
 fn delete(settings: &Settings, args: &DeleteArgs) -> Outcome<Results> {
     let server = store::server(settings, &args.server)?;
-    let options =
-        DeleteOptions { backup: args.backup.clone(), cascade: args.cascade, dry_run: args.dry_run };
+    let options = DeleteOptions {
+        backup: args.backup.clone(),
+        cascade: args.cascade,
+        ignore_leases: args.ignore_leases,
+        dry_run: args.dry_run,
+    };
     Ok(Results::one(commands::delete::delete(&server, &options)?))
 }
 

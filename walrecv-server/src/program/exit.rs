@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::failure::{Class, Failure};
 use crate::output::END_OF_ARCHIVE;
@@ -15,6 +16,9 @@ pub(super) enum Contract {
     /// As a `restore_command`: PostgreSQL takes 1 to 125 for "the archive ends here" and may end
     /// recovery, so everything that does not mean just that has a code of [`exit_code`], from 200.
     GetWal,
+    /// As what a `get-wal` has left behind: nobody waits for it, and whoever adopts it sees that it
+    /// ended well.
+    Ahead,
 }
 
 /// The exit code of an ordinary program that panicked.
@@ -23,17 +27,19 @@ const PANICKED: u8 = 101;
 impl Contract {
     /// The contract of the command that these arguments name, readable or not.
     pub(super) fn of(arguments: &[OsString]) -> Self {
-        if arguments.iter().any(|argument| argument == "get-wal") {
-            Self::GetWal
-        } else {
-            Self::Ordinary
+        let has = |word: &str| arguments.iter().any(|argument| argument == word);
+        match (has("get-wal"), has("--ahead")) {
+            (true, true) => Self::Ahead,
+            (true, false) => Self::GetWal,
+            (false, _) => Self::Ordinary,
         }
     }
 
     /// The exit code for what the program came to.
-    pub(super) fn code(self, code: u8) -> u8 {
+    fn code(self, code: u8) -> u8 {
         match self {
             Self::Ordinary => code,
+            Self::Ahead => 0,
             Self::GetWal if code == exit_code::DELIVERED => code,
             Self::GetWal if code == END_OF_ARCHIVE => exit_code::END_OF_ARCHIVE,
             // Those that `get-wal` has for itself.
@@ -43,10 +49,20 @@ impl Contract {
         }
     }
 
+    /// Does the work; the exit code for what it comes to, a panic included.
+    pub(super) fn keep(self, work: impl FnOnce() -> u8) -> u8 {
+        // A panic is told by the hook; here it only has to become the right exit code.
+        match catch_unwind(AssertUnwindSafe(work)) {
+            Ok(code) => self.code(code),
+            Err(_) => self.panicked(),
+        }
+    }
+
     /// The exit code of a panic.
-    pub(super) fn panicked(self) -> u8 {
+    fn panicked(self) -> u8 {
         match self {
             Self::Ordinary => PANICKED,
+            Self::Ahead => 0,
             Self::GetWal => exit_code::PANIC,
         }
     }
@@ -77,7 +93,16 @@ mod tests {
             assert!(get_wal.code(code) >= 200, "{code}");
         }
         assert_eq!(get_wal.code(2), exit_code::USAGE);
-        assert_eq!(get_wal.panicked(), exit_code::PANIC);
+    }
+
+    #[test]
+    fn a_panic_is_not_the_end_of_the_archive() {
+        let panics = || -> u8 { panic!("injected") };
+        assert_eq!(contract("walrecv-server get-wal main x y").keep(panics), exit_code::PANIC);
+        assert_eq!(contract("walrecv-server check main").keep(panics), PANICKED);
+        // Where a database server adopts it, it is a child that ended well.
+        assert_eq!(contract("walrecv-server get-wal --ahead main x y").keep(panics), 0);
+        assert_eq!(contract("walrecv-server get-wal --ahead main x y").keep(|| 204), 0);
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod destination;
 mod error;
 mod extract;
 mod handover;
+mod lease;
 mod neutralise;
 mod outside;
 mod owner;

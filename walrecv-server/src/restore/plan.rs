@@ -21,7 +21,7 @@ use super::recovery::{self, Recovery, RecoverySettings};
 use super::standby::{self, Standby, StandbyRequest};
 use super::tablespaces::{self, PlacedTablespace, TablespaceMapping};
 use super::target::{RecoveryTarget, TargetAction, TimelineChoice};
-use crate::catalog::{BackupRecord, ManifestFiles, WalStore};
+use crate::catalog::{BackupRecord, LeaseId, ManifestFiles, WalStore};
 use crate::settings::ServerName;
 use crate::storage::{
     ArchivedWal, BackupId, DecryptionError, Home, KeyFile, ServerDir, StorageError, encryption,
@@ -54,6 +54,8 @@ pub struct Request {
     pub program: PathBuf,
     /// What opens an encrypted backup and its WAL; the path must be absolute.
     pub keys: Option<KeyFile>,
+    /// The lease that the restored server renews as it asks for WAL.
+    pub lease: Option<LeaseId>,
     /// How many threads decompress.
     pub jobs: NonZeroUsize,
     /// Whether the server goes on as a standby, and of whom.
@@ -212,6 +214,7 @@ pub fn plan(
                 utf8(&home)?,
                 server.as_str(),
                 identity,
+                request.lease.as_ref(),
             );
             command + if standby.is_some() { standby::ASK_AGAIN } else { "" }
         }

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::standby::Standby;
 use super::target::{RecoveryTarget, TargetAction};
+use crate::catalog::LeaseId;
 
 /// PostgreSQL 12 moved the recovery settings into the ordinary configuration.
 pub(super) const NO_RECOVERY_CONF: ServerVersion = ServerVersion::from_num(120_000);
@@ -176,13 +177,21 @@ pub fn shell_word(word: &str) -> String {
 /// The `restore_command` that asks this program for WAL.
 ///
 /// It carries all that `get-wal` needs, so that the server's user needs no configuration file.
-pub fn get_wal_command(program: &str, home: &str, server: &str, identity: Option<&str>) -> String {
+pub fn get_wal_command(
+    program: &str,
+    home: &str,
+    server: &str,
+    identity: Option<&str>,
+    lease: Option<&LeaseId>,
+) -> String {
     let identity = identity.map(|path| format!(" --identity {}", shell_word(path)));
+    let lease = lease.map(|lease| format!(" --lease {lease}"));
     format!(
-        "{} --home {} get-wal --partial{} {} \"%f\" \"%p\"",
+        "{} --home {} get-wal --partial{}{} {} \"%f\" \"%p\"",
         shell_word(program),
         shell_word(home),
         identity.unwrap_or_default(),
+        lease.unwrap_or_default(),
         shell_word(server),
     )
 }
@@ -345,13 +354,17 @@ mod tests {
             program in "/[ -~äß\n'\\\\%$`\"]{1,30}",
             home in "/[ -~äß\n'\\\\%$`\"]{0,30}",
             identity in prop::option::of("/[ -~äß\n'\\\\%$`\"]{0,30}"),
+            lease in prop::option::of("[0-9a-f]{1,32}"),
         ) {
-            let command = get_wal_command(&program, &home, "main", identity.as_deref());
+            let id = lease.as_ref().map(|lease| lease.parse().unwrap());
+            let command =
+                get_wal_command(&program, &home, "main", identity.as_deref(), id.as_ref());
             let conf = quoted(&command);
             let arguments = shell_arguments(&expanded(&unquoted(&conf)));
             let mut expected = vec![program, "--home".to_owned(), home];
             expected.extend(["get-wal", "--partial"].map(str::to_owned));
             expected.extend(identity.into_iter().flat_map(|path| ["--identity".to_owned(), path]));
+            expected.extend(lease.into_iter().flat_map(|lease| ["--lease".to_owned(), lease]));
             let rest = ["main", "000000010000000000000001", "pg_wal/RECOVERYXLOG"];
             expected.extend(rest.map(str::to_owned));
             prop_assert_eq!(arguments, expected);

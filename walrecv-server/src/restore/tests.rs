@@ -230,6 +230,7 @@ impl Store {
             suspect_wal: false,
             program: PathBuf::from("/bin/sh"),
             keys: None,
+            lease: None,
             jobs: NonZeroUsize::MIN,
             standby: None,
             config: true,

@@ -6,7 +6,8 @@
 //!                 wals/<16 digits>/<segment>[.partial][.zst|.lz4|.gz][.age]    wals/<16 digits>/index
 //!                 wals/<timeline>.history
 //!                 base/<backup id>/{backup.json,backup_manifest,<archive>[.zst|…][.age],<archive>.idx}
-//!                 state/{caught_up,gaps,retired,switches}.json  locks/  errors/
+//!                 state/{caught_up,gaps,retired,switches}.json  state/leases/<id>.json
+//!                 locks/  errors/
 //! ```
 
 use std::fmt;
@@ -182,6 +183,16 @@ impl ServerDir {
     /// The changes of timelines that were followed.
     pub fn switches(&self) -> PathBuf {
         self.state().join("switches.json")
+    }
+
+    /// What restores need to stay.
+    pub fn leases(&self) -> PathBuf {
+        self.state().join("leases")
+    }
+
+    /// What one of them needs; the name is one that makes no path.
+    pub fn lease(&self, id: impl fmt::Display) -> PathBuf {
+        self.leases().join(format!("{id}.json"))
     }
 
     /// Where locks lie.

@@ -2,7 +2,7 @@ use std::fs;
 
 use super::super::backup_record::tests::record;
 use super::*;
-use crate::catalog::{Keep, KeepTarget, RemovalError};
+use crate::catalog::{Keep, KeepTarget, Leases, RemovalError};
 use crate::storage::{Access, Home, LockKind};
 use pgwire_stream::{Lsn, SegmentSize};
 
@@ -217,10 +217,10 @@ fn what_builds_on_what_does_not_depend_on_clocks() {
     assert_eq!(ids(&ancestors), [first.id, full.id]);
     assert_eq!(store.catalog.standing(&second).unwrap().status, BackupStatus::Done);
 
-    let refused = store.catalog.plan_removal(first.clone(), false).unwrap_err();
+    let refused = store.catalog.plan_removal(first.clone(), false, Leases::default()).unwrap_err();
     let named = |children: &[BackupId]| children == [second.id];
     assert!(matches!(&refused, RemovalError::Children { children, .. } if named(children)));
-    let removal = store.catalog.plan_removal(full.clone(), true).unwrap();
+    let removal = store.catalog.plan_removal(full.clone(), true, Leases::default()).unwrap();
     assert_eq!(ids(removal.backups()), [second.id, first.id, full.id]);
     store.catalog.remove(&removal, &store.lock).unwrap();
     assert!(store.catalog.list().unwrap().is_empty());
@@ -249,20 +249,20 @@ fn nothing_is_removed_that_may_be_needed_or_is_kept() {
     let path = store.server.backup(second.id).record();
     let whole = fs::read(&path).unwrap();
     fs::write(&path, b"{").unwrap();
-    let refused = store.catalog.plan_removal(full.clone(), true).unwrap_err();
+    let refused = store.catalog.plan_removal(full.clone(), true, Leases::default()).unwrap_err();
     assert!(matches!(refused, RemovalError::Unknown { unreadable, .. } if unreadable == second.id));
     fs::write(&path, whole).unwrap();
 
     let mark = store.server.backup(first.id);
     let target = KeepTarget::Standalone;
     Keep { target, since: Timestamp::now() }.save(&mark).unwrap();
-    let refused = store.catalog.plan_removal(full.clone(), true).unwrap_err();
+    let refused = store.catalog.plan_removal(full.clone(), true, Leases::default()).unwrap_err();
     assert!(matches!(refused, RemovalError::Kept { backup, .. } if backup == first.id));
     fs::write(mark.keep(), b"{").unwrap();
-    let refused = store.catalog.plan_removal(full.clone(), true).unwrap_err();
+    let refused = store.catalog.plan_removal(full.clone(), true, Leases::default()).unwrap_err();
     assert!(matches!(refused, RemovalError::Mark { backup, .. } if backup == first.id));
     Keep::release(&mark).unwrap();
-    store.catalog.plan_removal(full, true).unwrap();
+    store.catalog.plan_removal(full, true, Leases::default()).unwrap();
 }
 
 #[test]

@@ -74,6 +74,8 @@ fn a_torn_tail_is_cut_off_by_the_next_append() {
     }
     assert_eq!(index.find(record(3).file).unwrap(), Some(record(3)));
     assert_eq!(index.find(record(2).file).unwrap(), None);
+    assert_eq!(index.glance(record(3).file).unwrap(), Some(record(3)));
+    assert_eq!(index.glance(record(2).file).unwrap(), None);
 }
 
 #[test]

@@ -10,10 +10,11 @@ use rustix::fs::{Access as Allowed, access};
 use super::running::RECEIVER;
 use super::{Row, State};
 use crate::catalog::{
-    Absence, BackupError, BackupOutcome, BackupRecord, BackupStatus, Catalog, Identity, SuspectWal,
-    WalHealth,
+    Absence, BackupError, BackupOutcome, BackupRecord, BackupStatus, Catalog, Identity, Leases,
+    SuspectWal, WalHealth,
 };
 use crate::commands::list_backups::{ListedBackup, list_backups};
+use crate::failure::in_one_line;
 use crate::storage::{LockKind, ServerDir, ServerLock, durable};
 
 const DIRECTORIES: &str = "directories";
@@ -21,6 +22,7 @@ const BACKLOG: &str = "archive backlog";
 const LAST_BACKUP: &str = "last backup";
 const WAL_ARCHIVE: &str = "WAL archive";
 const ERRORS: &str = "archiver errors";
+const LEASES: &str = "restores";
 
 /// How many segments may wait to be archived before that is worth a warning.
 const MANY: usize = 256;
@@ -82,6 +84,21 @@ pub(super) fn backlog(store: &ServerDir) -> Row {
     let waiting = files.iter().filter(is_segment).count();
     let state = if waiting < MANY { State::Ok } else { State::Warning };
     Row::advice(BACKLOG, state, format!("{waiting} segments wait to be archived"))
+}
+
+/// What restores keep from being removed, if there is any.
+pub(super) fn leases(store: &ServerDir) -> Option<Row> {
+    let leases = Leases::load(store);
+    if let Some(error) = leases.unreadable() {
+        let remark = format!("no backup can be removed: {}", in_one_line(error));
+        return Some(Row::advice(LEASES, State::Warning, remark));
+    }
+    let held: Vec<_> = leases
+        .live()
+        .iter()
+        .filter_map(|lease| Some(format!("{} for `{}`", lease.backups.first()?, lease.destination)))
+        .collect();
+    (!held.is_empty()).then(|| Row::advice(LEASES, State::Ok, format!("keep {}", held.join(", "))))
 }
 
 /// Whether what must not happen to WAL happened.
@@ -283,6 +300,18 @@ mod tests {
                 .unwrap();
         }
         assert_eq!(backlog(&store).state, State::Warning);
+    }
+
+    #[test]
+    fn what_restores_keep_is_told() {
+        let (_dir, store) = store();
+        store.create().unwrap();
+        assert_eq!(leases(&store), None);
+        fs::create_dir(store.leases()).unwrap();
+        fs::write(store.lease("a"), b"{").unwrap();
+        let row = leases(&store).unwrap();
+        assert_eq!((row.state, row.advisory), (State::Warning, true));
+        assert!(row.remark.unwrap().contains("a.json"));
     }
 
     #[test]

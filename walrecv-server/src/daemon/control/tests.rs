@@ -1,16 +1,21 @@
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 
 use age::secrecy::ExposeSecret;
 use pgwire_stream::{SegmentName, SegmentSize, ServerVersion, SystemId, WalFileName};
 
 use super::*;
-use crate::catalog::Identity;
-use crate::daemon::client::{ControlClient, ControlError, WalAnswer};
+use crate::catalog::{Identity, WalIndexRecord, WalIndexWriters};
+use crate::daemon::client::{
+    BlockingAnswer, BlockingClient, ControlClient, ControlError, WalAnswer, WantedWal,
+};
 use crate::receiver::Status;
 use crate::restore::get_wal::exit_code;
-use crate::storage::{Access, ArchivedWal, ArchivedWriter, Codec, Method, Packing, ServerDir};
+use crate::storage::{
+    Access, ArchivedWal, ArchivedWriter, Codec, Crc32c, LockKind, Method, Packing, Plain,
+    ServerDir, ServerLock,
+};
 
 const MIB: usize = 1 << 20;
 
@@ -54,6 +59,10 @@ async fn daemon() -> Daemon {
     let listener = listen(home.path()).unwrap();
     let task = tokio::spawn(control(&home, &[]).serve(listener, stopped));
     Daemon { home: directory, dir, stop, task }
+}
+
+fn wanted(file: WalFileName, partial: bool) -> WantedWal {
+    WantedWal { file, partial, lease: None }
 }
 
 async fn read(answer: WalAnswer) -> Result<Vec<u8>, ControlError> {
@@ -103,34 +112,47 @@ async fn wal_is_handed_out_and_its_absence_explained() {
     let mut client = ControlClient::connect(daemon.home.path()).await.unwrap();
     let main = server_name();
     let file = |number| WalFileName::Segment(segment(number));
-    let answer = client.wal(&main, file(1), false).await.unwrap();
+    let answer = client.wal(&main, &wanted(file(1), false)).await.unwrap();
     assert_eq!(read(answer).await.unwrap(), wal(1));
-    let answer = client.wal(&main, file(4), true).await.unwrap();
+    let answer = client.wal(&main, &wanted(file(4), true)).await.unwrap();
     assert!(read(answer).await.unwrap().starts_with(b"the beginning\0"));
-    let answer = client.wal(&main, file(4), false).await.unwrap();
+    let answer = client.wal(&main, &wanted(file(4), false)).await.unwrap();
     assert!(matches!(answer, WalAnswer::EndOfArchive));
 
-    let answer = client.wal(&main, file(1), false).await.unwrap();
-    let WalAnswer::File(body) = answer else { panic!() };
-    let mut reader = body.into_reader();
+    let (home, segment_1) = (daemon.home.path().to_owned(), file(1));
     let read_by_thread = tokio::task::spawn_blocking(move || {
+        let mut client = BlockingClient::connect(&home).unwrap();
+        let answer = client.wal(&server_name(), &wanted(segment_1, false)).unwrap();
+        let BlockingAnswer::File(mut reader) = answer else { panic!() };
+        assert!(reader.body().is_settled());
         let mut bytes = Vec::new();
         reader.read_to_end(&mut bytes).map(|_| bytes)
     });
     assert_eq!(read_by_thread.await.unwrap().unwrap(), wal(1));
 
     // A gap, another server, a name that is none: never the end of the archive.
-    for (server, wanted, code) in [
+    for (server, name, code) in [
         (&main, file(2), exit_code::GAP),
         (&"other".parse().unwrap(), file(1), exit_code::USAGE),
         (&main, WalFileName::Partial(segment(4)), exit_code::USAGE),
     ] {
-        let error = client.wal(server, wanted, true).await.err().unwrap();
+        let error = client.wal(server, &wanted(name, true)).await.err().unwrap();
         assert_eq!(error.get_wal_exit_code(), code, "{error}");
     }
 
     // Damaged in a way that shows only while it is read: it breaks off.
-    let answer = client.wal(&main, file(3), false).await.unwrap();
+    let answer = client.wal(&main, &wanted(file(3), false)).await.unwrap();
+    assert!(read(answer).await.is_err());
+    // Or only at its end, when all bytes are there.
+    let lock = ServerLock::try_acquire(&daemon.dir, LockKind::Archive).unwrap();
+    let size = SegmentSize::new(MIB as u64).unwrap();
+    let mut indexes = WalIndexWriters::new(&daemon.dir, size, Arc::new(lock));
+    let plain = Plain { size: MIB as u64, crc32c: Crc32c::of(b"another") };
+    let form = Codec::Zstd.into();
+    let archived = ArchivedWal { segment: segment(1), partial: false, form };
+    indexes.append(&[WalIndexRecord::raw(archived, plain)]).unwrap();
+    let mut client = ControlClient::connect(daemon.home.path()).await.unwrap();
+    let answer = client.wal(&main, &wanted(file(1), false)).await.unwrap();
     assert!(read(answer).await.is_err());
 }
 
@@ -147,8 +169,8 @@ async fn what_is_encrypted_is_decrypted_with_the_key_that_is_there_at_the_time()
     writer.finish().unwrap().2.commit().unwrap();
 
     let mut client = ControlClient::connect(daemon.home.path()).await.unwrap();
-    let (main, wanted) = (server_name(), WalFileName::Segment(segment(1)));
-    let error = client.wal(&main, wanted, true).await.err().unwrap();
+    let (main, wanted) = (server_name(), wanted(WalFileName::Segment(segment(1)), true));
+    let error = client.wal(&main, &wanted).await.err().unwrap();
     assert_eq!(error.get_wal_exit_code(), exit_code::ENCRYPTED, "{error}");
     assert!(!client.reader(&main, "root").await.unwrap().decrypts);
 
@@ -157,7 +179,7 @@ async fn what_is_encrypted_is_decrypted_with_the_key_that_is_there_at_the_time()
     fs::write(&identity, content.expose_secret()).unwrap();
     fs::set_permissions(&identity, fs::Permissions::from_mode(0o600)).unwrap();
     assert!(client.reader(&main, "root").await.unwrap().decrypts);
-    let answer = client.wal(&main, wanted, true).await.unwrap();
+    let answer = client.wal(&main, &wanted).await.unwrap();
     assert_eq!(read(answer).await.unwrap(), vec![1; MIB]);
 }
 
