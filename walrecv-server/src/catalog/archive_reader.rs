@@ -54,7 +54,7 @@ pub fn open_member(
     archive: &Archive,
     path: &[u8],
     keys: Option<&KeyFile>,
-) -> Result<Option<(IndexedMember, Box<dyn Read + Send>)>, DecryptionError> {
+) -> Result<Option<Box<dyn Read + Send>>, DecryptionError> {
     let wanted = IndexedPath::of(path);
     let mut frame = Frame::default();
     let mut found = None;
@@ -91,8 +91,7 @@ pub fn open_member(
     let mut plain = compression::reader(compressed, archive.codec).map_err(skipped)?;
     let content = (member.at + tar::HEADER_SIZE as u64).saturating_sub(frame.plain_offset);
     skip(&mut plain, content).map_err(skipped)?;
-    let plain = plain.take(member.size);
-    Ok(Some((member, Box::new(plain))))
+    Ok(Some(Box::new(plain.take(member.size))))
 }
 
 fn skip(reader: &mut impl Read, bytes: u64) -> io::Result<()> {

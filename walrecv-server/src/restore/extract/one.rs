@@ -183,7 +183,7 @@ impl Part {
             .max_by_key(|archive| archive.prefix().len())
             .ok_or_else(no_index)?;
         let inner = listed.path.get(archive.prefix().len()..).unwrap_or_default();
-        let (_, content) = open_member(&backup, archive, inner, keys)?.ok_or_else(no_index)?;
+        let content = open_member(&backup, archive, inner, keys)?.ok_or_else(no_index)?;
         Ok(Self {
             backup: record.id,
             incremental: is_part(&listed.path),
