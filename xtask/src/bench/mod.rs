@@ -10,6 +10,7 @@ mod library;
 mod machine;
 mod pages;
 mod process;
+mod restore;
 mod wal;
 
 use walrecv_tests::Result;
@@ -26,6 +27,8 @@ enum Subject {
     Backup(backup::Arguments),
     /// The library, beside what it cannot be faster than.
     Library(library::Arguments),
+    /// Restores, beside those of others and those by hand.
+    Restore(restore::Arguments),
     /// The receiving of WAL, beside the programs that others receive it with.
     Wal(wal::Arguments),
 }
@@ -34,6 +37,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.subject {
         Subject::Backup(arguments) => backup::run(arguments),
         Subject::Library(arguments) => library::run(arguments),
+        Subject::Restore(arguments) => restore::run(arguments),
         Subject::Wal(arguments) => wal::run(arguments),
     }
 }

@@ -63,10 +63,10 @@ pub(crate) struct Arguments {
 }
 
 /// A server that is backed up, and changes between rounds only.
-struct Subject {
-    cluster: Cluster,
-    conninfo: String,
-    bytes: u64,
+pub(super) struct Subject {
+    pub(super) cluster: Cluster,
+    pub(super) conninfo: String,
+    pub(super) bytes: u64,
 }
 
 /// A program that takes backups.
@@ -178,7 +178,7 @@ fn size_of(directory: &Path) -> Result<u64> {
 }
 
 impl Subject {
-    fn prepare(installation: &Installation, megabytes: u64) -> Result<Self> {
+    pub(super) fn prepare(installation: &Installation, megabytes: u64) -> Result<Self> {
         eprintln!("backup: preparing a cluster of {megabytes} MB");
         let mut options = Cluster::options(installation)
             .data_checksums()
@@ -198,7 +198,7 @@ impl Subject {
     }
 
     /// Changes one page of a hundred.
-    fn change(&self) -> Result<()> {
+    pub(super) fn change(&self) -> Result<()> {
         self.cluster.execute(
             "UPDATE pgbench_accounts SET abalance = abalance + 1 \
              WHERE aid IN (SELECT n * 6100 FROM generate_series(1, 100000) n)",
