@@ -30,6 +30,7 @@ mod library_stream_ends;
 mod library_stream_reports;
 mod library_tls;
 mod library_wal;
+mod many_files;
 mod odd_places;
 mod power_cut;
 mod restored_chains;
@@ -79,6 +80,7 @@ fn main() -> std::process::ExitCode {
         catalog_commands::register,
         config_files::register,
         incremental_backups::register,
+        many_files::register,
         restored_chains::register,
         odd_places::register,
         disturbed_backups::register,

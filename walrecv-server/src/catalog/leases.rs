@@ -17,6 +17,7 @@ use std::str::FromStr;
 
 use jiff::{SignedDuration, Timestamp};
 use pgwire_stream::{Lsn, TimelineId};
+use rustix::fs::{Gid, Mode, OFlags, Uid};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::document::{self, DocumentError};
@@ -291,9 +292,15 @@ fn collect(server: &ServerDir, now: Timestamp) {
 /// What root makes in somebody else's store is that user's, who must be able to read it.
 fn give_to_owner(server: &ServerDir, path: &Path) -> Result<(), DocumentError> {
     if rustix::process::geteuid().is_root() {
+        let failed = StorageError::of("give away", path);
         let state = fs::metadata(server.state()).map_err(StorageError::of("look at", path))?;
-        std::os::unix::fs::chown(path, Some(state.uid()), Some(state.gid()))
-            .map_err(StorageError::of("give away", path))?;
+        // That user may have put a link there, to something that is not theirs.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let given = rustix::fs::open(path, flags, Mode::empty()).and_then(|file| {
+            let (uid, gid) = (Uid::from_raw(state.uid()), Gid::from_raw(state.gid()));
+            rustix::fs::fchown(file, Some(uid), Some(gid))
+        });
+        given.map_err(|errno| failed(errno.into()))?;
     }
     Ok(())
 }

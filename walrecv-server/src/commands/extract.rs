@@ -72,7 +72,8 @@ pub fn extract(
     let ExtractOptions { backup, path, destination, keys } = options;
     let catalog = Catalog::new(server);
     let record = catalog.resolve(&backup)?;
-    let ancestors = catalog.ancestors(&record)?.unwrap_or_default();
+    let ancestors = catalog.ancestors(&record)?;
+    let ancestors = ancestors.ok_or(ExtractFileError::BrokenChain { backup: record.id })?;
     let destination = destination
         .unwrap_or_else(|| Path::new(&path).file_name().map(PathBuf::from).unwrap_or_default());
     let size = extract_file(server, &record, &ancestors, &path, &destination, keys.as_ref())?;

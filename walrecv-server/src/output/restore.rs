@@ -86,7 +86,8 @@ fn rows(plan: &Plan) -> Vec<(&'static str, String)> {
         let parents: Vec<_> = parents.iter().map(ToString::to_string).collect();
         rows.push(("Builds on", parents.join(", ")));
     }
-    rows.push(("To write", format!("about {}", units::size(plan.bytes))));
+    let about = if plan.chain.len() > 1 { "at most" } else { "about" };
+    rows.push(("To write", format!("{about} {}", units::size(plan.bytes))));
     rows.push((
         "WAL",
         match plan.wal_delivery {

@@ -101,7 +101,7 @@ impl Receiver {
     /// durable when this returns, whatever it returns, unless the error is about that.
     async fn stream_timeline(
         &mut self,
-        client: ReplicationClient,
+        mut client: ReplicationClient,
         start: &Start,
         size: SegmentSize,
         stop: &mut watch::Receiver<bool>,
@@ -113,6 +113,9 @@ impl Receiver {
         // Before the first byte that is wanted there is nothing that is not durable.
         options.already_flushed = from;
         options.intervals.status = Some(STATUS_INTERVAL);
+        // Every standby is so; a server that does not say may be one.
+        let read_only = client.show("transaction_read_only").await;
+        let mut notes = CaughtUpNotes::new(&self.dir, read_only.is_ok_and(|value| value == "off"));
         let stream = client.start_replication(options).await;
         let mut stream = stream.map_err(|error| self.refused(error, timeline, from))?;
         self.settle().await?;
@@ -139,7 +142,7 @@ impl Receiver {
         }
         let mut writer = WalWriter::start(assignment, self.reporter(&stream, timeline)?);
 
-        let left = match self.pump(&mut stream, &mut writer, stop, timeline).await {
+        let left = match self.pump(&mut stream, &mut writer, &mut notes, stop, timeline).await {
             Err(ReceiverError::Writer(error)) => {
                 let confirmed = stream.positions().flushed.max(durable);
                 return Err(self.writer_failed(error, timeline, confirmed).await);
@@ -186,6 +189,7 @@ impl Receiver {
         &self,
         stream: &mut WalStream,
         writer: &mut WalWriter,
+        notes: &mut CaughtUpNotes,
         stop: &mut watch::Receiver<bool>,
         timeline: TimelineId,
     ) -> Result<Leave, ReceiverError> {
@@ -193,7 +197,6 @@ impl Receiver {
         let unhurried = self.settings.flush_interval >= 10 * BREATH;
         // How much has come since there was nothing to come.
         let mut came = 0;
-        let mut notes = CaughtUpNotes::new(&self.dir);
         loop {
             if self.should_be_apart() {
                 return Ok(Leave::Waited);

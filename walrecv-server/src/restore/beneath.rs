@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
@@ -39,8 +40,7 @@ impl Root {
     /// If it cannot be opened.
     pub(super) fn open(path: &Path, owner: Option<&Owner>) -> Result<Self, StorageError> {
         // The directory itself may be reached by links: the operator chose it.
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let directory = rustix::fs::open(path, flags, Mode::empty())
+        let directory = rustix::fs::open(path, DIRECTORY, Mode::empty())
             .map_err(|errno| StorageError::of("open the directory", path)(errno.into()))?;
         let owner = owner.map(|owner| (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid)));
         Ok(Self {
@@ -118,9 +118,16 @@ impl Root {
     /// # Errors
     /// If it cannot be opened, or is not beneath.
     pub(super) fn reopen(&mut self, path: &[u8]) -> Result<File, StorageError> {
-        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = self.with_parent(path, |_, parent, name| {
-            Ok(File::from(rustix::fs::openat(parent, name, flags, Mode::empty())?))
+            let file = File::from(rustix::fs::openat(parent, name, flags, Mode::empty())?);
+            // Its owner, who is not always us, may have put something else there.
+            let metadata = file.metadata()?;
+            if metadata.is_file() && metadata.nlink() == 1 {
+                Ok(file)
+            } else {
+                Err(io::Error::new(io::ErrorKind::InvalidInput, "it was replaced meanwhile"))
+            }
         });
         file.map_err(|source| self.error("open", path, source))
     }

@@ -4,9 +4,9 @@ use pgwire_stream::{TimelineHistory, TimelineId};
 
 use super::error::RestoreError;
 use super::plan::Request;
-use super::reach::{Reached, WalRange, Way};
+use super::reach::{Reached, Way};
 use super::standby;
-use super::target::{RecoveryTarget, TimelineChoice};
+use super::target::TimelineChoice;
 use crate::catalog::{
     BackupOutcome, BackupRecord, BackupStatus, Catalog, HistoryStore, Position, SuspectWal,
     WalStore,
@@ -75,7 +75,7 @@ fn begin_with(
             history.timeline()
         ));
     }
-    if let Some(suspect) = suspect_wal(server, &record, &history, &reached.wal, &request.target)? {
+    if let Some(suspect) = suspect_wal(server, &record, &history, &reached)? {
         if !request.suspect_wal {
             return Err(suspect);
         }
@@ -123,7 +123,7 @@ fn choose_timeline(
     let wanted = match choice {
         TimelineChoice::Current => end.timeline,
         TimelineChoice::Number(timeline) => timeline,
-        TimelineChoice::Latest => newest_descendant(&store, end)?,
+        TimelineChoice::Latest => newest_descendant(&store, record, end)?,
     };
     if wanted == end.timeline && wanted != TimelineId::FIRST && store.load(wanted)?.is_none() {
         return Ok((TimelineHistory::root(wanted), None));
@@ -140,15 +140,28 @@ fn choose_timeline(
     }
 }
 
-/// The newest timeline that left that of the backup behind its end; that of the backup if none did.
-fn newest_descendant(store: &HistoryStore, end: Position) -> Result<TimelineId, RestoreError> {
+/// The newest timeline that left that of the backup behind its end; that of the backup if none did,
+/// unless the server left it before: then the backup is of a branch that is dead.
+fn newest_descendant(
+    store: &HistoryStore,
+    record: &BackupRecord,
+    end: Position,
+) -> Result<TimelineId, RestoreError> {
+    let mut dead = None;
     for candidate in store.list()?.into_iter().rev().take_while(|&newer| newer > end.timeline) {
-        let fork = store.ancestry(candidate)?.fork_from(end.timeline);
-        if fork.is_some_and(|fork| fork >= end.lsn) {
-            return Ok(candidate);
+        match store.ancestry(candidate)?.fork_from(end.timeline) {
+            Some(fork) if fork >= end.lsn => return Ok(candidate),
+            Some(fork) => dead = dead.or(Some((candidate, fork))),
+            None => {}
         }
     }
-    Ok(end.timeline)
+    match dead {
+        Some((newer, fork)) => {
+            let (backup, end) = (record.id, end.lsn);
+            Err(RestoreError::ForkedBeforeEnd { wanted: newer, fork, backup, end })
+        }
+        None => Ok(end.timeline),
+    }
 }
 
 /// The first WAL on the way that PostgreSQL could not replay, as far as the index knows.
@@ -156,14 +169,10 @@ fn suspect_wal(
     server: &ServerDir,
     record: &BackupRecord,
     history: &TimelineHistory,
-    wal: &WalRange,
-    target: &RecoveryTarget,
+    reached: &Reached,
 ) -> Result<Option<RestoreError>, RestoreError> {
-    // Recovery ends as soon as it may.
-    let to = match target {
-        RecoveryTarget::Immediate => wal.first_target,
-        _ => wal.needed_to.min(wal.held_to),
-    };
+    let wal = &reached.wal;
+    let to = reached.stop.unwrap_or_else(|| wal.needed_to.min(wal.held_to));
     let verdicts = WalStore::new(server, record.segment_size).verdicts()?;
     let on_the_way = |suspect: &SuspectWal| {
         let timeline = suspect.segment.timeline();

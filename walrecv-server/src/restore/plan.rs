@@ -141,7 +141,7 @@ impl Sources {
         let parent = chain.get(1).map(|parent| (parent.id, parent.begin));
         let manifest = self.server.backup(record.id).manifest();
         let expected = ManifestFiles::open(&manifest).map_err(ExtractError::from)?;
-        Ok(Layer { backup: record.id, parent, expected })
+        Ok(Layer { backup: record.id, parent, expected, labelled: false })
     }
 }
 
@@ -169,7 +169,7 @@ pub fn plan(
 ) -> Result<Plan, RestoreError> {
     let dir = home.server(server);
     let Choice { record, ancestors, history, timeline, reached } = choose(&dir, request)?;
-    let Reached { wal, target, mut notes } = reached;
+    let Reached { wal, target, inclusive, recovers_all, mut notes, .. } = reached;
     let chain: Vec<&BackupRecord> = [&record].into_iter().chain(&ancestors).collect();
     for record in &chain {
         check_archives(&dir, record, request.keys.as_ref())?;
@@ -214,7 +214,8 @@ pub fn plan(
                 utf8(&home)?,
                 server.as_str(),
                 identity,
-                request.lease.as_ref(),
+                // A standby would renew it for as long as it lives.
+                request.lease.as_ref().filter(|_| standby.is_none()),
             );
             command + if standby.is_some() { standby::ASK_AGAIN } else { "" }
         }
@@ -227,7 +228,7 @@ pub fn plan(
         record.server_version,
         &Recovery {
             target: &target,
-            inclusive: request.inclusive,
+            inclusive,
             action: request.action,
             timeline,
             restore_command: &restore_command,
@@ -244,13 +245,13 @@ pub fn plan(
         WalDelivery::GetWal => 0,
         WalDelivery::Copy => wal.needed_to.bytes_since(wal.needed_from),
     };
-    check_room(&chain, &place, &places, wal_bytes)?;
+    notes.extend(check_room(&chain, &place, &places, wal_bytes)?);
     Ok(Plan {
         server: server.clone(),
         version: record.server_version.to_string(),
         backup: record.id,
         target: request.target.clone(),
-        recovers_all: target == RecoveryTarget::Latest,
+        recovers_all,
         timeline: history.timeline(),
         wal,
         wal_delivery: request.wal,
@@ -411,38 +412,58 @@ impl WalAccess<'_> {
     }
 }
 
-/// The size of what a chain becomes, about: every backup adds at most what is in it.
+/// The size of what a chain becomes at most: that of the full backup, and all that was changed.
 fn chain_size(chain: &[&BackupRecord]) -> u64 {
     chain.iter().map(|record| record.plain_size()).fold(0, u64::saturating_add)
 }
 
-/// Adds up what goes to each file system.
+/// Adds up what goes to each file system. How much of the incremental backups of a chain comes on top
+/// of what the full one has is not known before they are read: that it may not suffice is a note.
 fn check_room(
     chain: &[&BackupRecord],
     destination: &Place,
     places: &BTreeMap<u32, Place>,
     wal_bytes: u64,
-) -> Result<(), RestoreError> {
-    let mut needs: BTreeMap<u64, (&Path, u64)> = BTreeMap::new();
-    let archives = chain.iter().flat_map(|record| &record.archives).map(|archive| {
-        let place = archive.tablespace.and_then(|oid| places.get(&oid)).unwrap_or(destination);
-        (place, archive.plain_size)
+) -> Result<Option<String>, RestoreError> {
+    /// What goes to one file system.
+    struct Need<'a> {
+        path: &'a Path,
+        least: u64,
+        most: u64,
+    }
+    let mut needs: BTreeMap<u64, Need<'_>> = BTreeMap::new();
+    let archives = chain.iter().enumerate().flat_map(|(age, record)| {
+        record.archives.iter().map(move |archive| (age + 1 == chain.len(), archive))
     });
-    for (place, bytes) in archives.chain([(destination, wal_bytes)]) {
+    let archives = archives.map(|(full, archive)| {
+        let place = archive.tablespace.and_then(|oid| places.get(&oid)).unwrap_or(destination);
+        (place, full, archive.plain_size)
+    });
+    for (place, sure, bytes) in archives.chain([(destination, true, wal_bytes)]) {
         let path = place.nearest.as_path();
         let device = fs::metadata(path).map_err(StorageError::of("look at", path))?.dev();
-        let need = needs.entry(device).or_insert((path, 0));
-        need.1 = need.1.saturating_add(bytes);
+        let need = needs.entry(device).or_insert(Need { path, least: 0, most: 0 });
+        need.least = need.least.saturating_add(if sure { bytes } else { 0 });
+        need.most = need.most.saturating_add(bytes);
     }
-    for (path, needed) in needs.into_values() {
+    let mut note = None;
+    for Need { path, least, most } in needs.into_values() {
         let room = rustix::fs::statvfs(path)
             .map_err(|errno| StorageError::of("look at", path)(errno.into()))?;
         let available = room.f_bavail.saturating_mul(room.f_frsize);
-        if available < needed {
-            return Err(RestoreError::NoRoom { path: path.to_owned(), needed, available });
+        if available < least {
+            let path = path.to_owned();
+            return Err(RestoreError::NoRoom { path, needed: least, available });
+        }
+        if available < most {
+            note = Some(format!(
+                "`{}` has room for {available} bytes, and up to {most} are to be written: that may \
+                 not suffice",
+                path.display()
+            ));
         }
     }
-    Ok(())
+    Ok(note)
 }
 
 fn utf8(path: &Path) -> Result<&str, RestoreError> {

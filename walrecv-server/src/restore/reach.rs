@@ -3,7 +3,8 @@
 //!
 //! It stops at the first record that a target fits, and fails where it should, if that comes before
 //! the backup is consistent. Where there is no such record it replays all there is; from 13 on it
-//! fails then, although nothing is missing. So a target that stands for all there is becomes none.
+//! fails then, although nothing is missing. So a target that stands for all there is becomes the
+//! last record of that: what arrives until the server is there does not belong to it.
 //!
 //! Follows `recoveryStopsBefore` and `recoveryStopsAfter` in
 //! `src/backend/access/transam/xlogrecovery.c`.
@@ -62,8 +63,14 @@ pub(super) struct Way<'a> {
 /// How far recovery comes.
 pub(super) struct Reached {
     pub(super) wal: WalRange,
-    /// What the server is told. None if the target stands for all there is.
+    /// What the server is told, which may be to stop at the last record that is held.
     pub(super) target: RecoveryTarget,
+    /// Whether it replays that, too.
+    pub(super) inclusive: bool,
+    /// Whether all WAL that is held is replayed.
+    pub(super) recovers_all: bool,
+    /// Where the record ends that it stops at, if it stops.
+    pub(super) stop: Option<Lsn>,
     pub(super) notes: Vec<String>,
 }
 
@@ -91,28 +98,43 @@ impl Way<'_> {
             return Err(self.gap(gap, target));
         }
         let path = WalPath::new(&store, self.history, held_to);
-        let mut survey = Survey { way: self, path, held_to, blind: false };
+        let mut survey = Survey { way: self, path, held_to, blind: false, before: None };
         // Behind a gap, there may be what is asked for.
         let lost = gap.filter(|gap| gap.passed);
         let found = match survey.find(target, inclusive)? {
             Found::Nothing(_) if survey.blind => Found::Perhaps(self.doubt(target)),
             found => found,
         };
-        let (stop, note) = match (found, lost) {
-            (Found::Stop(end), _) => (Some(end), None),
+        let recovers_all = matches!(found, Found::Everything | Found::Last { .. });
+        let known = !matches!(found, Found::Perhaps(_));
+        let (told, note) = match (found, lost) {
+            (Found::Stop(end), _) => (Some((target.clone(), inclusive, end)), None),
             (Found::TooEarly(error), _) => return Err(*error),
             (Found::Nothing(error) | Found::TooLate(error), None) => return Err(*error),
-            (Found::Everything(_) | Found::Nothing(_) | Found::TooLate(_), Some(gap)) => {
+            (Found::Last { .. } | Found::Nothing(_) | Found::TooLate(_), Some(gap)) => {
                 return Err(self.gap(gap, target));
             }
-            (Found::Perhaps(note), _) => (Some(held_to), Some(note)),
-            (Found::Everything(note), None) => (None, note),
+            (Found::Everything, Some(gap)) => return Err(self.gap(gap, target)),
+            (Found::Everything, None) => (None, None),
+            (Found::Perhaps(note), _) => (Some((target.clone(), inclusive, held_to)), Some(note)),
+            // Older servers open when they have replayed all there is, and stop if more arrives.
+            (Found::Last { end, note, .. }, None) if version < UNREACHED_TARGET_IS_FATAL => {
+                (Some((target.clone(), inclusive, end)), Some(note))
+            }
+            (Found::Last { start, end, note }, None) => {
+                (Some((RecoveryTarget::Lsn(start), true, end)), Some(note))
+            }
         };
         // What is said beside all that must not fail for it.
         let (first_time, last_time) = survey.times().unwrap_or_default();
         // A server reads on to the end of the segment of what it stops at.
         let size = self.record.segment_size;
+        let stop = told.as_ref().map(|(_, _, end)| *end);
         let needed_to = stop.map_or(held_to, |end| size.end_of(size.last_byte_segment_of(end)));
+        let (target, inclusive) = told
+            .map_or((RecoveryTarget::Latest, inclusive), |(target, inclusive, _)| {
+                (target, inclusive)
+            });
         Ok(Reached {
             wal: WalRange {
                 needed_from: self.begin.lsn,
@@ -123,7 +145,10 @@ impl Way<'_> {
                 first_time,
                 last_time,
             },
-            target: if stop.is_some() { target.clone() } else { RecoveryTarget::Latest },
+            target,
+            inclusive,
+            recovers_all,
+            stop: stop.filter(|_| known),
             notes: note.into_iter().collect(),
         })
     }
@@ -154,8 +179,11 @@ enum Found {
     Stop(Lsn),
     /// Nobody can tell.
     Perhaps(String),
-    /// It replays all there is, and what the operator should know of that.
-    Everything(Option<String>),
+    /// It replays all there is, and whatever is still to come.
+    Everything,
+    /// It replays all that is held, up to the record that begins and ends here, and what the
+    /// operator should know of that.
+    Last { start: Lsn, end: Lsn, note: String },
     /// It would stop before the backup is consistent.
     TooEarly(Box<RestoreError>),
     /// It would not stop at all, as far as can be told.
@@ -185,6 +213,8 @@ struct Survey<'a> {
     held_to: Lsn,
     /// Whether some of it could not be looked into.
     blind: bool,
+    /// When the last transaction ended that the backup has in any case, once that is known.
+    before: Option<Option<PgTimestamp>>,
 }
 
 /// What may be behind a record that recovery stops at.
@@ -196,7 +226,7 @@ enum Hit {
 impl Survey<'_> {
     fn find(&mut self, target: &RecoveryTarget, inclusive: bool) -> Result<Found, RestoreError> {
         match target {
-            RecoveryTarget::Latest => Ok(Found::Everything(None)),
+            RecoveryTarget::Latest => Ok(Found::Everything),
             // The record that ends it may reach into the segment behind.
             RecoveryTarget::Immediate => Ok(Found::Stop(self.way.end.lsn)),
             RecoveryTarget::Lsn(lsn) => self.lsn(*lsn),
@@ -228,10 +258,7 @@ impl Survey<'_> {
                 Found::too_late(RestoreError::LsnBeyondWal { target, last })
             }
             None if self.blind => Found::nothing(RestoreError::LsnBeyondWal { target, last }),
-            None => Found::Everything(Some(format!(
-                "no record that is held begins at {target} or later: all WAL up to there is \
-                 replayed, without a target, and the server opens for writing"
-            ))),
+            None => self.last(format!("no record that is held begins at {target} or later"))?,
         })
     }
 
@@ -263,10 +290,9 @@ impl Survey<'_> {
         // Nothing ended later. Was it heard of the server that there was no more?
         let seen = CaughtUp::load(self.way.server)?.filter(|seen| self.is_on_the_way(seen));
         if seen.is_some_and(|seen| seen.at >= limit) {
-            return Ok(Found::Everything(Some(format!(
-                "no transaction ended between the last one that is held and {target}: all WAL is \
-                 replayed, without a target, and the server opens for writing"
-            ))));
+            return self.last(format!(
+                "no transaction ended between the last one that is held and {target}"
+            ));
         }
         let (_, last) = self.times()?;
         let last = last.or_else(|| before.map(timestamp));
@@ -278,7 +304,25 @@ impl Survey<'_> {
     /// transaction ended while it was taken.
     fn sure_time(&self) -> Timestamp {
         let record = self.way.record;
-        if self.blind { record.ended_at.unwrap_or(record.began_at) } else { record.began_at }
+        record.ended_at.unwrap_or(record.began_at)
+    }
+
+    /// The last record that is held, for a target that stands for all there is.
+    fn last(&mut self, why: String) -> Result<Found, RestoreError> {
+        let size = self.way.record.segment_size;
+        let begin = self.way.begin.lsn;
+        for number in self.segments(begin).rev() {
+            let mut last = None;
+            self.look(size.start_of(number).max(begin), END_OF_WAL, |record| {
+                last = Some((record.start, record.end));
+                true
+            })?;
+            if let Some((start, end)) = last {
+                let note = format!("{why}: all WAL up to {end} is replayed, and nothing behind");
+                return Ok(Found::Last { start, end, note });
+            }
+        }
+        Ok(Found::Perhaps(why))
     }
 
     /// Shows records. Notes if WAL cannot be looked into.
@@ -424,11 +468,26 @@ impl Survey<'_> {
 
     /// When the last transaction ended that the backup has in any case.
     fn latest_end_in_backup(&mut self) -> Result<Option<PgTimestamp>, WalError> {
+        if let Some(known) = self.before {
+            return Ok(known);
+        }
+        let size = self.way.record.segment_size;
+        let (begin, end) = (self.way.begin.lsn, self.way.end.lsn);
         let mut latest = None;
-        self.look(self.way.begin.lsn, self.way.end.lsn, |record| {
-            latest = latest.max(end_time(record));
-            true
-        })?;
+        for number in self.segments(begin).take_while(|&number| size.start_of(number) < end) {
+            let (from, to) = (size.start_of(number), size.end_of(number));
+            match self.path.noted(number)? {
+                // What is noted of the outermost is not all of the backup's time.
+                Some(findings) if begin <= from && to <= end => {
+                    latest = latest.max(findings.latest_end);
+                }
+                _ => self.look(from.max(begin), to.min(end), |record| {
+                    latest = latest.max(end_time(record));
+                    true
+                })?,
+            }
+        }
+        self.before = Some(latest);
         Ok(latest)
     }
 

@@ -527,9 +527,12 @@ fn a_target_is_where_a_server_would_stop() {
         assert!(!reached(lsn(end)).recovers_all && !reached(lsn(last)).recovers_all);
         for all in [last.saturating_add(1), held_to] {
             let plan = reached(lsn(all));
-            assert!(plan.recovers_all && plan.notes[0].contains("without a target"), "{plan:?}");
+            assert!(plan.recovers_all && plan.notes[0].contains("nothing behind"), "{plan:?}");
+            // Whatever arrives until the server is there does not belong to it.
             let conf = recovery::to_conf(&plan.settings.auto_conf);
-            assert!(conf.ends_with("recovery_target_timeline = '1'\n"), "{conf}");
+            let told =
+                format!("recovery_target_lsn = '{last}'\nrecovery_target_inclusive = 'true'\n");
+            assert!(conf.contains(&told), "{conf}");
         }
         let beyond = refused(lsn(held_to.saturating_add(1)));
         assert!(matches!(beyond, RestoreError::LsnBeyondWal { .. }), "{beyond}");
@@ -558,6 +561,29 @@ fn a_target_is_where_a_server_would_stop() {
 }
 
 #[test]
+fn wal_may_end_with_a_segment() {
+    let mut store = Store::new();
+    let mut wal = TestWal::new(store.record.segment_size, 2 * MIB);
+    let begin = wal.commit(700, at(100).0);
+    let end = wal.end();
+    let last = wal.commit(701, at(120).0);
+    wal.switch();
+    let position = |lsn| Some(Position { lsn, timeline: TimelineId::FIRST });
+    (store.record.begin, store.record.end) = (position(begin), position(end));
+    store.save();
+    fs::write(store.server.archived(segment(1, 2), Codec::None), wal.bytes()).unwrap();
+    fs::remove_file(store.server.streaming_partial(segment(1, 3))).unwrap();
+    for all in ["0/300000", &last.saturating_add(100).to_string()] {
+        let plan = store.plan(|request| request.target = lsn(all)).unwrap();
+        assert!(plan.recovers_all, "{all}: {plan:?}");
+    }
+    let beyond = store.refusal(|request| request.target = lsn("0/300008"));
+    assert!(matches!(beyond, RestoreError::LsnBeyondWal { .. }), "{beyond}");
+    let unknown = store.refusal(|request| request.target = RecoveryTarget::Xid(702));
+    assert!(matches!(unknown, RestoreError::XidNotFound { .. }), "{unknown}");
+}
+
+#[test]
 fn the_timeline_descends_from_that_of_the_backup() {
     let store = Store::new();
     // 1 → 2 behind the end of the backup; 3 left 1 before.
@@ -575,6 +601,13 @@ fn the_timeline_descends_from_that_of_the_backup() {
     assert!(matches!(timeline("3"), Err(RestoreError::ForkedBeforeEnd { .. })));
     assert!(matches!(timeline("4"), Err(RestoreError::NotADescendant { .. })));
     assert!(matches!(timeline("5"), Err(RestoreError::History(_))));
+    // Where nothing descends, but the server went on elsewhere, the backup's own branch is dead.
+    for history in [2, 4] {
+        fs::remove_file(store.server.history(TimelineId::new(history).unwrap())).unwrap();
+    }
+    assert!(matches!(timeline("latest"), Err(RestoreError::ForkedBeforeEnd { .. })));
+    assert_eq!(timeline("current").unwrap(), 1);
+    store.history(2, "1\t0/300200\tr\n");
     let plan = store.plan(|_| {}).unwrap();
     assert_eq!(plan.wal.held_to, "0/3007D0".parse::<Lsn>().unwrap());
 }

@@ -119,7 +119,7 @@ pub fn get_wal(
     }
     let mut source = Source::new(home, server, request);
     let answer = source.ask(file, request.partial)?;
-    source::renew_lease(server, request);
+    source::renew_lease(home, server, request);
     match answer {
         Answer::EndOfArchive => {
             match (&spool, file) {

@@ -126,7 +126,7 @@ pub(super) fn fill(
     let Some(filling) = spool.fill() else { return Ok(()) };
     begun(&filling);
     let filled = fill_up(&filling, segment, request, Source::new(home, server, request));
-    renew_lease(server, request);
+    renew_lease(home, server, request);
     filling.finish();
     filled
 }

@@ -3,7 +3,7 @@
 use std::io::Read;
 
 use jiff::Timestamp;
-use pgwire_stream::WalFileName;
+use pgwire_stream::{TimelineId, WalFileName};
 
 use super::{GetWalFailure, GetWalRequest};
 use crate::catalog::Lease;
@@ -80,10 +80,20 @@ impl<'a> Source<'a> {
 
 /// Renews the lease where that can be done from here; the daemon does it where it is asked. No
 /// WAL is withheld for want of it.
-pub(super) fn renew_lease(server: &ServerDir, request: &GetWalRequest) {
-    if let Some(lease) = &request.lease
-        && let Err(error) = Lease::renew(server, lease, Timestamp::now())
-    {
+pub(super) fn renew_lease(home: &Home, server: &ServerDir, request: &GetWalRequest) {
+    let Some(lease) = &request.lease else { return };
+    let Err(error) = Lease::renew(server, lease, Timestamp::now()) else { return };
+    tracing::debug!(%error, "the lease is not ours to renew");
+    // Where the store is closed, the daemon was asked for the file and has renewed the lease.
+    if !server.lease(lease).exists() {
+        return;
+    }
+    // Who reads the store by its group may not write there: the daemon does, whatever it is asked.
+    let file = WalFileName::History(TimelineId::FIRST);
+    let wanted = WantedWal { file, partial: false, lease: Some(lease.clone()) };
+    let asked = BlockingClient::connect(home.path())
+        .and_then(|mut daemon| daemon.wal(server.name(), &wanted).map(drop));
+    if let Err(error) = asked {
         tracing::debug!(%error, "the lease was not renewed");
     }
 }

@@ -21,8 +21,8 @@ pub(super) struct Run {
     pub(super) length: u64,
 }
 
-/// The files of which blocks are to come. Takes some hundred bytes for each, and up to 16 kB for
-/// each gigabyte of them in which something changed.
+/// The files of which blocks are to come. Takes some hundred bytes for each, changed or not, and up to
+/// 16 kB for each gigabyte of them in which something changed.
 #[derive(Debug)]
 pub(super) struct Assembly {
     sizes: RelationFiles,

@@ -18,6 +18,8 @@ pub(super) struct BlockWriter {
     content: Content,
     /// How much of the backup's file has passed by.
     position: u64,
+    /// How much of it was written.
+    written: u64,
     /// What is still to be written, in the order in which it comes.
     runs: std::vec::IntoIter<Run>,
     current: Option<Run>,
@@ -72,7 +74,7 @@ impl BlockWriter {
     fn new(relation: Vec<u8>, file: File, path: PathBuf, content: Content, runs: Vec<Run>) -> Self {
         let mut runs = runs.into_iter();
         let current = runs.next();
-        Self { relation, file, path, content, position: 0, runs, current }
+        Self { relation, file, path, content, position: 0, written: 0, runs, current }
     }
 
     /// The path of the whole file, for messages.
@@ -130,10 +132,13 @@ impl BlockWriter {
             self.current = self.runs.next();
         }
         self.position = end;
+        self.written += written;
         Ok(written)
     }
 
-    /// The backup's file is over: the whole file, if nothing of it is to come any more.
+    /// The backup's file is over: the whole file, if it is to be made durable. That cannot wait for
+    /// older backups where something was written: by then, the error of a failed write may be
+    /// forgotten.
     pub(super) fn finish(self, assembly: &Assembly) -> Result<Option<File>, IncrementalError> {
         match self.content {
             Content::Whole => {}
@@ -141,6 +146,7 @@ impl BlockWriter {
                 reader.finish()?;
             }
         }
-        Ok((!assembly.wants(&self.relation)).then_some(self.file))
+        let due = self.written > 0 || !assembly.wants(&self.relation);
+        Ok(due.then_some(self.file))
     }
 }

@@ -72,6 +72,8 @@ pub(super) struct Layer {
     pub(super) parent: Option<(BackupId, Option<Position>)>,
     /// Its files.
     pub(super) expected: ManifestFiles,
+    /// Whether its `backup_label` said what it builds on.
+    pub(super) labelled: bool,
 }
 
 /// Turns the archives of a chain of backups into files: the newest backup first, and of each the
@@ -336,7 +338,8 @@ impl<'a> Extractor<'a> {
             return Err(ExtractError::Mismatch { backup, path: shown(&path), what: "checksum" });
         }
         if let Some(label) = label {
-            self.check_label(&label)?;
+            check_label(self.layer.backup, self.layer.parent, &label)?;
+            self.layer.labelled = true;
         }
         match target {
             Target::File(file, path) => {
@@ -356,25 +359,6 @@ impl<'a> Extractor<'a> {
         Ok(())
     }
 
-    /// Whether an incremental backup is the difference to the one that its record names.
-    fn check_label(&self, content: &[u8]) -> Result<(), ExtractError> {
-        let backup = self.layer.backup;
-        let label =
-            BackupLabel::parse(content).map_err(|source| ExtractError::Label { backup, source })?;
-        match self.layer.parent {
-            Some((parent, begin)) => {
-                let begin =
-                    begin.map(|begin| IncrementalFrom { lsn: begin.lsn, timeline: begin.timeline });
-                if label.incremental_from == begin {
-                    Ok(())
-                } else {
-                    Err(ExtractError::NotItsParent { backup, parent })
-                }
-            }
-            None => Ok(()),
-        }
-    }
-
     fn incremental(&self, path: &[u8], source: IncrementalError) -> ExtractError {
         ExtractError::Incremental { backup: self.layer.backup, path: shown(path), source }
     }
@@ -384,9 +368,29 @@ impl<'a> Extractor<'a> {
     }
 }
 
+/// Whether an incremental backup is the difference to the one that its record names.
+fn check_label(
+    backup: BackupId,
+    parent: Option<(BackupId, Option<Position>)>,
+    content: &[u8],
+) -> Result<(), ExtractError> {
+    let Some((parent, begin)) = parent else { return Ok(()) };
+    let label =
+        BackupLabel::parse(content).map_err(|source| ExtractError::Label { backup, source })?;
+    let begin = begin.map(|begin| IncrementalFrom { lsn: begin.lsn, timeline: begin.timeline });
+    if label.incremental_from == begin {
+        Ok(())
+    } else {
+        Err(ExtractError::NotItsParent { backup, parent })
+    }
+}
+
 /// Whether the manifest of a backup lists no more files, and is what the server wrote.
 fn ended(layer: Layer) -> Result<(), ExtractError> {
-    let Layer { backup, mut expected, .. } = layer;
+    let Layer { backup, parent, mut expected, labelled } = layer;
+    if let Some((parent, _)) = parent.filter(|_| !labelled) {
+        return Err(ExtractError::NotItsParent { backup, parent });
+    }
     if let Some(file) = expected.next_file()? {
         return Err(ExtractError::Missing { backup, path: shown(&file.path) });
     }

@@ -4,12 +4,14 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use pgwire_stream::RelationFiles;
+use pgwire_stream::backup_label;
 use pgwire_stream::incremental::{FILE_NAME_PREFIX, IncrementalError};
 use pgwire_stream::manifest::{FileHasher, ManifestFile};
 
+use super::super::compare_stored;
 use super::assembly::Assembly;
 use super::blocks::{BlockError, BlockWriter};
-use super::{ExtractError, shown};
+use super::{ExtractError, LABEL_LIMIT, check_label, shown};
 use crate::catalog::{BackupRecord, ManifestFiles, open_member};
 use crate::failure::{Class, Failure};
 use crate::storage::durable::{AtomicFile, Put};
@@ -27,6 +29,12 @@ pub enum ExtractFileError {
         backup: BackupId,
         /// The path in the data directory.
         path: String,
+    },
+    /// A backup that this one builds on is not there.
+    #[error("backup `{backup}` is broken: a backup that it builds on is gone or not complete")]
+    BrokenChain {
+        /// The backup.
+        backup: BackupId,
     },
     /// Nobody can tell where in the archive it lies.
     #[error(
@@ -56,7 +64,9 @@ impl Failure for ExtractFileError {
     fn class(&self) -> Class {
         match self {
             Self::Exists { .. } => Class::Refused,
-            Self::NoSuchFile { .. } | Self::NoIndex { .. } => Class::Failed,
+            Self::NoSuchFile { .. } | Self::BrokenChain { .. } | Self::NoIndex { .. } => {
+                Class::Failed
+            }
             Self::Decryption(error) => error.class(),
             Self::Extract(error) => error.class(),
         }
@@ -68,6 +78,9 @@ impl Failure for ExtractFileError {
                 "name it as `backup_manifest` of the backup does, such as `postgresql.conf` or \
                  `base/5/1259`"
                     .to_owned()
+            }
+            Self::BrokenChain { .. } => {
+                "choose another backup; `list-backups` shows those that are DONE".to_owned()
             }
             Self::NoIndex { .. } => {
                 "restore the whole backup, which needs no index, or unpack its archive with stock \
@@ -111,6 +124,10 @@ pub fn extract_file(
     let mut chain = [record].into_iter().chain(ancestors).peekable();
     let mut newest = true;
     while let Some(record) = chain.next() {
+        if let Some(parent) = chain.peek() {
+            let content = label(server, record, keys, failed)?;
+            check_label(record.id, Some((parent.id, parent.begin)), &content)?;
+        }
         let mut part = Part::find(server, record, path, chain.peek().is_some(), keys)?;
         let mut whole = target.file().try_clone().map_err(failed)?;
         if newest && !part.incremental {
@@ -138,6 +155,27 @@ pub fn extract_file(
         Put::Stored => Ok(size),
         Put::Exists => Err(exists()),
     }
+}
+
+/// The `backup_label` of a backup.
+fn label(
+    server: &ServerDir,
+    record: &BackupRecord,
+    keys: Option<&KeyFile>,
+    failed: impl Fn(io::Error) -> StorageError,
+) -> Result<Vec<u8>, ExtractFileError> {
+    let mut part = Part::find(server, record, backup_label::FILE_NAME, false, keys)?;
+    let mut content = Vec::new();
+    let limit = usize::try_from(LABEL_LIMIT).unwrap_or(usize::MAX);
+    part.read(
+        |bytes| {
+            let room = limit.saturating_sub(content.len());
+            content.extend_from_slice(bytes.get(..room).unwrap_or(bytes));
+            Ok(())
+        },
+        failed,
+    )?;
+    Ok(content)
 }
 
 /// What one backup has of a file.
@@ -182,6 +220,10 @@ impl Part {
             .filter(|archive| listed.path.starts_with(archive.prefix().as_bytes()))
             .max_by_key(|archive| archive.prefix().len())
             .ok_or_else(no_index)?;
+        if listed.checksum.is_none() {
+            let stored = backup.archive(&archive.name, archive.form());
+            compare_stored(record, archive, &stored)?;
+        }
         let inner = listed.path.get(archive.prefix().len()..).unwrap_or_default();
         let content = open_member(&backup, archive, inner, keys)?.ok_or_else(no_index)?;
         Ok(Self {

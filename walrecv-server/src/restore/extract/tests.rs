@@ -78,7 +78,8 @@ fn extract_chain(to: &Path, chain: &[Backup<'_>]) -> Result<Extracted, ExtractEr
             let (lsn, timeline) = (parent.begin.parse().unwrap(), TimelineId::FIRST);
             (newest, Some(Position { lsn, timeline }))
         });
-        Layer { backup: newest, parent, expected: ManifestFiles::open(&manifest).unwrap() }
+        let expected = ManifestFiles::open(&manifest).unwrap();
+        Layer { backup: newest, parent, expected, labelled: false }
     };
     with_syncer(|syncer| {
         let (_wish, interrupted) = watch::channel(false);
