@@ -32,6 +32,7 @@ mod library_tls;
 mod library_wal;
 mod odd_places;
 mod power_cut;
+mod restore_plans;
 mod restored_chains;
 mod runtime;
 mod same_segments;
@@ -79,6 +80,7 @@ fn main() -> std::process::ExitCode {
         config_files::register,
         incremental_backups::register,
         restored_chains::register,
+        restore_plans::register,
         odd_places::register,
         disturbed_backups::register,
         synchronous_watch::register,
