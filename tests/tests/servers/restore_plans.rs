@@ -5,12 +5,14 @@
 //! `WALRECV_TEST_EXECUTIONS` how many are executed.
 
 mod dice;
+mod execution;
 mod facts;
 mod oracle;
 mod variant;
 mod world;
 
-use std::time::Instant;
+use std::collections::BTreeMap;
+use std::sync::Mutex;
 
 use pgwire_stream::Lsn;
 use serde_json::Value;
@@ -19,6 +21,7 @@ use walrecv_tests::{Context, Failure, Installation, Result};
 
 use crate::site::lsn;
 use dice::Dice;
+use execution::{judge, kind};
 use facts::Facts;
 use oracle::{Answer, Backup, Question, Stop};
 use variant::{Variant, options};
@@ -33,75 +36,116 @@ pub(crate) fn register(scenarios: Scenarios) -> Scenarios {
 
 fn plans_of_restores(installation: &Installation) -> ScenarioResult {
     let seed = rounds("WALRECV_TEST_PLANS_SEED", 1) as u64;
-    let begin = Instant::now();
     let world = World::new(installation, &mut Dice::new(seed))?;
     let scratch = tempfile::tempdir()?;
     let main = world.site.walrecv.home().join("main");
     let facts = Facts::of(&main, installation.major, scratch.path())?;
     let backups = backups(&world)?;
-    eprintln!("world: {:?} {}", begin.elapsed(), backups.len());
-    let plans = rounds("WALRECV_TEST_PLANS", 1000).div_ceil(QUESTIONS * 2);
-    std::thread::scope(|scope| {
-        let halves = [0, 1].map(|half| {
-            let (world, facts, backups) = (&world, &facts, &backups);
-            scope.spawn(move || {
-                (0..plans).try_for_each(|number| {
-                    let number = (2 * number + half) as u64;
-                    let of_variant = seed.wrapping_mul(1_000_003).wrapping_add(number);
-                    ask(world, facts, backups, of_variant)
-                })
-            })
-        });
-        halves.into_iter().try_for_each(|half| half.join().unwrap())
-    })?;
-    eprintln!("asked: {:?}", begin.elapsed());
+    let asking = Asking { world: &world, facts: &facts, backups: &backups, seed };
+    let asked = asking.ask(rounds("WALRECV_TEST_PLANS", 1000))?;
+    let judged = asking.execute(rounds("WALRECV_TEST_EXECUTIONS", 20))?;
+    eprintln!("seed {seed}: asked {asked:?}; executed {judged:?}");
     Ok(())
 }
 
-/// Asks for some plans.
-fn ask(world: &World, facts: &Facts, backups: &[Backup], seed: u64) -> Result<()> {
-    let mut dice = Dice::new(seed);
-    let variant = Variant::new(world, facts, backups, &mut dice)?;
-    for _ in 0..QUESTIONS {
-        let question = variant.question(&mut dice);
-        compare(world, &variant, &question).map_err(|failure| told(&variant, seed, failure))?;
+/// How many there were of each kind.
+type Counts = BTreeMap<String, usize>;
+
+/// Somebody who asks for plans.
+struct Asking<'a> {
+    world: &'a World,
+    facts: &'a Facts,
+    backups: &'a [Backup],
+    seed: u64,
+}
+
+impl Asking<'_> {
+    /// Asks for so many plans.
+    fn ask(&self, plans: usize) -> Result<Counts> {
+        let variants = plans.div_ceil(QUESTIONS);
+        let counts = Mutex::new(Counts::new());
+        let ask = |number: usize| -> Result<()> {
+            let (variant, mut dice) = self.variant(number)?;
+            for _ in 0..QUESTIONS {
+                let question = variant.question(&mut dice);
+                let answer = self.compare(&variant, &question)?;
+                *counts.lock().unwrap().entry(kind(&question, &answer)).or_default() += 1;
+            }
+            Ok(())
+        };
+        std::thread::scope(|scope| {
+            let ask = &ask;
+            let halves = [0, 1]
+                .map(|half| scope.spawn(move || (half..variants).step_by(2).try_for_each(ask)));
+            halves.into_iter().try_for_each(|half| half.join().unwrap())
+        })?;
+        Ok(counts.into_inner().unwrap())
     }
-    Ok(())
-}
 
-fn told(variant: &Variant<'_>, seed: u64, failure: Failure) -> Failure {
-    let deeds = variant.deeds.join("\n");
-    Failure::new(format!("{failure}\nvariant {seed}:\n{deeds}"))
-}
-
-/// The oracle's answer, which the product must give too.
-fn compare(world: &World, variant: &Variant<'_>, question: &Question) -> Result<Answer> {
-    let expected = variant.store.answer(question);
-    let (_, output) = variant.restore(&world.site.cluster, "nowhere", question, &["--dry-run"])?;
-    let plan = &output.json()?["results"][0]["plan"];
-    let agree = match &expected {
-        Answer::Refused(_) => output.code == 3,
-        Answer::Possible(course) => {
-            output.code == 0
-                && plan["backup"] == course.backup.as_str()
-                && plan["timeline"] == course.timeline
-                && plan["recovers_all"] == (course.stop == Stop::Nowhere)
+    /// Has so many answers judged by PostgreSQL, of all kinds that it can judge.
+    fn execute(&self, executions: usize) -> Result<Counts> {
+        let mut counts = Counts::new();
+        let mut judged = 0;
+        for number in 0..100 * executions {
+            if judged >= executions {
+                break;
+            }
+            let (variant, mut dice) = self.variant(1_000_000 + number)?;
+            let question = variant.question(&mut dice);
+            let answer = variant.store.answer(&question);
+            let kind = kind(&question, &answer);
+            if counts.get(&kind).is_some_and(|&judged| judged > executions / 10) {
+                continue;
+            }
+            self.compare(&variant, &question)?;
+            let fits = judge(self.world, &variant, &question, &answer);
+            if fits.map_err(|failure| variant.told(failure))? {
+                *counts.entry(kind).or_default() += 1;
+                judged += 1;
+            }
         }
-    };
-    if agree {
-        return Ok(expected);
+        Ok(counts)
     }
-    Err(Failure::new(format!(
-        "`restore {} {}` ended with {}, and the oracle says {expected:?}\n{} {} {} {}\n{}",
-        question.backup,
-        options(question).join(" "),
-        output.code,
-        plan["backup"],
-        plan["timeline"],
-        plan["recovers_all"],
-        plan["wal"],
-        output.stderr
-    )))
+
+    fn variant(&self, number: usize) -> Result<(Variant<'_>, Dice)> {
+        let seed = self.seed.wrapping_mul(1 << 32).wrapping_add(number as u64);
+        let mut dice = Dice::new(seed);
+        let variant = Variant::new(self.world, self.facts, self.backups, &mut dice)?;
+        Ok((variant, dice))
+    }
+
+    /// The oracle's answer, which the product must give too.
+    fn compare(&self, variant: &Variant<'_>, question: &Question) -> Result<Answer> {
+        let expected = variant.store.answer(question);
+        let cluster = &self.world.site.cluster;
+        let (_, output) = variant.restore(cluster, "nowhere", question, &["--dry-run"])?;
+        let plan = &output.json()?["results"][0]["plan"];
+        let agree = match &expected {
+            Answer::Refused(_) => output.code == 3,
+            Answer::Possible(course) => {
+                output.code == 0
+                    && plan["backup"] == course.backup.as_str()
+                    && plan["timeline"] == course.timeline
+                    && plan["recovers_all"] == (course.stop == Stop::Nowhere)
+            }
+        };
+        if agree {
+            return Ok(expected);
+        }
+        Err(variant.told(Failure::new(format!(
+            "seed {}: `restore {} {}` ended with {}, and the oracle says {expected:?}\n\
+             {} {} {} {}\n{}",
+            self.seed,
+            question.backup,
+            options(question).join(" "),
+            output.code,
+            plan["backup"],
+            plan["timeline"],
+            plan["recovers_all"],
+            plan["wal"],
+            output.stderr
+        ))))
+    }
 }
 
 /// The backups, oldest first.

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use pgwire_stream::{Lsn, PgTimestamp};
 use walrecv_tests::walrecv::{Output, Walrecv};
-use walrecv_tests::{Cluster, Context, Result, program};
+use walrecv_tests::{Cluster, Context, Failure, Result, program};
 
 use super::dice::Dice;
 use super::facts::{Facts, SEGMENT, What, all_files};
@@ -58,6 +58,11 @@ impl<'a> Variant<'a> {
         variant.lose_index(dice)?;
         variant.note_caught_up(dice)?;
         Ok(variant)
+    }
+
+    /// A failure, and what was done to the store.
+    pub(crate) fn told(&self, failure: Failure) -> Failure {
+        Failure::new(format!("{failure}\nin a store where\n{}", self.deeds.join("\n")))
     }
 
     fn main(&self) -> PathBuf {
