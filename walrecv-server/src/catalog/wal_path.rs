@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use pgwire_stream::wal::{Finding, Record, Start, WalOptions, WalValidator};
+use pgwire_stream::wal::{Finding, Record, Start, WalOptions, WalValidator, WalWarning};
 use pgwire_stream::{Lsn, SegmentName, SegmentNumber, TimelineHistory};
 
 use super::judge::read_all;
@@ -58,8 +58,8 @@ impl<'a> WalPath<'a> {
     }
 
     /// Shows every record that begins at `from` or later and before `below`, in order and as long
-    /// as `see` wants more. What cannot be replayed is passed over. Whether there was anything that
-    /// could be understood: it may be WAL of a server of the future.
+    /// as `see` wants more. What cannot be replayed is passed over. Whether it was understood: it may
+    /// be WAL of a server of the future. Where no record is whole, there is nothing to understand.
     ///
     /// # Errors
     /// If WAL on the way cannot be read.
@@ -73,7 +73,7 @@ impl<'a> WalPath<'a> {
         let mut number = size.segment_of(from);
         let options = WalOptions::new(size);
         let mut validator = WalValidator::new(options, Start::Anywhere(size.start_of(number)));
-        let mut more = true;
+        let (mut more, mut puzzled) = (true, false);
         while more && size.start_of(number) < self.end {
             let Some((reader, length)) = self.open(number)? else { break };
             let path = reader.path().to_owned();
@@ -86,6 +86,8 @@ impl<'a> WalPath<'a> {
                     Finding::Record(record) if more && record.start >= from => {
                         more = record.start < below && see(&record);
                     }
+                    Finding::Damage { .. }
+                    | Finding::Warning { what: WalWarning::ByteOrder, .. } => puzzled = true,
                     _ => {}
                 });
                 more && left > 0
@@ -100,7 +102,7 @@ impl<'a> WalPath<'a> {
             }
             number = number.next();
         }
-        Ok(!more || validator.position().last_record.is_some())
+        Ok(!puzzled || !more || validator.position().last_record.is_some())
     }
 
     /// A segment as the timeline has it that holds the most of it on the way, and how much that
