@@ -8,6 +8,7 @@ mod dice;
 mod execution;
 mod facts;
 mod oracle;
+mod question;
 mod variant;
 mod world;
 
@@ -24,11 +25,37 @@ use dice::Dice;
 use execution::{judge, kind};
 use facts::Facts;
 use oracle::{Answer, Backup, Question, Stop};
-use variant::{Variant, options};
+use question::{options, question};
+use variant::Variant;
 use world::World;
+
+/// How many plans are asked for.
+const PLANS: usize = 1000;
 
 /// How many questions are asked of a variant of the store.
 const QUESTIONS: usize = 12;
+
+/// The answers that so many questions have, or they were the wrong ones.
+const KINDS: [&str; 18] = [
+    "latest: recovers all",
+    "latest: Gap",
+    "immediate: possible",
+    "lsn: possible",
+    "lsn: recovers all",
+    "lsn: Gap",
+    "lsn: TooEarly",
+    "lsn: NotReached",
+    "time: possible",
+    "time: Gap",
+    "time: TooEarly",
+    "time: NotReached",
+    "time: Within",
+    "xid: possible",
+    "xid: NotReached",
+    "name: possible",
+    "name: Gap",
+    "name: NotReached",
+];
 
 pub(crate) fn register(scenarios: Scenarios) -> Scenarios {
     scenarios.per_major("plans_of_restores", &[18, 15, 11], plans_of_restores)
@@ -42,7 +69,10 @@ fn plans_of_restores(installation: &Installation) -> ScenarioResult {
     let facts = Facts::of(&main, installation.major, scratch.path())?;
     let backups = backups(&world)?;
     let asking = Asking { world: &world, facts: &facts, backups: &backups, seed };
-    let asked = asking.ask(rounds("WALRECV_TEST_PLANS", 1000))?;
+    let plans = rounds("WALRECV_TEST_PLANS", PLANS);
+    let asked = asking.ask(plans)?;
+    let rare = KINDS.iter().find(|&&kind| plans >= PLANS && !asked.contains_key(kind));
+    assert_eq!(rare, None, "seed {seed} asked {asked:?}");
     let judged = asking.execute(rounds("WALRECV_TEST_EXECUTIONS", 20))?;
     eprintln!("seed {seed}: asked {asked:?}; executed {judged:?}");
     Ok(())
@@ -66,11 +96,13 @@ impl Asking<'_> {
         let counts = Mutex::new(Counts::new());
         let ask = |number: usize| -> Result<()> {
             let (variant, mut dice) = self.variant(number)?;
+            let before = variant.files()?;
             for _ in 0..QUESTIONS {
-                let question = variant.question(&mut dice);
+                let question = question(&variant.store, &mut dice);
                 let answer = self.compare(&variant, &question)?;
                 *counts.lock().unwrap().entry(kind(&question, &answer)).or_default() += 1;
             }
+            assert!(variant.files()? == before, "a plan has changed something in the store");
             Ok(())
         };
         std::thread::scope(|scope| {
@@ -91,7 +123,7 @@ impl Asking<'_> {
                 break;
             }
             let (variant, mut dice) = self.variant(1_000_000 + number)?;
-            let question = variant.question(&mut dice);
+            let question = question(&variant.store, &mut dice);
             let answer = variant.store.answer(&question);
             let kind = kind(&question, &answer);
             if counts.get(&kind).is_some_and(|&judged| judged > executions / 10) {

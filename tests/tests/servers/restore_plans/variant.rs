@@ -11,9 +11,10 @@ use walrecv_tests::walrecv::{Output, Walrecv};
 use walrecv_tests::{Cluster, Context, Failure, Result, program};
 
 use super::dice::Dice;
-use super::facts::{Facts, SEGMENT, What, all_files};
-use super::oracle::{Along, Backup, CaughtUp, Question, Store, Target};
-use super::world::{NAMES, World};
+use super::facts::{Facts, SEGMENT, all_files};
+use super::oracle::{Backup, CaughtUp, Question, Store};
+use super::question::{options, some_lsn, some_time};
+use super::world::World;
 
 /// A copy of a store without some of its files.
 pub(crate) struct Variant<'a> {
@@ -92,7 +93,10 @@ impl<'a> Variant<'a> {
                 self.store.held.remove(&key);
                 self.deeds.push(format!("{} is lost", file.path.display()));
             } else if raw && dice.percent(30) {
-                let length = dice.below(usize::try_from(file.length).unwrap_or(1).max(1));
+                // Often to less than a record, or to nothing.
+                let whole = usize::try_from(file.length).unwrap_or(1).max(1);
+                let most = if dice.percent(40) { whole.min(150) } else { whole };
+                let length = dice.below(most);
                 let mut bytes = fs::read(&path).context(|| "cannot read WAL".to_owned())?;
                 bytes.truncate(length);
                 remove(&path)?;
@@ -136,14 +140,16 @@ impl<'a> Variant<'a> {
         if dice.percent(30) {
             return Ok(());
         }
-        let at = some_time(self, dice) + *dice.pick(&[0, 0, 1, -1, 2_000_000, 60_000_000]);
+        let near = dice.pick(&self.store.backups).clone();
+        let at =
+            some_time(&self.store, &near, dice) + *dice.pick(&[0, 0, 1, -1, 2_000_000, 60_000_000]);
         let timeline = *dice.pick(&[1, 2, 3, 3, 3]);
         let of_timeline = self.store.held.range((timeline, 0)..=(timeline, u64::MAX));
         let ends: Vec<u64> =
             of_timeline.map(|(&(_, number), length)| number * SEGMENT + length).collect();
         let lsn = match ends.last() {
             Some(&end) if dice.percent(60) => end,
-            _ => some_lsn(self, dice),
+            _ => some_lsn(&self.store, &near, dice),
         };
         let document = serde_json::json!({
             "format": 1,
@@ -157,30 +163,15 @@ impl<'a> Variant<'a> {
         Ok(())
     }
 
-    /// Something to ask of it.
-    pub(crate) fn question(&self, dice: &mut Dice) -> Question {
-        let backup = match dice.below(10) {
-            0..2 => "auto".to_owned(),
-            2 => "latest".to_owned(),
-            _ => dice.pick(&self.store.backups).id.clone(),
+    /// Every file of it, with its size and when it was written.
+    pub(crate) fn files(&self) -> Result<Vec<(PathBuf, u64, SystemTime)>> {
+        let look = |path: PathBuf| {
+            let about = || format!("cannot look at {}", path.display());
+            let metadata = fs::metadata(&path).context(about)?;
+            let written = metadata.modified().context(about)?;
+            Ok((path, metadata.len(), written))
         };
-        let target = match dice.below(20) {
-            0 => Target::Latest,
-            1 => Target::Immediate,
-            2..8 => Target::Lsn(some_lsn(self, dice)),
-            8..14 => Target::Time(match dice.below(30) {
-                0 => self.store.now + 3_600_000_000,
-                _ => some_time(self, dice) + *dice.pick(&[0, 0, 0, 1, -1, 500_000, -500_000]),
-            }),
-            14..17 => Target::Xid(some_xid(self, dice)),
-            _ => Target::Name((*dice.pick(&NAMES)).to_owned()),
-        };
-        let along = match dice.below(10) {
-            0..5 => Along::Latest,
-            5..7 => Along::Current,
-            _ => Along::Number(*dice.pick(&[1, 2, 3])),
-        };
-        Question { backup, target, inclusive: dice.percent(60), along }
+        all_files(&self.walrecv.home(), &["."])?.into_iter().map(look).collect()
     }
 
     /// Restores, beneath the directory of a cluster.
@@ -206,108 +197,6 @@ impl<'a> Variant<'a> {
     }
 }
 
-/// A question as options of the command.
-pub(crate) fn options(question: &Question) -> Vec<String> {
-    let mut options = Vec::new();
-    let mut add = |words: &[&str]| options.extend(words.iter().map(|&word| word.to_owned()));
-    match &question.target {
-        Target::Latest => {}
-        Target::Immediate => add(&["--target-immediate"]),
-        Target::Lsn(lsn) => add(&["--target-lsn", &Lsn::from_u64(*lsn).to_string()]),
-        Target::Time(time) => {
-            add(&["--target-time", &PgTimestamp::from_unix_micros(*time).to_string()]);
-        }
-        Target::Xid(xid) => add(&["--target-xid", &xid.to_string()]),
-        Target::Name(name) => add(&["--target-name", name]),
-    }
-    if !question.inclusive && !matches!(question.target, Target::Latest) {
-        add(&["--exclusive"]);
-    }
-    match question.along {
-        Along::Latest => {}
-        Along::Current => add(&["--target-tli", "current"]),
-        Along::Number(timeline) => add(&["--target-tli", &timeline.to_string()]),
-    }
-    options
-}
-
 fn remove(path: &std::path::Path) -> Result<()> {
     fs::remove_file(path).context(|| format!("cannot remove {}", path.display()))
-}
-
-/// A position at which something begins or ends, or beside it.
-fn some_lsn(variant: &Variant<'_>, dice: &mut Dice) -> u64 {
-    let (store, facts) = (&variant.store, variant.facts);
-    let lsn = match dice.below(8) {
-        0 => {
-            let backup = dice.pick(&store.backups);
-            if dice.percent(70) { backup.end } else { backup.begin }
-        }
-        1 => {
-            let switches: Vec<u64> = facts
-                .histories
-                .values()
-                .flat_map(|history| {
-                    history.switches().iter().map(|switch| switch.switch_point.as_u64())
-                })
-                .collect();
-            *dice.pick(&switches)
-        }
-        2 => {
-            let file = dice.pick(&facts.files);
-            file.number * SEGMENT + if dice.percent(50) { SEGMENT } else { 0 }
-        }
-        3 => {
-            let held: Vec<u64> =
-                store.held.iter().map(|(&(_, number), length)| number * SEGMENT + length).collect();
-            held.get(dice.below(held.len().max(1))).copied().unwrap_or(SEGMENT)
-        }
-        4 => {
-            // The last of a timeline.
-            let timeline = *dice.pick(&[1, 2, 3]);
-            let records = &facts.records[&timeline];
-            let last = &records[records.len() - 1 - dice.below(3)];
-            if dice.percent(50) { last.start } else { last.end.next_multiple_of(8) }
-        }
-        _ => {
-            let timeline = dice.pick(&[1, 2, 3]);
-            let record = dice.pick(&facts.records[timeline]);
-            if dice.percent(50) { record.start } else { record.end.next_multiple_of(8) }
-        }
-    };
-    lsn.saturating_add_signed(*dice.pick(&[0, 0, 0, 1, -1, 8]))
-}
-
-/// When something ended, in microseconds.
-fn some_time(variant: &Variant<'_>, dice: &mut Dice) -> i64 {
-    if dice.percent(10) {
-        return dice.pick(&variant.store.backups).began_at;
-    }
-    if let Some(seen) = variant.store.caught_up.filter(|_| dice.percent(15)) {
-        return seen.at;
-    }
-    let records = &variant.facts.records[dice.pick(&[1, 2, 3])];
-    let times: Vec<i64> = records
-        .iter()
-        .filter_map(|record| match record.what {
-            What::End { at, .. } => Some(at),
-            _ => None,
-        })
-        .collect();
-    // The last ones are of interest more often than others.
-    let from = if dice.percent(20) { times.len().saturating_sub(3) } else { 0 };
-    *dice.pick(&times[from..])
-}
-
-fn some_xid(variant: &Variant<'_>, dice: &mut Dice) -> u64 {
-    let records = &variant.facts.records[dice.pick(&[1, 2, 3])];
-    let xids: Vec<u64> = records
-        .iter()
-        .filter_map(|record| match record.what {
-            What::End { xid, .. } if xid >= 3 => Some(xid.into()),
-            _ => None,
-        })
-        .collect();
-    // Some are of subtransactions, or of nobody; the upper half counts wraparounds.
-    dice.pick(&xids) + *dice.pick(&[0, 0, 0, 0, 0, 1, 2, 1 << 32, 100_000])
 }
