@@ -33,6 +33,7 @@ mod library_wal;
 mod many_files;
 mod odd_places;
 mod power_cut;
+mod restore_plans;
 mod restored_chains;
 mod runtime;
 mod same_segments;
@@ -82,6 +83,7 @@ fn main() -> std::process::ExitCode {
         incremental_backups::register,
         many_files::register,
         restored_chains::register,
+        restore_plans::register,
         odd_places::register,
         disturbed_backups::register,
         synchronous_watch::register,

@@ -93,7 +93,10 @@ impl<'a> WalPath<'a> {
                         more = record.start < below && see(&record);
                     }
                     Finding::Damage { .. }
-                    | Finding::Warning { what: WalWarning::Magic { .. }, .. } => understood = false,
+                    | Finding::Warning {
+                        what: WalWarning::Magic { .. } | WalWarning::ByteOrder,
+                        ..
+                    } => understood = false,
                     _ => {}
                 });
                 more && left > 0

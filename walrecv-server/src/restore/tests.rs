@@ -560,6 +560,32 @@ fn a_target_is_where_a_server_would_stop() {
     assert!(matches!(early, RestoreError::XidBeforeEnd { .. }), "{early}");
 }
 
+/// Without a whole record behind it, the end of WAL is no less known.
+#[test]
+fn wal_may_end_with_a_segment_or_within_its_first_record() {
+    let mut store = Store::new();
+    let size = store.record.segment_size;
+    let mut wal = TestWal::new(size, 2 * MIB);
+    let begin = wal.commit(700, at(100).0);
+    let end = wal.end();
+    wal.commit(701, at(110).0);
+    wal.switch();
+    let border = wal.end();
+    wal.commit(702, at(120).0);
+    let position = |lsn| Some(Position { lsn, timeline: TimelineId::FIRST });
+    (store.record.begin, store.record.end) = (position(begin), position(end));
+    store.save();
+    let (whole, tail) = wal.bytes().split_at(MIB as usize);
+    fs::write(store.server.archived(segment(1, 2), Codec::None), whole).unwrap();
+    for length in [0, 30, 60] {
+        fs::write(store.server.streaming_partial(segment(1, 3)), &tail[..length]).unwrap();
+        let plan = store.plan(|request| request.target = RecoveryTarget::Lsn(border)).unwrap();
+        assert!(plan.recovers_all, "{plan:?}");
+        let error = store.refusal(|request| request.target = RecoveryTarget::Xid(702));
+        assert!(matches!(error, RestoreError::XidNotFound { .. }), "{error}");
+    }
+}
+
 #[test]
 fn wal_may_end_with_a_segment() {
     let mut store = Store::new();

@@ -1,0 +1,333 @@
+//! Whether a restore is possible, found out the slow way: by PostgreSQL's rules of where recovery
+//! stops, put to every single record.
+//!
+//! The rules are those of `recoveryStopsBefore` and `recoveryStopsAfter` in `xlogrecovery.c`, and
+//! of `checkTimeLineSwitch` and `readRecoverySignalFile` for timelines. Nothing here knows how the
+//! product finds its answers, and nothing is quick.
+
+use std::collections::BTreeMap;
+
+use pgwire_stream::TimelineHistory;
+
+use super::facts::{Record, SEGMENT, What};
+
+/// A backup that was completely copied.
+#[derive(Clone, Debug)]
+pub(crate) struct Backup {
+    pub(crate) id: String,
+    /// By the clock of the backup server, in microseconds, nothing finer left away but rounded up.
+    pub(crate) began_at: i64,
+    pub(crate) begin: u64,
+    pub(crate) end: u64,
+    pub(crate) timeline: u32,
+    pub(crate) parent: Option<String>,
+}
+
+/// A moment at which nothing of the server's WAL was missing.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CaughtUp {
+    pub(crate) at: i64,
+    pub(crate) lsn: u64,
+    pub(crate) timeline: u32,
+}
+
+/// Where recovery is to stop.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    Latest,
+    Immediate,
+    Lsn(u64),
+    Time(i64),
+    Xid(u64),
+    Name(String),
+}
+
+/// Along which timeline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Along {
+    Latest,
+    Current,
+    Number(u32),
+}
+
+/// A restore that somebody asks for.
+#[derive(Clone, Debug)]
+pub(crate) struct Question {
+    /// An id, `latest` or `auto`.
+    pub(crate) backup: String,
+    pub(crate) target: Target,
+    pub(crate) inclusive: bool,
+    pub(crate) along: Along,
+}
+
+/// What becomes of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    Possible(Course),
+    Refused(Why),
+}
+
+/// How a recovery goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Course {
+    pub(crate) backup: String,
+    pub(crate) timeline: u32,
+    pub(crate) stop: Stop,
+}
+
+/// Where it ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// With all there is.
+    Nowhere,
+    /// Before the record that begins here.
+    Before(u64),
+    /// Behind the record that begins here.
+    Behind(u64),
+    /// As soon as all before this is replayed.
+    At(u64),
+}
+
+/// Why not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Why {
+    /// WAL of the backup, or a backup that it builds on, is not there.
+    NoBackup,
+    /// The timeline does not come from that of the backup, or from before its end.
+    Timeline,
+    /// WAL is missing that lies before the target, or may.
+    Gap,
+    /// A server would stop before the backup is consistent.
+    TooEarly,
+    /// The target lies before the backup's end, and a server would not notice.
+    Within,
+    /// There is nothing to stop at.
+    NotReached,
+}
+
+/// What a store holds.
+#[derive(Clone, Debug)]
+pub(crate) struct Store<'a> {
+    pub(crate) histories: &'a BTreeMap<u32, TimelineHistory>,
+    /// The records of every timeline when nothing was missing.
+    pub(crate) records: &'a BTreeMap<u32, Vec<Record>>,
+    /// How much is held of each segment.
+    pub(crate) held: BTreeMap<(u32, u64), u64>,
+    /// In the order in which they began.
+    pub(crate) backups: Vec<Backup>,
+    pub(crate) caught_up: Option<CaughtUp>,
+    pub(crate) now: i64,
+}
+
+/// A stretch of a timeline that belongs to a history.
+struct Life {
+    timeline: u32,
+    from: u64,
+    left: u64,
+}
+
+/// The stretches of a history.
+fn lives(history: &TimelineHistory) -> Vec<Life> {
+    let mut lives = Vec::new();
+    let (mut timeline, mut left) = (history.timeline().get(), u64::MAX);
+    for switch in history.switches().iter().rev() {
+        let from = switch.switch_point.as_u64();
+        lives.push(Life { timeline, from, left });
+        // Whatever is newer counts.
+        (timeline, left) = (switch.timeline.get(), left.min(from));
+    }
+    lives.push(Life { timeline, from: 0, left });
+    lives
+}
+
+impl Store<'_> {
+    pub(crate) fn answer(&self, question: &Question) -> Answer {
+        let newest_first = || self.backups.iter().rev();
+        match question.backup.as_str() {
+            "auto" => newest_first()
+                .map(|backup| self.from(backup, question))
+                .find(|answer| matches!(answer, Answer::Possible(_)))
+                .unwrap_or(Answer::Refused(Why::NoBackup)),
+            "latest" => newest_first()
+                .find(|backup| self.is_whole(backup))
+                .map_or(Answer::Refused(Why::NoBackup), |backup| self.from(backup, question)),
+            id => self
+                .backups
+                .iter()
+                .find(|backup| backup.id == id)
+                .map_or(Answer::Refused(Why::NoBackup), |backup| self.from(backup, question)),
+        }
+    }
+
+    pub(crate) fn from(&self, backup: &Backup, question: &Question) -> Answer {
+        let course = || {
+            if !self.is_whole(backup) {
+                return Err(Why::NoBackup);
+            }
+            let timeline = self.timeline(backup, question.along).ok_or(Why::Timeline)?;
+            let stop = self.stop(backup, timeline, question)?;
+            Ok(Course { backup: backup.id.clone(), timeline, stop })
+        };
+        course().map_or_else(Answer::Refused, Answer::Possible)
+    }
+
+    /// Whether the backup, its ancestors and its WAL are there.
+    fn is_whole(&self, backup: &Backup) -> bool {
+        let ancestors = backup.parent.as_ref().is_none_or(|parent| {
+            let parent = self.backups.iter().find(|other| other.id == *parent);
+            parent.is_some_and(|parent| self.has_ancestors(parent))
+        });
+        let own = [Life { timeline: backup.timeline, from: 0, left: u64::MAX }];
+        ancestors && self.held_to(&own, backup.begin) >= backup.end
+    }
+
+    fn has_ancestors(&self, backup: &Backup) -> bool {
+        backup.parent.as_ref().is_none_or(|parent| {
+            let parent = self.backups.iter().find(|other| other.id == *parent);
+            parent.is_some_and(|parent| self.has_ancestors(parent))
+        })
+    }
+
+    fn timeline(&self, backup: &Backup, along: Along) -> Option<u32> {
+        let follows = |timeline: u32| {
+            timeline == backup.timeline
+                || lives(&self.histories[&timeline])
+                    .iter()
+                    .any(|life| life.timeline == backup.timeline && life.left >= backup.end)
+        };
+        match along {
+            Along::Current => Some(backup.timeline),
+            Along::Number(timeline) => Some(timeline).filter(|&timeline| follows(timeline)),
+            Along::Latest => {
+                self.histories.keys().rev().copied().find(|&t| t >= backup.timeline && follows(t))
+            }
+        }
+    }
+
+    /// The first byte from here on that is not held.
+    fn held_to(&self, lives: &[Life], from: u64) -> u64 {
+        let mut at = from;
+        loop {
+            let number = at / SEGMENT;
+            // The first segment of a timeline begins with what it has from its parent.
+            let usable = lives
+                .iter()
+                .filter(|life| life.from / SEGMENT <= number && at < life.left)
+                .map(|life| (self.length(life.timeline, number) + number * SEGMENT).min(life.left));
+            match usable.max() {
+                Some(end) if end > at => at = end,
+                _ => return at,
+            }
+        }
+    }
+
+    fn length(&self, timeline: u32, number: u64) -> u64 {
+        self.held.get(&(timeline, number)).copied().unwrap_or(0)
+    }
+
+    /// All records of a history, in order.
+    pub(crate) fn records(&self, timeline: u32) -> Vec<(u32, &Record)> {
+        let mut records = Vec::new();
+        for life in lives(&self.histories[&timeline]).iter().rev() {
+            let own = self.records[&life.timeline].iter();
+            let own = own.filter(|record| life.from <= record.start && record.start < life.left);
+            records.extend(own.map(|record| (life.timeline, record)));
+        }
+        assert!(records.is_sorted_by_key(|(_, record)| record.start));
+        records
+    }
+
+    /// How far recovery comes along a timeline from a backup.
+    pub(crate) fn reach(&self, backup: &Backup, timeline: u32) -> u64 {
+        self.held_to(&lives(&self.histories[&timeline]), backup.begin)
+    }
+
+    fn stop(&self, backup: &Backup, timeline: u32, question: &Question) -> Result<Stop, Why> {
+        let history = &self.histories[&timeline];
+        let lives = lives(history);
+        let held_to = self.reach(backup, timeline);
+        if held_to < backup.end {
+            return Err(Why::Gap);
+        }
+        let lost = self.held.iter().any(|(&(of, number), &length)| {
+            let start = number * SEGMENT;
+            let on_the_way = lives.iter().any(|life| life.timeline == of && start < life.left);
+            length > 0 && number > held_to / SEGMENT && on_the_way
+        });
+        let replayed = self.records(timeline).into_iter().map(|(_, record)| record);
+        let replayed: Vec<&Record> =
+            replayed.filter(|r| backup.begin <= r.start && r.end <= held_to).collect();
+        let first = |stops: &dyn Fn(&Record) -> bool| match replayed.iter().find(|r| stops(r)) {
+            Some(record) if record.start < backup.end => Err(Why::TooEarly),
+            Some(record) => Ok(Some(record.start)),
+            None => Ok(None),
+        };
+        let around = |start: u64| {
+            if question.inclusive { Stop::Behind(start) } else { Stop::Before(start) }
+        };
+        let nothing_more = |everything: bool| match (lost, everything) {
+            (true, _) => Err(Why::Gap),
+            (false, true) => Ok(Stop::Nowhere),
+            (false, false) => Err(Why::NotReached),
+        };
+        match &question.target {
+            Target::Latest => nothing_more(true),
+            Target::Immediate => Ok(Stop::At(backup.end)),
+            &Target::Lsn(lsn) => match first(&|record| record.start >= lsn)? {
+                Some(_) if lsn < backup.end => Err(Why::Within),
+                Some(start) => Ok(around(start)),
+                None if lsn < backup.end => Err(Why::Within),
+                None => nothing_more(lsn <= held_to),
+            },
+            &Target::Time(time) => {
+                if time > self.now {
+                    return Err(Why::NotReached);
+                }
+                let ended = |record: &Record| match record.what {
+                    What::End { at, .. } => Some(at),
+                    _ => None,
+                };
+                let stops = |at: i64| if question.inclusive { at > time } else { at >= time };
+                let stop = first(&|record| ended(record).is_some_and(stops))?;
+                let mut within = replayed.iter().filter(|record| record.start < backup.end);
+                if !within.any(|record| ended(record).is_some()) && time < backup.began_at {
+                    return Err(Why::Within);
+                }
+                let seen = self.caught_up.filter(|seen| {
+                    let left = |life: &Life| life.left;
+                    let at = lives
+                        .iter()
+                        .filter(|life| life.from <= seen.lsn)
+                        .map(|life| (life.timeline, left(life)));
+                    let own = at.filter(|&(_, left)| seen.lsn < left).map(|(of, _)| of).max();
+                    seen.at >= time && seen.lsn <= held_to && own == Some(seen.timeline)
+                });
+                match stop {
+                    Some(start) => Ok(Stop::Before(start)),
+                    None => nothing_more(seen.is_some()),
+                }
+            }
+            &Target::Xid(xid) => {
+                let wanted = u32::try_from(xid % (1 << 32)).unwrap_or_default();
+                let stops =
+                    |record: &Record| matches!(record.what, What::End { xid, .. } if xid == wanted);
+                first(&stops)?.map_or_else(|| nothing_more(false), |start| Ok(around(start)))
+            }
+            Target::Name(name) => {
+                let stops = |record: &Record| record.what == What::RestorePoint(name.clone());
+                first(&stops)?.map_or_else(|| nothing_more(false), |at| Ok(Stop::Behind(at)))
+            }
+        }
+    }
+}
+
+impl Course {
+    /// Whether a record is replayed on this course, if it is on the way and held.
+    pub(crate) fn replays(&self, record: &Record) -> bool {
+        match self.stop {
+            Stop::Nowhere => true,
+            Stop::Before(at) | Stop::At(at) => record.start < at,
+            Stop::Behind(at) => record.start <= at,
+        }
+    }
+}
