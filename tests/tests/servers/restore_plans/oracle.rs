@@ -242,6 +242,25 @@ impl Store<'_> {
         self.held_to(&lives(&self.histories[&timeline]), backup.begin)
     }
 
+    /// Up to where WAL is held on a course.
+    pub(crate) fn held_on(&self, course: &Course) -> u64 {
+        let backup = self.backups.iter().find(|backup| backup.id == course.backup);
+        backup.map_or(0, |backup| self.reach(backup, course.timeline))
+    }
+
+    /// The end of what a server reads at least on a course.
+    pub(crate) fn needed_on(&self, course: &Course) -> u64 {
+        let records = self.records(course.timeline);
+        match course.stop {
+            Stop::Nowhere => self.held_on(course),
+            Stop::At(end) => end,
+            Stop::Before(start) | Stop::Behind(start) => {
+                let stop = records.iter().find(|(_, record)| record.start == start);
+                stop.map_or(u64::MAX, |(_, record)| record.end)
+            }
+        }
+    }
+
     fn stop(&self, backup: &Backup, timeline: u32, question: &Question) -> Result<Stop, Why> {
         let history = &self.histories[&timeline];
         let lives = lives(history);
