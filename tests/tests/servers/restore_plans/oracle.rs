@@ -15,7 +15,7 @@ use super::facts::{Record, SEGMENT, What};
 #[derive(Clone, Debug)]
 pub(crate) struct Backup {
     pub(crate) id: String,
-    /// By the clock of the backup server, in microseconds, nothing finer left away but rounded up.
+    /// By the clock of the backup server, rounded up to microseconds.
     pub(crate) began_at: i64,
     pub(crate) begin: u64,
     pub(crate) end: u64,
