@@ -38,7 +38,7 @@ pub(crate) fn judge(
             let promote = ["--target-action", "promote"];
             let more = if question.target == Target::Latest { &[][..] } else { &promote };
             let outcome = recover(world, variant, question, more, |_| Ok(()))?;
-            (outcome, Outcome::Promoted(ledger(world, variant, course)?))
+            (outcome, Outcome::Promoted(ledger(world, variant, course)))
         }
         Answer::Refused(why) => {
             let everything = Question { target: Target::Latest, ..question.clone() };
@@ -51,7 +51,7 @@ pub(crate) fn judge(
                 Why::NotReached if world.site.cluster.major() >= UNREACHED_TARGET_IS_FATAL => {
                     Outcome::NotReached
                 }
-                Why::NotReached => Outcome::Promoted(ledger(world, variant, &course)?),
+                Why::NotReached => Outcome::Promoted(ledger(world, variant, &course)),
                 Why::NoBackup | Why::Timeline | Why::Gap | Why::Within => return Ok(false),
             };
             let set = |data: &Path| set_target(world.site.cluster.major(), data, question);
@@ -103,11 +103,9 @@ fn recover(
 }
 
 /// The transactions that are in the ledger at the end of a recovery.
-fn ledger(world: &World, variant: &Variant<'_>, course: &Course) -> Result<Vec<u32>> {
+fn ledger(world: &World, variant: &Variant<'_>, course: &Course) -> Vec<u32> {
     let store = &variant.store;
-    let backup = store.backups.iter().find(|backup| backup.id == course.backup);
-    let backup = backup.context(|| "no such backup".to_owned())?;
-    let held_to = store.reach(backup, course.timeline);
+    let held_to = store.held_on(course);
     let replayed = store
         .records(course.timeline)
         .into_iter()
@@ -121,7 +119,7 @@ fn ledger(world: &World, variant: &Variant<'_>, course: &Course) -> Result<Vec<u
         .map(|(_, xid)| xid)
         .collect();
     xids.sort_unstable();
-    Ok(xids)
+    xids
 }
 
 /// Tells a server where to stop, whatever the product thinks of it.

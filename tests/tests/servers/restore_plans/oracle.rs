@@ -15,7 +15,7 @@ use super::facts::{Record, SEGMENT, What};
 #[derive(Clone, Debug)]
 pub(crate) struct Backup {
     pub(crate) id: String,
-    /// By the clock of the backup server, in microseconds, nothing finer left away but rounded up.
+    /// By the clock of the backup server, rounded up to microseconds.
     pub(crate) began_at: i64,
     pub(crate) begin: u64,
     pub(crate) end: u64,
@@ -240,6 +240,25 @@ impl Store<'_> {
     /// How far recovery comes along a timeline from a backup.
     pub(crate) fn reach(&self, backup: &Backup, timeline: u32) -> u64 {
         self.held_to(&lives(&self.histories[&timeline]), backup.begin)
+    }
+
+    /// Up to where WAL is held on a course.
+    pub(crate) fn held_on(&self, course: &Course) -> u64 {
+        let backup = self.backups.iter().find(|backup| backup.id == course.backup);
+        backup.map_or(0, |backup| self.reach(backup, course.timeline))
+    }
+
+    /// The end of what a server reads at least on a course.
+    pub(crate) fn needed_on(&self, course: &Course) -> u64 {
+        let records = self.records(course.timeline);
+        match course.stop {
+            Stop::Nowhere => self.held_on(course),
+            Stop::At(end) => end,
+            Stop::Before(start) | Stop::Behind(start) => {
+                let stop = records.iter().find(|(_, record)| record.start == start);
+                stop.map_or(u64::MAX, |(_, record)| record.end)
+            }
+        }
     }
 
     fn stop(&self, backup: &Backup, timeline: u32, question: &Question) -> Result<Stop, Why> {

@@ -70,13 +70,13 @@ fn some_record<'a>(
     let own = store.records[&near.timeline].iter().filter(|record| fits(record));
     let own: Vec<&Record> = own.filter(|record| within.contains(&record.start)).collect();
     if !own.is_empty() && dice.percent(40) {
-        return *dice.pick(&own);
+        return dice.pick(&own);
     }
     let all = store.records[dice.pick(&[1, 2, 3])].iter().filter(|record| fits(record));
     let all: Vec<&Record> = all.collect();
     // The last ones are of interest more often than others.
     let from = if dice.percent(20) { all.len().saturating_sub(3) } else { 0 };
-    *dice.pick(&all[from..])
+    dice.pick(&all[from..])
 }
 
 /// A position at which something begins or ends, or beside it.
@@ -96,9 +96,8 @@ pub(crate) fn some_lsn(store: &Store<'_>, near: &Backup, dice: &mut Dice) -> u64
         }
         // The end of what is held.
         3 | 4 => {
-            let all = store.histories.keys().copied();
-            let later: Vec<u32> = all.filter(|&timeline| timeline >= near.timeline).collect();
-            store.reach(near, *dice.pick(&later))
+            let timeline = some_later_timeline(store, near, dice);
+            store.reach(near, timeline)
         }
         _ => {
             let record = some_record(store, near, |_| true, dice);
@@ -108,19 +107,33 @@ pub(crate) fn some_lsn(store: &Store<'_>, near: &Backup, dice: &mut Dice) -> u64
     lsn.saturating_add_signed(*dice.pick(&[0, 0, 0, 1, -1, 8, -8]))
 }
 
-/// When something ended, in microseconds.
+/// When something ended, in microseconds. Often it was the last thing in a backup, or on the way.
 pub(crate) fn some_time(store: &Store<'_>, near: &Backup, dice: &mut Dice) -> i64 {
-    if dice.percent(10) {
-        return near.began_at;
-    }
-    if let Some(seen) = store.caught_up.filter(|_| dice.percent(15)) {
-        return seen.at;
-    }
-    let ends = |record: &Record| matches!(record.what, What::End { .. });
-    match some_record(store, near, ends, dice).what {
-        What::End { at, .. } => at,
-        _ => near.began_at,
-    }
+    let ended = |record: &Record| match record.what {
+        What::End { at, .. } => Some(at),
+        _ => None,
+    };
+    let last = |timeline: u32, end: u64| {
+        let records = store.records(timeline).into_iter().map(|(_, record)| record);
+        records.filter(|record| record.end <= end).filter_map(ended).max()
+    };
+    let time = match dice.below(10) {
+        0 => None,
+        1 => last(near.timeline, near.end),
+        2 | 3 => {
+            let timeline = some_later_timeline(store, near, dice);
+            last(timeline, store.reach(near, timeline))
+        }
+        4 => store.caught_up.map(|seen| seen.at),
+        _ => ended(some_record(store, near, |record| ended(record).is_some(), dice)),
+    };
+    time.unwrap_or(near.began_at)
+}
+
+fn some_later_timeline(store: &Store<'_>, near: &Backup, dice: &mut Dice) -> u32 {
+    let all = store.histories.keys().copied();
+    let later: Vec<u32> = all.filter(|&timeline| timeline >= near.timeline).collect();
+    *dice.pick(&later)
 }
 
 /// A transaction: some are of subtransactions, or of nobody. The upper half counts wraparounds.

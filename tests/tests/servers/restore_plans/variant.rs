@@ -141,8 +141,8 @@ impl<'a> Variant<'a> {
             return Ok(());
         }
         let near = dice.pick(&self.store.backups).clone();
-        let at =
-            some_time(&self.store, &near, dice) + *dice.pick(&[0, 0, 1, -1, 2_000_000, 60_000_000]);
+        let at = some_time(&self.store, &near, dice)
+            + *dice.pick(&[0, 1, -1, 3_000_000, 6_000_000, 9_000_000]);
         let timeline = *dice.pick(&[1, 2, 3, 3, 3]);
         let of_timeline = self.store.held.range((timeline, 0)..=(timeline, u64::MAX));
         let ends: Vec<u64> =
