@@ -195,7 +195,8 @@ fn backups(world: &World) -> Result<Vec<Backup>> {
         let timeline = shown["end"]["timeline"].as_u64().context(|| "no timeline".to_owned())?;
         backups.push(Backup {
             id: id.to_owned(),
-            began_at: began_at(&text(&shown["began_at"]).unwrap_or_default())?,
+            began_at: moment(&text(&shown["began_at"]).unwrap_or_default())?,
+            ended_at: moment(&text(&shown["ended_at"]).unwrap_or_default())?,
             begin: position("begin")?,
             end: position("end")?,
             timeline: u32::try_from(timeline).context(|| "an odd timeline".to_owned())?,
@@ -207,7 +208,7 @@ fn backups(world: &World) -> Result<Vec<Backup>> {
 }
 
 /// A time such as `2026-03-05T14:11:33.250000917Z`, rounded up to microseconds.
-fn began_at(text: &str) -> Result<i64> {
+fn moment(text: &str) -> Result<i64> {
     let (seconds, fraction) = text.trim_end_matches('Z').split_once('.').unwrap_or((text, "0"));
     let seconds: pgwire_stream::PgTimestamp =
         format!("{}Z", seconds.trim_end_matches('Z')).parse().context(|| text.to_owned())?;

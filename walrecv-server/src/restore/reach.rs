@@ -130,7 +130,9 @@ impl Way<'_> {
         // A server reads on to the end of the segment of what it stops at.
         let size = self.record.segment_size;
         let stop = told.as_ref().map(|(_, _, end)| *end);
-        let needed_to = stop.map_or(held_to, |end| size.end_of(size.last_byte_segment_of(end)));
+        let needed_to = stop
+            .filter(|_| !recovers_all)
+            .map_or(held_to, |end| size.end_of(size.last_byte_segment_of(end)));
         let (target, inclusive) = told
             .map_or((RecoveryTarget::Latest, inclusive), |(target, inclusive, _)| {
                 (target, inclusive)

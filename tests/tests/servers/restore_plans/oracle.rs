@@ -17,6 +17,8 @@ pub(crate) struct Backup {
     pub(crate) id: String,
     /// By the clock of the backup server, rounded up to microseconds.
     pub(crate) began_at: i64,
+    /// The same, of its end.
+    pub(crate) ended_at: i64,
     pub(crate) begin: u64,
     pub(crate) end: u64,
     pub(crate) timeline: u32,
@@ -199,7 +201,14 @@ impl Store<'_> {
             Along::Current => Some(backup.timeline),
             Along::Number(timeline) => Some(timeline).filter(|&timeline| follows(timeline)),
             Along::Latest => {
-                self.histories.keys().rev().copied().find(|&t| t >= backup.timeline && follows(t))
+                let newer = |t: &u32| *t > backup.timeline;
+                let found = self.histories.keys().rev().copied().find(|t| newer(t) && follows(*t));
+                // Left before its end, and by nobody behind it: its branch is dead.
+                let left = |t: &u32| {
+                    lives(&self.histories[t]).iter().any(|life| life.timeline == backup.timeline)
+                };
+                let dead = self.histories.keys().any(|t| newer(t) && left(t));
+                found.or_else(|| (!dead).then_some(backup.timeline))
             }
         }
     }
@@ -309,7 +318,7 @@ impl Store<'_> {
                 let stops = |at: i64| if question.inclusive { at > time } else { at >= time };
                 let stop = first(&|record| ended(record).is_some_and(stops))?;
                 let mut within = replayed.iter().filter(|record| record.start < backup.end);
-                if !within.any(|record| ended(record).is_some()) && time < backup.began_at {
+                if !within.any(|record| ended(record).is_some()) && time < backup.ended_at {
                     return Err(Why::Within);
                 }
                 let seen = self.caught_up.filter(|seen| {
