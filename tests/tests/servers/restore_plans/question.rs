@@ -70,13 +70,13 @@ fn some_record<'a>(
     let own = store.records[&near.timeline].iter().filter(|record| fits(record));
     let own: Vec<&Record> = own.filter(|record| within.contains(&record.start)).collect();
     if !own.is_empty() && dice.percent(40) {
-        return *dice.pick(own.as_slice());
+        return dice.pick::<&Record>(&own);
     }
     let all = store.records[dice.pick(&[1, 2, 3])].iter().filter(|record| fits(record));
     let all: Vec<&Record> = all.collect();
     // The last ones are of interest more often than others.
     let from = if dice.percent(20) { all.len().saturating_sub(3) } else { 0 };
-    *dice.pick::<&Record>(&all[from..])
+    dice.pick::<&Record>(&all[from..])
 }
 
 /// A position at which something begins or ends, or beside it.
