@@ -301,12 +301,21 @@ impl Store<'_> {
         match &question.target {
             Target::Latest => nothing_more(true),
             Target::Immediate => Ok(Stop::At(backup.end)),
-            &Target::Lsn(lsn) => match first(&|record| record.start >= lsn)? {
-                Some(_) if lsn < backup.end => Err(Why::Within),
-                Some(start) => Ok(around(start)),
-                None if lsn < backup.end => Err(Why::Within),
-                None => nothing_more(lsn <= held_to),
-            },
+            &Target::Lsn(lsn) if lsn < backup.end => {
+                let stop = replayed.iter().find(|record| record.start >= lsn);
+                // Behind the record that ends the backup, it is consistent.
+                let ends_backup = |record: &Record| {
+                    question.inclusive && record.end.next_multiple_of(8) >= backup.end
+                };
+                match stop {
+                    Some(stop) if stop.start < backup.end && !ends_backup(stop) => {
+                        Err(Why::TooEarly)
+                    }
+                    _ => Err(Why::Within),
+                }
+            }
+            &Target::Lsn(lsn) => first(&|record| record.start >= lsn)?
+                .map_or_else(|| nothing_more(lsn <= held_to), |start| Ok(around(start))),
             &Target::Time(time) => {
                 if time > self.now {
                     return Err(Why::NotReached);
