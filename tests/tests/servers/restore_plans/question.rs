@@ -26,7 +26,11 @@ pub(crate) fn question(store: &Store<'_>, dice: &mut Dice) -> Question {
         2..8 => Target::Lsn(some_lsn(store, near, dice)),
         8..14 => Target::Time(match dice.below(30) {
             0 => store.now + 3_600_000_000,
-            _ => some_time(store, near, dice) + dice.pick(&[0, 0, 0, 1, -1, 500_000, -500_000]),
+            // Nothing that is still to come when it is asked, and over when it is answered.
+            _ => {
+                let time = some_time(store, near, dice);
+                (time + dice.pick(&[0, 0, 0, 1, -1, 500_000, -500_000])).min(store.now)
+            }
         }),
         14..17 => Target::Xid(some_xid(store, near, dice)),
         _ => Target::Name((*dice.pick(&NAMES)).to_owned()),
