@@ -15,11 +15,10 @@ use crate::incremental_backups::{backup, summarize};
 use crate::site::Site;
 
 pub(crate) fn register(scenarios: Scenarios) -> Scenarios {
-    scenarios.per_major("restored_chain", &[17, 18], restored_chain).per_major(
-        "restored_sealed_chain",
-        &[17, 18],
-        restored_sealed_chain,
-    )
+    scenarios
+        .per_major("restored_chain", &[17, 18], restored_chain)
+        .per_major("restored_plain_chain", &[18], restored_plain_chain)
+        .per_major("restored_sealed_chain", &[17, 18], restored_sealed_chain)
 }
 
 const ROWS: &str = "SELECT (SELECT count(*) || md5(string_agg(n || t, '' ORDER BY n)) FROM t), \
@@ -44,6 +43,7 @@ fn take_chain(site: &mut Site, tablespace: &str) -> Result<Chain> {
     site.cluster.execute(
         "CREATE TABLE cut AS SELECT n, repeat('x', 500) AS t FROM generate_series(1, 3000) n",
     )?;
+    site.cluster.execute("CREATE TABLE marks (n int)")?;
     site.cluster.execute("CREATE TABLE gone AS SELECT generate_series(1, 1000) n")?;
     for table in ["t", "cut", "gone"] {
         site.cluster.execute(&format!("VACUUM (FREEZE, ANALYZE) {table}"))?;
@@ -109,6 +109,7 @@ fn restored_chain(installation: &Installation) -> ScenarioResult {
     let newest = site.restore_and_start("newest", &["latest"])?;
     assert_eq!(newest.query(ROWS)?, expected);
 
+    to_every_target(&site, &chain, &[])?;
     let newest = chain.backups.last().unwrap();
     let (plain, said) = site.restore("files", &[newest, "--jobs", "3", "-v"])?;
     said.success()?;
@@ -137,6 +138,65 @@ fn restored_chain(installation: &Installation) -> ScenarioResult {
     let said = said.code(1)?.stderr;
     assert!(said.contains(&chain.backups[1]), "{said}");
     assert!(!damaged.join("global/pg_control").exists());
+    assert_eq!(daemon.stop()?, 0);
+    Ok(())
+}
+
+/// Every kind of target, from the full backup and from the ends of a short and of a long chain.
+fn to_every_target(site: &Site, chain: &Chain, options: &[&str]) -> ScenarioResult {
+    let mark = |n: u32| {
+        let insert = format!("WITH i AS (INSERT INTO marks VALUES ({n})) SELECT txid_current()");
+        site.cluster.value(&insert)
+    };
+    mark(1)?;
+    site.cluster.execute("SELECT pg_create_restore_point('here')")?;
+    let xid = mark(2)?;
+    let pause = std::time::Duration::from_millis(20);
+    std::thread::sleep(pause);
+    let time = site.cluster.value("SELECT clock_timestamp()")?;
+    std::thread::sleep(pause);
+    mark(3)?;
+    let lsn = site.cluster.value("SELECT pg_current_wal_insert_lsn()")?;
+    mark(4)?;
+    site.settle()?;
+    let targets: &[(&[&str], &str)] = &[
+        (&["--target-immediate"], ""),
+        (&["--target-name", "here"], "1"),
+        (&["--target-xid", &xid], "1,2"),
+        (&["--target-xid", &xid, "--exclusive"], "1"),
+        (&["--target-time", &time], "1,2"),
+        (&["--target-lsn", &lsn], "1,2,3"),
+        (&[], "1,2,3,4"),
+    ];
+    for depth in [0, 1, 4] {
+        for (number, (target, expected)) in targets.iter().enumerate() {
+            let name = format!("target_{depth}_{number}");
+            let mut arguments = vec![chain.backups[depth].as_str()];
+            arguments.extend(*target);
+            if !target.is_empty() {
+                arguments.extend(["--target-action", "promote"]);
+            }
+            arguments.extend(options);
+            let mut restored = site.restore_and_start(&name, &arguments)?;
+            let marks = "SELECT coalesce(string_agg(n::text, ',' ORDER BY n), '') FROM marks";
+            assert_eq!(restored.value(marks)?, *expected, "{target:?} from depth {depth}");
+            restored.stop()?;
+            restored.remove_data()?;
+            // Where the tablespace went, if there is one.
+            let _ = fs::remove_dir_all(site.cluster.base_directory().join("moved"));
+        }
+    }
+    Ok(())
+}
+
+/// Not compressed, so that archives are read by one thread.
+fn restored_plain_chain(installation: &Installation) -> ScenarioResult {
+    let mut site = Site::new(installation)?;
+    site.configure("backup_compression = \"none\"\ncompression = \"none\"\n")?;
+    summarize(&site)?;
+    let daemon = site.run()?;
+    let chain = take_chain(&mut site, "")?;
+    to_every_target(&site, &chain, &[])?;
     assert_eq!(daemon.stop()?, 0);
     Ok(())
 }
@@ -228,6 +288,11 @@ fn restored_sealed_chain(installation: &Installation) -> ScenarioResult {
         )?;
         assert_eq!(restored.query(ROWS)?, chain.rows[depth], "{name}");
         tools::amcheck(&restored)?;
+    }
+    if installation.major == 18 {
+        let moved = format!("space:{}", site.cluster.base_directory().join("moved").display());
+        let options = ["--tablespace", &moved, "--identity", key.identity(), "--no-get-wal"];
+        to_every_target(&site, &chain, &options)?;
     }
     let table = site.cluster.value("SELECT pg_relation_filepath('t')")?;
     let alone = site.walrecv.directory().join("alone");
