@@ -4,6 +4,7 @@
 //! side mean anything. What is restored is durable when they are done, whoever restores it.
 
 mod pgbackrest;
+mod recovery;
 mod stock;
 mod walrecv;
 
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 use walrecv_tests::{Context, Installation, Result};
 
 use self::pgbackrest::PgBackRest;
+use self::recovery::Archives;
 use self::stock::Stock;
 use self::walrecv::Product;
 use super::backup::Subject;
@@ -48,6 +50,10 @@ pub(crate) struct Arguments {
     /// The size of the cluster, in MB
     #[arg(long, default_value_t = 3000, value_name = "MB")]
     size: u64,
+
+    /// How many segments a recovery replays
+    #[arg(long, default_value_t = 200, value_name = "N")]
+    segments: usize,
 
     /// The PostgreSQL to use, 15 or newer; chains from 17 on [default: the newest]
     #[arg(long)]
@@ -89,7 +95,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
 
 fn measure(arguments: &Arguments, installation: &Installation) -> Result<Page> {
     let subject = Subject::prepare(installation, arguments.size)?;
-    let mut page = Page::new("restore");
+    // The pgBackRest of a stable distribution knows no server that takes incremental backups.
+    let chains = installation.major >= INCREMENTAL;
+    let mut page = Page::new(if chains { "restore of chains" } else { "restore" });
     let described = machine::describe(&subject.cluster, &std::env::temp_dir())?;
     page.line(format!("Measured on {described}."));
     page.line(format!("A cluster of {:.0} MB.", subject.bytes as f64 / 1e6));
@@ -105,7 +113,7 @@ fn measure(arguments: &Arguments, installation: &Installation) -> Result<Page> {
     page.line("Verifying what is stored:");
     page.table(looks.table());
     page.table(bars::table(&looking_bars(), &looks));
-    if installation.major >= INCREMENTAL {
+    if chains {
         contenders.truncate(2);
         let (restores, _) = compete(arguments, &subject, &contenders, DEPTH)?;
         page.line(format!(
@@ -114,6 +122,18 @@ fn measure(arguments: &Arguments, installation: &Installation) -> Result<Page> {
         page.table(restores.table());
         page.table(bars::table(&chain_bars(), &restores));
     }
+    let archives = Archives::prepare(&subject, arguments.segments)?;
+    let singles = archives.singles()?;
+    page.line("One segment of 16 MB for a recovering server:");
+    page.table(singles.table());
+    page.table(bars::table(&recovery::bars(), &singles));
+    let recoveries = archives.recoveries(&subject, installation, arguments.rounds)?;
+    page.line(format!(
+        "A recovery of {} segments, from the start of the server until it is a primary:",
+        arguments.segments
+    ));
+    page.table(recoveries.table());
+    page.table(bars::table(&recovery::recovery_bars(), &recoveries));
     Ok(page)
 }
 
