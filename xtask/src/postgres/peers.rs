@@ -22,7 +22,11 @@ const BARMAN: [&str; 6] = [
 
 /// Gets what is missing. What could not be had is told.
 pub(crate) fn install() -> Result<()> {
-    let items = [Item::new(format!("PyPI {}", BARMAN[0]), install_barman), pgbackrest_item()];
+    let items = [
+        Item::new(format!("PyPI {}", BARMAN[0]), install_barman),
+        package("pgbackrest"),
+        package("rsync"),
+    ];
     obtain(&items, &Cache::open()?, "peers");
     Ok(())
 }
@@ -63,12 +67,13 @@ fn install_barman(_cache: &Cache) -> Result<Outcome> {
     Ok(Outcome::Installed)
 }
 
-fn pgbackrest_item() -> Item {
-    Item::new("the system's package of pgBackRest".to_owned(), |_| {
-        if pgbackrest().is_some() {
+/// A package of the system, whose program is called as it is.
+fn package(name: &'static str) -> Item {
+    Item::new(format!("the system's package of {name}"), move |_| {
+        if program::find_on_path(name).is_some() {
             return Ok(Outcome::Present);
         }
-        system::install(&["pgbackrest"])?;
+        system::install(&[name])?;
         Ok(Outcome::Installed)
     })
 }

@@ -3,6 +3,7 @@
 //! Contenders take turns within one run, because only ratios of figures that were measured side by
 //! side mean anything. What is restored is durable when they are done, whoever restores it.
 
+mod barman;
 mod pgbackrest;
 mod recovery;
 mod stock;
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use walrecv_tests::{Context, Installation, Result};
 
+use self::barman::Barman;
 use self::pgbackrest::PgBackRest;
 use self::recovery::Archives;
 use self::stock::Stock;
@@ -107,6 +109,10 @@ fn measure(arguments: &Arguments, installation: &Installation) -> Result<Page> {
         Some(found) => contenders.push(Box::new(found)),
         None => page.line("SKIPPED: there is no pgBackRest here that knows such servers."),
     }
+    match Barman::find() {
+        Some(found) => contenders.push(Box::new(found)),
+        None => page.line("SKIPPED: Barman is not installed here, or rsync."),
+    }
     let (restores, looks) = compete(arguments, &subject, &contenders, 0)?;
     page.table(restores.table());
     page.table(bars::table(&bars(), &restores));
@@ -195,12 +201,17 @@ fn bars() -> Vec<Bar> {
     vec![
         Bar::ratio("wall s", walrecv::NAME, pgbackrest::NAME, AtMost(1.0)),
         Bar::ratio("wall s", walrecv::NAME, stock::NAME, AtMost(0.65)),
+        Bar::ratio("wall s", walrecv::NAME, barman::NAME, AtMost(0.65)),
         Bar::absolute("RSS MiB", walrecv::NAME, AtMost(48.0)),
     ]
 }
 
 fn looking_bars() -> Vec<Bar> {
-    vec![Bar::ratio("wall s", walrecv::NAME, pgbackrest::NAME, Wanted::AtMost(0.7))]
+    use Wanted::AtMost;
+    vec![
+        Bar::ratio("wall s", walrecv::NAME, pgbackrest::NAME, AtMost(0.7)),
+        Bar::ratio("wall s", walrecv::NAME, barman::NAME, AtMost(0.4)),
+    ]
 }
 
 fn chain_bars() -> Vec<Bar> {
