@@ -57,9 +57,14 @@ impl Contender for Barman {
         let log = place.join("log");
         let mut receiver =
             Process::spawn(&mut self.command(place, &["receive-wal", SERVER]), &log)?;
-        // It refuses to begin without a receiver.
+        // It refuses to begin before a receiver is there, and a segment in the archive.
         std::thread::sleep(Duration::from_secs(2));
         receiver.demand_running()?;
+        subject.cluster.execute("CREATE TABLE IF NOT EXISTS of_barman (n int)")?;
+        subject.cluster.execute("SELECT pg_switch_wal()")?;
+        subject.cluster.execute("CHECKPOINT")?;
+        std::thread::sleep(Duration::from_secs(2));
+        program::run(&mut self.command(place, &["archive-wal", SERVER]))?;
         program::run(&mut self.command(place, &["backup", SERVER]))?;
         program::run(&mut self.command(place, &["archive-wal", SERVER]))?;
         receiver.stop().map(drop)
