@@ -25,6 +25,7 @@ mod owner;
 mod plan;
 mod reach;
 mod standby;
+mod survey;
 mod syncer;
 mod tablespaces;
 #[cfg(test)]
