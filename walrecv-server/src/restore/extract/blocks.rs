@@ -77,6 +77,11 @@ impl BlockWriter {
         Self { relation, file, path, content, position: 0, written: 0, runs, current }
     }
 
+    /// The whole file.
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+
     /// The path of the whole file, for messages.
     pub(super) fn path(&self) -> &PathBuf {
         &self.path

@@ -49,6 +49,10 @@ pub(super) const PG_CONTROL: &[u8] = control_file::FILE_NAME.as_bytes();
 /// Its name until everything else is in place.
 pub(super) const PG_CONTROL_WITHHELD: &[u8] = b"global/pg_control.restoring";
 
+/// How much is written to a file before the disk begins to write it, too: it would be idle until the
+/// file is over, and the restore wait for it in the end.
+const EAGER: u64 = 32 << 20;
+
 /// No `backup_label` is larger: its longest line is the operator's label.
 pub(super) const LABEL_LIMIT: u64 = 64 << 10;
 
@@ -102,6 +106,8 @@ struct Open {
     /// What it says, if it is the `backup_label` of an incremental backup.
     label: Option<Vec<u8>>,
     target: Target,
+    /// How much was written since the disk was last told to begin.
+    unsynced: u64,
 }
 
 /// What becomes of it.
@@ -265,7 +271,8 @@ impl<'a> Extractor<'a> {
         let hashed = is_label || !matches!(target, Target::Nothing);
         let checksum = expected.checksum.as_ref().filter(|_| hashed);
         let hasher = checksum.map(|(algorithm, _)| algorithm.hasher());
-        Ok(Open { path, expected, hasher, label: is_label.then(Vec::new), target })
+        let label = is_label.then(Vec::new);
+        Ok(Open { path, expected, hasher, label, target, unsynced: 0 })
     }
 
     /// Where the content of a file goes.
@@ -310,7 +317,7 @@ impl<'a> Extractor<'a> {
         if let Some(label) = &mut open.label {
             label.extend_from_slice(bytes);
         }
-        self.extracted.bytes += match &mut open.target {
+        let written = match &mut open.target {
             Target::File(file, path) => {
                 file.write_all(bytes).map_err(StorageError::of("write", path))?;
                 bytes.len() as u64
@@ -326,11 +333,29 @@ impl<'a> Extractor<'a> {
             }
             Target::Nothing => 0,
         };
+        self.extracted.bytes += written;
+        open.unsynced += written;
+        if open.unsynced >= EAGER {
+            open.unsynced = 0;
+            self.sync_meanwhile(&open.target)?;
+        }
+        Ok(())
+    }
+
+    /// Has the disk write what is there of a file that goes on.
+    fn sync_meanwhile(&self, target: &Target) -> Result<(), StorageError> {
+        let (file, path) = match target {
+            Target::File(file, path) => (file, path),
+            Target::Blocks(writer) => (writer.file(), writer.path()),
+            Target::Nothing => return Ok(()),
+        };
+        let same = file.try_clone().map_err(StorageError::of("write", path))?;
+        self.syncer.sync(same, path.clone());
         Ok(())
     }
 
     fn end(&mut self, open: Open) -> Result<(), ExtractError> {
-        let Open { path, expected, hasher, label, target } = open;
+        let Open { path, expected, hasher, label, target, .. } = open;
         if let (Some(hasher), Some((_, digest))) = (hasher, &expected.checksum)
             && hasher.finish() != *digest
         {
