@@ -35,3 +35,11 @@ fn field(path: &str, name: &str) -> Option<String> {
         .find(|(known, _)| known.trim() == name)?;
     Some(value.trim().to_owned())
 }
+
+/// Has as much memory used and freed as what comes next needs.
+///
+/// A virtual machine gives memory that was free for a while back to its host, and pays for every
+/// page of it when it is used again: whoever comes first would pay for all that come next.
+pub(super) fn use_memory(bytes: u64) {
+    drop(std::hint::black_box(vec![1_u8; usize::try_from(bytes).unwrap_or_default()]));
+}

@@ -171,6 +171,7 @@ fn compete(
             interrupt.check()?;
             let about = || format!("{} did not restore", contender.name());
             let target = receivers::directory()?;
+            machine::use_memory(subject.bytes);
             rustix::fs::sync();
             let cost = contender.restore(subject, place.path(), &target.path().join("data"));
             let cost = cost.context(about)?;

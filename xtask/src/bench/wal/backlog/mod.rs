@@ -7,7 +7,6 @@ mod pgbackrest;
 mod stretch;
 mod walrecv;
 
-use std::hint::black_box;
 use std::path::Path;
 use std::time::Duration;
 
@@ -16,8 +15,8 @@ use walrecv_tests::{Context, Result};
 use self::stretch::{Stored, Stretch};
 use super::super::bars::{self, Bar, Wanted};
 use super::super::board::{Board, Column};
-use super::super::cost;
 use super::super::pages::Page;
+use super::super::{cost, machine};
 use super::{Bench, receivers, tell};
 
 const COLUMNS: &[Column] = &[
@@ -114,7 +113,7 @@ fn measure(
     // What an earlier run has left to be written is not for this one to wait for.
     rustix::fs::sync();
     let server = server_cpu(stretch)?;
-    use_memory(stretch.bytes);
+    machine::use_memory(stretch.bytes);
     let run = contender.run(stretch, SLOT, place.path());
     let server = server_cpu(stretch)? - server;
     stretch.drop_slot(SLOT)?;
@@ -141,14 +140,6 @@ fn measure(
         ],
     );
     Ok(())
-}
-
-/// Has as much memory used and freed as the stretch needs.
-///
-/// A virtual machine gives memory that was free for a while back to its host, and pays for every
-/// page of it when it is used again: whoever comes first would pay for all that come next.
-fn use_memory(bytes: u64) {
-    drop(black_box(vec![1_u8; usize::try_from(bytes).unwrap_or_default()]));
 }
 
 /// Seconds of CPU that the server and all it has ever started have used.
