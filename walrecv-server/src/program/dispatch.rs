@@ -80,6 +80,14 @@ async fn with_settings(
     }
 }
 
+/// Has work done that blocks. It is not cancelled: if it does not end, it has panicked.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
 async fn init(cli: &Cli, args: &InitArgs, environment: Lookup<'_>) -> Outcome<Results> {
     let server = match &args.server {
         Some(server) => server.clone(),
@@ -245,17 +253,13 @@ async fn restore(settings: &Settings, args: &RestoreArgs, printer: &Printer) -> 
     let progress = printer.progress(server.name().as_str());
     let interrupted = interruption()?;
     let runtime = Handle::current();
-    let restored = tokio::task::spawn_blocking(move || {
+    let restored = blocking(move || {
         let serves = |server: &ServerName, owner: &Owner| {
             runtime.block_on(served(home.path(), server, owner)).unwrap_or_default()
         };
         commands::restore::restore(&home, options, &serves, &progress, &interrupted)
     });
-    match restored.await {
-        Ok(restored) => Ok(Results::one(restored?)),
-        // It was not cancelled, so it panicked.
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
-    }
+    Ok(Results::one(restored.await?))
 }
 
 /// The standby that is asked for: of the server that is backed up, if nothing else is said.
@@ -336,13 +340,8 @@ async fn extract(settings: &Settings, args: &ExtractArgs) -> Outcome<Results> {
         destination: args.destination.clone(),
         keys: settings.identity_file(&args.server).map(KeyFile::new),
     };
-    let extracted =
-        tokio::task::spawn_blocking(move || commands::extract::extract(&server, options));
-    match extracted.await {
-        Ok(extracted) => Ok(Results::one(extracted?)),
-        // It was not cancelled, so it panicked.
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
-    }
+    let extracted = blocking(move || commands::extract::extract(&server, options));
+    Ok(Results::one(extracted.await?))
 }
 
 async fn generate_manifest(
@@ -358,14 +357,10 @@ async fn generate_manifest(
     };
     let progress = printer.progress(server.name().as_str());
     let interrupted = interruption()?;
-    let made = tokio::task::spawn_blocking(move || {
+    let made = blocking(move || {
         commands::generate_manifest::generate_manifest(&server, &options, &progress, &interrupted)
     });
-    match made.await {
-        Ok(made) => Ok(Results::one(made?)),
-        // It was not cancelled, so it panicked.
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
-    }
+    Ok(Results::one(made.await?))
 }
 
 fn list_files(settings: &Settings, args: &ListFilesArgs) -> Outcome<Results> {
@@ -403,14 +398,10 @@ async fn verify_backup(
     };
     let progress = printer.progress(server.name().as_str());
     let interrupted = interruption()?;
-    let verified = tokio::task::spawn_blocking(move || {
+    let verified = blocking(move || {
         commands::verify_backup::verify_backup(&server, options, &progress, &interrupted)
     });
-    match verified.await {
-        Ok(verified) => Ok(Results::one(verified?)),
-        // It was not cancelled, so it panicked.
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
-    }
+    Ok(Results::one(verified.await?))
 }
 
 fn keep(settings: &Settings, args: &KeepArgs) -> Outcome<Results> {
