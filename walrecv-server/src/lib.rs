@@ -9,6 +9,8 @@ pub mod progress;
 
 pub mod settings;
 
+pub mod peer;
+
 pub mod storage;
 
 pub mod catalog;
@@ -20,6 +22,8 @@ pub mod backup;
 pub mod restore;
 
 pub mod verify;
+
+pub mod views;
 
 pub mod daemon;
 

@@ -13,7 +13,7 @@ use crate::progress::ProgressSink;
 use crate::settings::{CompressionLocation, ServerName, ServerSettings};
 use crate::storage::Home;
 
-use super::connection::role_of;
+use crate::peer::role_of;
 
 /// What is asked for.
 #[derive(Clone, Debug)]

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use pgwire_stream::{Config, Endpoint, ServerVersion, SslMode, SystemId, TimelineId};
 
-use super::connection::{DATABASE, Peer, ServerFailure};
 use crate::failure::{Failure, quoted_role};
+use crate::peer::{DATABASE, Peer, ServerFailure};
 use crate::settings::{ServerName, ServerSettings};
 
 /// The role that the example uses.

@@ -3,7 +3,6 @@
 pub mod backup;
 pub mod check;
 pub mod check_backup;
-pub mod connection;
 pub mod delete;
 pub mod extract;
 pub mod generate_manifest;
@@ -11,7 +10,6 @@ pub mod get_wal;
 pub mod init;
 pub mod interruption;
 pub mod keep;
-pub mod list_backups;
 pub mod list_files;
 pub mod receive_wal;
 pub mod restore;

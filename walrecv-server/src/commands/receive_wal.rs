@@ -7,10 +7,10 @@ use pgwire_stream::{DropSlot, Feature, Lsn, PhysicalSlot, SlotName};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::watch;
 
-use super::connection::{Peer, ServerFailure, role_of};
 use super::interruption::{NoSignals, interruption};
 use crate::daemon::ControlClient;
 use crate::failure::{Class, Failure, advice};
+use crate::peer::{Peer, ServerFailure, role_of};
 use crate::receiver::{Finished, Receiver, ReceiverError, ReceiverOptions, Status};
 use crate::settings::{ServerName, ServerSettings};
 use crate::storage::{Home, LockError, LockKind, ServerLock, StorageError};

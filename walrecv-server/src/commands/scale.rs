@@ -12,8 +12,6 @@ use pgwire_stream::{
     Lsn, PgTimestamp, SegmentName, SegmentNumber, SegmentSize, ServerVersion, SystemId, TimelineId,
 };
 
-use super::check::backups;
-use super::list_backups::{ListedBackup, list_backups};
 use super::show_backup::show_backup;
 use crate::catalog::{
     BackupOutcome, BackupRecord, BackupStatus, Identity, Position, Validity, WalFindings,
@@ -27,6 +25,8 @@ use crate::storage::{
     Access, ArchivedWal, BackupId, Codec, Home, LockKind, Plain, ServerDir, ServerLock, Sha256Sum,
     Stored, durable,
 };
+use crate::views::backups::{ListedBackup, list_backups};
+use crate::views::check::backups;
 
 const BACKUPS: u64 = 10;
 const PER_FOLDER: u64 = 256;

@@ -2,8 +2,8 @@
 
 use pgwire_stream::{Error, Lsn, ReplicationClient, SegmentName, SegmentSize};
 
-use super::connection::{Peer, ServerFailure};
 use crate::failure::{Class, Failure, quoted_role};
+use crate::peer::{Peer, ServerFailure};
 use crate::settings::{ServerName, ServerSettings};
 
 /// What became of it.

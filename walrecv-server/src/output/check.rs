@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::Report;
-use crate::commands::check::{CheckOutcome, Row, State};
+use crate::views::check::{CheckOutcome, Row, State};
 
 /// The exit code that Nagios takes for CRITICAL.
 const CRITICAL: u8 = 2;

@@ -4,8 +4,8 @@ use serde_json::{Map, Value, json};
 
 use super::{Report, units};
 use crate::catalog::{BackupRecord, BackupStatus, Keep, Standing};
-use crate::commands::list_backups::{ListBackupsOutcome, ListedBackup};
 use crate::storage::BackupId;
+use crate::views::backups::{ListBackupsOutcome, ListedBackup};
 
 /// The list, with or without what is more than the ids.
 pub struct ListBackupsReport {

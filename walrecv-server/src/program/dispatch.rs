@@ -174,11 +174,7 @@ async fn backup(
 async fn check(command: &Command, settings: &Settings, args: &CheckArgs) -> Outcome<Results> {
     let servers = selected(settings, &command.servers())?;
     let home = store::home(settings);
-    let checks = servers.iter().map(|server| {
-        let store = home.server(&server.name);
-        async move { commands::check::check(server, &store).await }
-    });
-    let servers = join_all(checks).await;
+    let servers = commands::check::check(&servers, &home).await;
     Ok(Results::one(CheckReport { servers, nagios: args.nagios }))
 }
 
@@ -189,7 +185,7 @@ fn list_backups(
 ) -> Outcome<Results> {
     let mut results = Results::default();
     for server in store::servers(settings, &command.servers())? {
-        match commands::list_backups::list_backups(&server) {
+        match crate::views::backups::list_backups(&server) {
             Ok(outcome) => {
                 results
                     .reports

@@ -27,6 +27,7 @@ const SERVERS_DIRECTORY: &str = "servers.d";
 pub(super) struct Files {
     pub(super) global: Layer,
     pub(super) defaults: Layer,
+    pub(super) http: Layer,
     pub(super) servers: BTreeMap<ServerName, Layer>,
     pub(super) mistakes: Vec<Mistake>,
 }
@@ -94,10 +95,14 @@ impl Files {
                     }
                 }
             }
-            ("defaults" | "servers", _) => {
+            ("http", DeValue::Table(table)) => {
+                self.http = source.layer(table, keys::HTTP, &mut self.mistakes);
+            }
+            ("defaults" | "http" | "servers", _) => {
                 let problem = format!("`{name}` must be a section");
                 let hint = match name {
                     "servers" => "write [servers.NAME]",
+                    "http" => "write [http]",
                     _ => "write [defaults]",
                 };
                 self.mistakes.push(source.mistake(&key.span(), problem, Some(hint.into())));

@@ -3,21 +3,28 @@
 use super::error::nearest;
 
 /// The keys outside of `[defaults]` and `[servers.NAME]`.
-pub(super) const GLOBAL: &[&str] = &["home", "group_access", "wal_readers"];
+pub(super) const GLOBAL: &[&str] = &["group_access", "home", "max_parallel_backups", "wal_readers"];
 
 /// Tables beside the global keys.
-pub(super) const TABLES: &[&str] = &["defaults", "servers"];
+pub(super) const TABLES: &[&str] = &["defaults", "http", "servers"];
+
+/// The keys of `[http]`.
+pub(super) const HTTP: &[&str] = &["listen", "tls_cert_file", "tls_key_file", "token_file"];
 
 /// The keys of a server.
 pub(super) const SERVER: &[&str] = &[
+    "active",
     "backup_compression",
     "backup_compression_level",
     "backup_compression_location",
     "backup_compression_workers",
     "backup_conninfo",
+    "backup_schedule",
     "bandwidth_limit",
     "basebackup_retry_sleep",
     "basebackup_retry_times",
+    "check_interval",
+    "check_timeout",
     "compression",
     "compression_level",
     "conninfo",
@@ -29,11 +36,20 @@ pub(super) const SERVER: &[&str] = &[
     "immediate_checkpoint",
     "incremental_base",
     "incremental_chain_max",
+    "incremental_schedule",
+    "last_backup_maximum_age",
+    "last_backup_minimum_size",
+    "last_wal_maximum_age",
     "manifest_checksums",
+    "minimum_redundancy",
+    "retention_policy",
     "slot_name",
     "slot_on_all_hosts",
     "streaming_conninfo",
     "synchronous",
+    "time_zone",
+    "verify_bandwidth_limit",
+    "verify_schedule",
     "wal_validation",
 ];
 
@@ -43,19 +59,7 @@ pub(super) const OF_ONE_SERVER: &[&str] =
 
 /// Keys that have no effect in this version: refused rather than ignored, because somebody relies
 /// on what they promise.
-const NOT_SUPPORTED: &[&str] = &[
-    "backup_schedule",
-    "http",
-    "incremental_schedule",
-    "last_backup_maximum_age",
-    "last_backup_minimum_size",
-    "last_wal_maximum_age",
-    "max_parallel_backups",
-    "minimum_redundancy",
-    "retention_policy",
-    "sender",
-    "verify_schedule",
-];
+const NOT_SUPPORTED: &[&str] = &["sender"];
 
 /// What is wrong with a key that is not among `known`, and what to do about it.
 pub(super) fn unknown(key: &str, known: &[&'static str]) -> (String, Option<String>) {

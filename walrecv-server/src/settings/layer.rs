@@ -46,6 +46,17 @@ impl<'a> Layers<'a> {
         }
     }
 
+    /// Notes a mistake in a value that is none by itself, if it was given.
+    pub(super) fn mistake(&mut self, key: &str, problem: &str, hint: &str) {
+        if let Some(given) = self.given(key) {
+            self.mistakes.push(Mistake {
+                origin: given.origin.clone(),
+                problem: format!("`{key}`: {problem}"),
+                hint: Some(hint.to_owned()),
+            });
+        }
+    }
+
     /// The value of this key; a mistake is noted, and counts as not given.
     pub(super) fn value<T>(
         &mut self,

@@ -8,9 +8,13 @@
 mod environment;
 mod error;
 mod file;
+mod http;
 mod keys;
 mod layer;
+mod period;
 mod recipient;
+mod retention_policy;
+mod schedule;
 mod server;
 mod server_name;
 mod value;
@@ -22,7 +26,11 @@ use std::path::{Path, PathBuf};
 pub use environment::{Lookup, process as process_environment};
 pub use error::{Mistake, Origin, SettingsError};
 pub use file::DEFAULT_PATH;
+pub use http::HttpSettings;
+pub use period::{Period, PeriodError};
 pub use recipient::{Recipient, RecipientError};
+pub use retention_policy::{Generations, RetentionPolicy, RetentionPolicyError};
+pub use schedule::{Moments, Schedule, ScheduleError};
 pub use server::{
     BackupCompression, Compression, CompressionLocation, ConnInfo, CreateSlot, IncrementalBase,
     ServerSettings, Synchronous,
@@ -35,6 +43,9 @@ use value::{Given, Raw};
 
 /// Where the store lies when nothing says otherwise.
 const DEFAULT_HOME: &str = "/var/lib/walrecv-server";
+
+/// How many base backups are taken at a time.
+const MAX_PARALLEL_BACKUPS: u32 = 2;
 
 /// The environment variable that names the configuration.
 const CONFIG_VARIABLE: &str = "WALRECV_CONFIG";
@@ -86,6 +97,10 @@ pub struct Settings {
     pub group_access: bool,
     /// The operating system users whose `get-wal` the daemon serves.
     pub wal_readers: Vec<String>,
+    /// How many base backups are taken at a time, of all servers together.
+    pub max_parallel_backups: u32,
+    /// Where the daemon answers browsers and monitoring.
+    pub http: HttpSettings,
     /// The servers, in order of their names.
     pub servers: Vec<ServerSettings>,
     /// The identity file that was named on the command line or in the environment, which needs no
@@ -118,6 +133,12 @@ impl Settings {
         let group_access = global.value("group_access", value::boolean).unwrap_or_default();
         let wal_readers = global.value("wal_readers", value::words).unwrap_or_default();
 
+        let max_parallel_backups = global
+            .value("max_parallel_backups", |given| value::number(given, 1, 1000))
+            .and_then(|count| u32::try_from(count).ok())
+            .unwrap_or(MAX_PARALLEL_BACKUPS);
+        let http = HttpSettings::resolve(&mut Layers::new(vec![&files.http], &mut mistakes));
+
         let encryption_identity = Layers::new(overriding.to_vec(), &mut mistakes)
             .value("encryption_identity", value::path);
 
@@ -143,7 +164,16 @@ impl Settings {
             .collect();
 
         if mistakes.is_empty() {
-            Ok(Self { file: path, home, group_access, wal_readers, servers, encryption_identity })
+            Ok(Self {
+                file: path,
+                home,
+                group_access,
+                wal_readers,
+                max_parallel_backups,
+                http,
+                servers,
+                encryption_identity,
+            })
         } else {
             // The same default can be wrong for several servers.
             let mut told: Vec<Mistake> = Vec::new();

@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
+use jiff::tz::TimeZone;
 use pgwire_stream::{ManifestChecksums, SlotName};
 
 use super::layer::Layers;
 use super::value;
-use super::{Recipient, ServerName};
+use super::{Moments, Period, Recipient, RetentionPolicy, Schedule, ServerName};
 
 /// The slot's name where none is configured.
 const DEFAULT_SLOT: &str = "walrecv";
@@ -59,6 +60,30 @@ pub struct ServerSettings {
     pub incremental_base: IncrementalBase,
     /// How many backups may build on a full one, each on the one before.
     pub incremental_chain_max: u32,
+    /// Whether the server is backed up at all; what is stored for it can be used all the same.
+    pub active: bool,
+    /// When full backups are taken.
+    pub backup_schedule: Option<Schedule>,
+    /// When incremental backups are taken.
+    pub incremental_schedule: Option<Schedule>,
+    /// When what is stored is verified.
+    pub verify_schedule: Option<Schedule>,
+    /// The most kB per second that are read for that; `None` is as fast as it goes.
+    pub verify_bandwidth_limit_kb: Option<u32>,
+    /// How often the daemon checks the server; `None` is never.
+    pub check_interval: Option<Duration>,
+    /// How long one look at the server may take.
+    pub check_timeout: Duration,
+    /// Which backups stay; without a policy, all.
+    pub retention_policy: Option<RetentionPolicy>,
+    /// How many full backups stay whatever the policy says.
+    pub minimum_redundancy: u32,
+    /// How old the last backup may be.
+    pub last_backup_maximum_age: Option<Period>,
+    /// How many bytes the last backup has at least.
+    pub last_backup_minimum_size: Option<u64>,
+    /// How old the last archived WAL may be.
+    pub last_wal_maximum_age: Option<Period>,
     /// How often a backup that failed is tried again.
     pub basebackup_retry_times: u32,
     /// How long is waited before that for the first time.
@@ -236,6 +261,18 @@ impl ServerSettings {
             bandwidth_limit_kb: None,
             incremental_base: IncrementalBase::default(),
             incremental_chain_max: 7,
+            active: true,
+            backup_schedule: None,
+            incremental_schedule: None,
+            verify_schedule: None,
+            verify_bandwidth_limit_kb: None,
+            check_interval: Some(Duration::from_secs(300)),
+            check_timeout: Duration::from_secs(30),
+            retention_policy: None,
+            minimum_redundancy: 0,
+            last_backup_maximum_age: None,
+            last_backup_minimum_size: None,
+            last_wal_maximum_age: None,
             basebackup_retry_times: 0,
             basebackup_retry_sleep: Duration::from_secs(30),
         }
@@ -272,6 +309,7 @@ impl ServerSettings {
         let backup_codec = layers
             .value("backup_compression", |given| value::choice(given, COMPRESSIONS))
             .unwrap_or_default();
+        let zone = layers.value("time_zone", value::time_zone).unwrap_or_else(TimeZone::system);
         let settings = Self {
             description: layers.value("description", value::text),
             streaming_conninfo: layers
@@ -324,6 +362,29 @@ impl ServerSettings {
                 .unwrap_or_default(),
             incremental_chain_max: count(layers, "incremental_chain_max", 1, 1000)
                 .unwrap_or(defaults.incremental_chain_max),
+            active: layers.value("active", value::boolean).unwrap_or(true),
+            backup_schedule: schedule(layers, "backup_schedule", &zone),
+            incremental_schedule: schedule(layers, "incremental_schedule", &zone),
+            verify_schedule: schedule(layers, "verify_schedule", &zone),
+            verify_bandwidth_limit_kb: layers
+                .value("verify_bandwidth_limit", value::rate)
+                .flatten(),
+            check_interval: layers
+                .value("check_interval", |given| {
+                    value::duration(given, Duration::ZERO, Duration::from_secs(86400))
+                })
+                .map_or(defaults.check_interval, |every| (!every.is_zero()).then_some(every)),
+            check_timeout: layers
+                .value("check_timeout", |given| {
+                    value::duration(given, Duration::from_secs(1), Duration::from_secs(3600))
+                })
+                .unwrap_or(defaults.check_timeout),
+            retention_policy: layers.value("retention_policy", value::parsed),
+            minimum_redundancy: count(layers, "minimum_redundancy", 0, 100_000)
+                .unwrap_or(defaults.minimum_redundancy),
+            last_backup_maximum_age: layers.value("last_backup_maximum_age", value::parsed),
+            last_backup_minimum_size: layers.value("last_backup_minimum_size", value::size),
+            last_wal_maximum_age: layers.value("last_wal_maximum_age", value::parsed),
             basebackup_retry_times: count(layers, "basebackup_retry_times", 0, 1000)
                 .unwrap_or(defaults.basebackup_retry_times),
             basebackup_retry_sleep: layers
@@ -335,6 +396,12 @@ impl ServerSettings {
         };
         conninfo.map(|_| settings)
     }
+}
+
+/// When something is done, in the server's time zone.
+fn schedule(layers: &mut Layers<'_>, key: &str, zone: &TimeZone) -> Option<Schedule> {
+    let moments: Moments = layers.value(key, value::parsed)?;
+    Some(moments.within(zone.clone()))
 }
 
 fn count(layers: &mut Layers<'_>, key: &str, least: i64, most: i64) -> Option<u32> {

@@ -144,14 +144,20 @@ fn each_mistake_is_told_with_its_line_and_advice() {
              hint: `home` belongs to the top of the file, before any [section]",
         ),
         (
-            "[defaults]\n\nretention_policy = \"REDUNDANCY 2\"",
-            "walrecv-server.toml:3: `retention_policy` is not supported by this version\n\
+            "[sender]\nlisten = \"x\"",
+            "walrecv-server.toml:1: `sender` is not supported by this version\n\
              hint: remove it: what it promises would not happen",
         ),
         (
-            "[http]\nlisten = \"x\"",
-            "walrecv-server.toml:1: `http` is not supported by this version\n\
-             hint: remove it: what it promises would not happen",
+            "[http]\nlisten = \"0.0.0.0:80\"",
+            "walrecv-server.toml:2: `listen`: who can reach this address would see everything\n\
+             hint: set `tls_cert_file`, `tls_key_file` and `token_file`, too, or listen on \
+             127.0.0.1",
+        ),
+        (
+            "[servers.main]\nconninfo = \"host=db\"\nretention_policy = \"REDUNDANCY\"",
+            "walrecv-server.toml:3: `retention_policy`: must be \"REDUNDANCY n\", \"RECOVERY WINDOW \
+             OF n DAYS|WEEKS|MONTHS\" or \"KEEP n DAILY, n WEEKLY, n MONTHLY, n YEARLY\"",
         ),
         ("home = \"backups\"", "walrecv-server.toml:1: `home`: must be an absolute path"),
         ("home = 5", "walrecv-server.toml:1: `home`: must be text in quotes"),

@@ -1,8 +1,12 @@
 //! Values as they were given, and what they mean: durations, rates, choices.
 
+use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
+use jiff::tz::TimeZone;
 use pgwire_stream::{Config, ConfigError, SlotName};
 
 use super::error::Origin;
@@ -107,10 +111,7 @@ pub(super) fn rate(given: &Given) -> Parsed<Option<u32>> {
 }
 
 fn kilobytes(text: &str) -> Option<u64> {
-    let text = text.trim();
-    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let (number, unit) = text.split_at_checked(digits)?;
-    let unit = unit.trim();
+    let (number, unit) = digits(text)?;
     let unit = unit.strip_suffix("/s").unwrap_or(unit);
     let factor = match unit.to_ascii_lowercase().as_str() {
         "" | "k" | "kb" => 1,
@@ -172,6 +173,66 @@ pub(super) fn recipients(given: &Given) -> Parsed<Vec<Recipient>> {
         })
     };
     words.iter().enumerate().map(recipient).collect()
+}
+
+/// Text that says by itself what is wrong with it.
+pub(super) fn parsed<T: FromStr<Err: fmt::Display>>(given: &Given) -> Parsed<T> {
+    text(given)?.parse().map_err(|error: T::Err| error.to_string().into())
+}
+
+/// A number of bytes; text may carry one of Barman's units: `k`, `M`, `G`, `T`, and those of 1024.
+pub(super) fn size(given: &Given) -> Parsed<u64> {
+    let size = match &given.raw {
+        Raw::Integer(number) => u64::try_from(*number).ok(),
+        Raw::Text(text) => bytes(text),
+        _ => None,
+    };
+    size.ok_or_else(|| "must be a size, as \"500 MiB\" or \"2 GB\"".into())
+}
+
+fn bytes(text: &str) -> Option<u64> {
+    let (number, unit) = digits(text)?;
+    let unit = unit.to_ascii_lowercase();
+    let unit = unit.strip_suffix('b').unwrap_or(&unit);
+    let (letter, base) = match unit.strip_suffix('i') {
+        Some(letter) => (letter, 1024_u64),
+        None => (unit, 1000),
+    };
+    let power = match letter {
+        "" if base == 1000 => 0,
+        "k" => 1,
+        "m" => 2,
+        "g" => 3,
+        "t" => 4,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(base.pow(power))
+}
+
+/// The number that a text begins with, and what follows.
+fn digits(text: &str) -> Option<(&str, &str)> {
+    let text = text.trim();
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at_checked(digits)?;
+    Some((number, unit.trim()))
+}
+
+/// An address to listen at, or none.
+pub(super) fn listen(given: &Given) -> Parsed<Option<SocketAddr>> {
+    match &given.raw {
+        Raw::Boolean(false) => Ok(None),
+        Raw::Text(text) if matches!(text.as_str(), "off" | "none") => Ok(None),
+        Raw::Text(text) => text.trim().parse().map(Some).map_err(|_| LISTEN.into()),
+        _ => Err(LISTEN.into()),
+    }
+}
+
+const LISTEN: &str = "must be an address with a port, as \"127.0.0.1:8432\", or \"off\"";
+
+/// A time zone by its name.
+pub(super) fn time_zone(given: &Given) -> Parsed<TimeZone> {
+    TimeZone::get(text(given)?.trim())
+        .map_err(|_| "must be the name of a time zone, as \"Europe/Berlin\"".into())
 }
 
 pub(super) fn slot(given: &Given) -> Parsed<SlotName> {
@@ -267,6 +328,35 @@ mod tests {
             assert_eq!(rate(&of(text)).ok(), expected, "{text}");
         }
         assert_eq!(rate(&given(Raw::Integer(-5))).ok(), None);
+    }
+
+    #[test]
+    fn sizes_have_barmans_units() {
+        for (text, expected) in [
+            ("0", Some(0)),
+            ("512", Some(512)),
+            ("10k", Some(10_000)),
+            ("10 KiB", Some(10_240)),
+            ("3 GB", Some(3_000_000_000)),
+            ("2Gi", Some(2 << 30)),
+            ("1 T", Some(1_000_000_000_000)),
+            ("10 i", None),
+            ("x", None),
+            ("-1", None),
+            ("99999999999 TiB", None),
+        ] {
+            assert_eq!(size(&of(text)).ok(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_address_has_a_port_or_there_is_none() {
+        assert_eq!(listen(&of("off")).ok(), Some(None));
+        assert_eq!(listen(&given(Raw::Boolean(false))).ok(), Some(None));
+        assert!(listen(&of("[::1]:80")).ok().flatten().is_some());
+        for bad in ["", "127.0.0.1", "localhost:80", "80"] {
+            assert!(listen(&of(bad)).is_err(), "{bad}");
+        }
     }
 
     #[test]

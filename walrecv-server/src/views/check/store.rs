@@ -13,9 +13,9 @@ use crate::catalog::{
     Absence, BackupError, BackupOutcome, BackupRecord, BackupStatus, Catalog, Identity, Leases,
     SuspectWal, WalHealth,
 };
-use crate::commands::list_backups::{ListedBackup, list_backups};
 use crate::failure::in_one_line;
 use crate::storage::{LockKind, ServerDir, ServerLock, durable};
+use crate::views::backups::{ListedBackup, list_backups};
 
 const DIRECTORIES: &str = "directories";
 const BACKLOG: &str = "archive backlog";

@@ -4,7 +4,7 @@ use pgwire_stream::{Feature, ReplicationClient, ServerVersion};
 
 use super::{Row, State, slot, synchronous};
 use crate::catalog::Identity;
-use crate::commands::connection::Peer;
+use crate::peer::Peer;
 use crate::settings::ServerSettings;
 
 /// The first version that is supported and tested.
@@ -132,7 +132,7 @@ async fn backup_source(settings: &ServerSettings, identity: Option<&Identity>) -
     match tried.await {
         Ok(row) => Row { name: BACKUP_STREAMING, ..row },
         Err(error) => {
-            let error: crate::commands::connection::ServerFailure = error;
+            let error: crate::peer::ServerFailure = error;
             Row::failure(BACKUP_STREAMING, State::Failed, &error)
         }
     }

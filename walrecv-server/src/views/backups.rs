@@ -1,4 +1,4 @@
-//! `list-backups`: the base backups of a server.
+//! The base backups of a server, and what each is worth.
 
 use crate::catalog::{BackupError, BackupRecord, Catalog, Keep, Standing};
 use crate::failure::Failure;

@@ -1,17 +1,11 @@
-//! What the daemon tells of the receiver of a server.
+//! What the receiver of a server tells of itself.
 
 use std::time::{Duration, SystemTime};
 
 use pgwire_stream::{Lsn, PgTimestamp};
 
 use super::{Row, State};
-use crate::daemon::ControlClient;
 use crate::receiver::{HostSlot, State as Receiving, Status};
-use crate::settings::ServerSettings;
-use crate::storage::ServerDir;
-
-/// How long the daemon may take to answer.
-const PATIENCE: Duration = Duration::from_secs(3);
 
 /// How long a receiver may be without a server before that is a failure.
 const SILENCE: Duration = Duration::from_secs(60);
@@ -22,17 +16,6 @@ const BEHIND: Duration = Duration::from_secs(300);
 pub(super) const RECEIVER: &str = "receive-wal running";
 const STATE: &str = "receiver state";
 const OTHER_HOSTS: &str = "slots on other hosts";
-
-/// How the daemon's receiver of this server is; `None` if no daemon can be asked.
-pub(super) async fn status(settings: &ServerSettings, store: &ServerDir) -> Option<Status> {
-    let home = store.path().parent()?;
-    let asking = async {
-        let mut client = ControlClient::connect(home).await.ok()?;
-        client.servers().await.ok()
-    };
-    let servers = tokio::time::timeout(PATIENCE, asking).await.ok()??;
-    servers.into_iter().find(|status| status.server == settings.name)
-}
 
 /// Whether the receiver fails, although its process runs.
 pub(super) fn failure(status: &Status, now: SystemTime) -> Option<Row> {

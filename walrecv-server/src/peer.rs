@@ -1,4 +1,4 @@
-//! Connections of the commands, and what is told when one fails.
+//! A server that is asked something, and what is told when that fails.
 
 use pgwire_stream::{Config, Error, ReplicationClient};
 
@@ -9,7 +9,7 @@ use crate::settings::ServerName;
 const APPLICATION_NAME: &str = "walrecv-server";
 
 /// The database where the conninfo names none.
-pub(super) const DATABASE: &str = "postgres";
+pub(crate) const DATABASE: &str = "postgres";
 
 /// Something that a server refused, or could not be asked.
 #[derive(Debug, thiserror::Error)]
@@ -37,14 +37,14 @@ impl Failure for ServerFailure {
 
 /// A server and the role that talks to it, for telling what failed.
 #[derive(Clone, Debug)]
-pub(super) struct Peer {
+pub(crate) struct Peer {
     server: ServerName,
     config: Config,
 }
 
 impl Peer {
     /// Reads the conninfo, with what environment and password file add to it.
-    pub(super) fn new(server: &ServerName, conninfo: &str) -> Result<Self, ServerFailure> {
+    pub(crate) fn new(server: &ServerName, conninfo: &str) -> Result<Self, ServerFailure> {
         let mut config = Config::load(conninfo).map_err(|error| ServerFailure {
             action: "use the conninfo of",
             server: server.clone(),
@@ -56,17 +56,17 @@ impl Peer {
     }
 
     /// The role that logs in.
-    pub(super) fn role(&self) -> Option<&str> {
+    pub(crate) fn role(&self) -> Option<&str> {
         self.config.user.as_deref()
     }
 
     /// Connects for replication commands.
-    pub(super) async fn replication(&self) -> Result<ReplicationClient, ServerFailure> {
+    pub(crate) async fn replication(&self) -> Result<ReplicationClient, ServerFailure> {
         ReplicationClient::connect(&self.config).await.map_err(self.failed("connect to"))
     }
 
     /// Connects to a database, for SQL.
-    pub(super) async fn database(&self) -> Result<ReplicationClient, ServerFailure> {
+    pub(crate) async fn database(&self) -> Result<ReplicationClient, ServerFailure> {
         let action = "connect to the database of";
         let mut config = self.config.clone();
         // There is rarely a database named after the role, and always this one.
@@ -75,13 +75,13 @@ impl Peer {
     }
 
     /// What is told when `action` fails.
-    pub(super) fn failed(&self, action: &'static str) -> impl FnOnce(Error) -> ServerFailure {
+    pub(crate) fn failed(&self, action: &'static str) -> impl FnOnce(Error) -> ServerFailure {
         let (server, role) = (self.server.clone(), self.config.user.clone());
         move |source| ServerFailure { action, server, role, source: Box::new(source) }
     }
 }
 
 /// The role of a conninfo, for telling what it lacks.
-pub(super) fn role_of(conninfo: &str) -> Option<String> {
+pub(crate) fn role_of(conninfo: &str) -> Option<String> {
     Config::load(conninfo).ok()?.user
 }

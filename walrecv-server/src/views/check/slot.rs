@@ -3,7 +3,7 @@
 use pgwire_stream::{Feature, ReplicationClient};
 
 use super::{Row, State};
-use crate::commands::connection::Peer;
+use crate::peer::Peer;
 use crate::receiver::{KeptWal, SlotView, view_slot};
 use crate::settings::{CreateSlot, ServerSettings};
 

@@ -1,0 +1,7 @@
+//! What operators look at, as values: the same for commands, the daemon's pages and its metrics.
+//!
+//! A view is gathered from the store, from the server, and from what its receiver says. Nothing here
+//! changes anything, prints, or knows how it was asked.
+
+pub mod backups;
+pub mod check;
