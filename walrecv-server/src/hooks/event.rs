@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use pgwire_stream::SegmentName;
 use serde_json::Value;
 
 use crate::settings::HookEvent;
+use crate::storage::{ArchivedWal, Codec, Form, ServerDir};
 
 /// What scripts stand around.
 #[derive(Clone, Debug)]
@@ -105,6 +107,28 @@ impl BackupFacts {
 }
 
 impl WalFacts {
+    /// Of a raw file, by the name that it will be archived under; `None` if there is nothing in it.
+    pub fn raw(segment: SegmentName, partial: bool, path: &Path) -> Option<Self> {
+        let form = Form::plain(Codec::None);
+        Self::of(ArchivedWal { segment, partial, form }, path).filter(|facts| facts.size > 0)
+    }
+
+    /// Of an archived file; `None` if it is not there.
+    pub fn archived(server: &ServerDir, file: ArchivedWal) -> Option<Self> {
+        Self::of(file, &server.archived_file(file))
+    }
+
+    fn of(file: ArchivedWal, path: &Path) -> Option<Self> {
+        let metadata = path.metadata().ok()?;
+        Some(Self {
+            segment: ArchivedWal { form: Form::plain(Codec::None), ..file }.to_string(),
+            file: path.to_owned(),
+            size: metadata.len(),
+            modified: metadata.modified().ok(),
+            compression: file.form.codec.name(),
+        })
+    }
+
     fn environment(&self) -> Vec<(&'static str, OsString)> {
         let since = self.modified.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
         let seconds = since.map(|since| since.as_secs_f64().to_string()).unwrap_or_default();
