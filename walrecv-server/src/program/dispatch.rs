@@ -28,6 +28,7 @@ use crate::commands::verify_backup::VerifyOptions;
 use crate::commands::{self, store};
 use crate::daemon::{self, ControlClient, ControlError};
 use crate::failure::Failure;
+use crate::hooks::Webhook;
 use crate::output::{CheckReport, Failed, ListBackupsReport, Printer, Report, Results};
 use crate::restore::target::{RecoveryTarget, TargetError};
 use crate::restore::{Owner, Primary, Request, Served, StandbyRequest, WalDelivery};
@@ -399,7 +400,13 @@ async fn verify_backup(
     let verified = blocking(move || {
         commands::verify_backup::verify_backup(&server, options, &progress, &interrupted)
     });
-    Ok(Results::one(verified.await?))
+    let verified = verified.await;
+    if let Some(notice) = commands::verify_backup::notice(&args.server, &verified) {
+        let configured = settings.server(&args.server).ok();
+        let webhook = configured.and_then(|server| server.failure_webhook.as_ref());
+        Webhook::tell_last(webhook, notice).await;
+    }
+    Ok(Results::one(verified?))
 }
 
 fn keep(settings: &Settings, args: &KeepArgs) -> Outcome<Results> {

@@ -32,6 +32,7 @@ pub(super) const SERVER: &[&str] = &[
     "description",
     "encryption_identity",
     "encryption_recipients",
+    "failure_webhook",
     "flush_interval",
     "hook_timeout",
     "immediate_checkpoint",

@@ -19,6 +19,7 @@ mod schedule;
 mod server;
 mod server_name;
 mod value;
+mod webhook_url;
 
 use std::collections::BTreeSet;
 use std::io;
@@ -38,6 +39,7 @@ pub use server::{
     ServerSettings, Synchronous,
 };
 pub use server_name::{ServerName, ServerNameError};
+pub use webhook_url::{WebhookUrl, WebhookUrlError};
 
 use file::Files;
 use layer::{Layer, Layers};
