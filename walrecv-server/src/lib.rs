@@ -13,6 +13,8 @@ pub mod peer;
 
 pub mod storage;
 
+pub mod hooks;
+
 pub mod catalog;
 
 pub mod receiver;

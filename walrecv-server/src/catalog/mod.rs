@@ -16,6 +16,7 @@ pub mod backups;
 mod caught_up;
 pub mod coverage;
 pub mod history;
+mod hook_facts;
 pub mod identity;
 pub mod journal;
 pub mod keep;

@@ -1,7 +1,8 @@
 //! `delete`: removes a base backup, and those that build on it if that is wanted.
 
 use crate::catalog::{BackupError, BackupRecord, Catalog, Leases, RemovalError};
-use crate::failure::{Class, Failure};
+use crate::failure::{Class, Failure, in_one_line};
+use crate::hooks::{Event, HookError, Hooks, Interrupted};
 use crate::settings::ServerName;
 use crate::storage::{LockError, LockKind, ServerDir, ServerLock};
 
@@ -42,6 +43,9 @@ pub enum DeleteFailure {
     /// Another process works on the backups.
     #[error(transparent)]
     Lock(#[from] LockError),
+    /// A script of the operator's does not allow it.
+    #[error(transparent)]
+    Hook(#[from] HookError),
 }
 
 impl Failure for DeleteFailure {
@@ -50,6 +54,7 @@ impl Failure for DeleteFailure {
             Self::Backup(error) => error.class(),
             Self::Removal(error) => error.class(),
             Self::Lock(error) => error.class(),
+            Self::Hook(error) => error.class(),
         }
     }
 
@@ -58,12 +63,19 @@ impl Failure for DeleteFailure {
             Self::Backup(error) => error.hint(),
             Self::Removal(error) => error.hint(),
             Self::Lock(error) => error.hint(),
+            Self::Hook(error) => error.hint(),
         }
     }
 }
 
-/// Removes the backup that is named, unless what would go is all that is wanted.
-pub fn delete(server: &ServerDir, options: &DeleteOptions) -> Result<DeleteOutcome, DeleteFailure> {
+/// Removes the backup that is named, unless what would go is all that is wanted. If a script refuses
+/// one of those that would go, none of them does.
+pub fn delete(
+    server: &ServerDir,
+    options: &DeleteOptions,
+    hooks: &Hooks,
+    interrupted: Interrupted<'_>,
+) -> Result<DeleteOutcome, DeleteFailure> {
     let catalog = Catalog::new(server);
     let plan = || -> Result<_, DeleteFailure> {
         let record = catalog.resolve(&options.backup)?;
@@ -76,7 +88,14 @@ pub fn delete(server: &ServerDir, options: &DeleteOptions) -> Result<DeleteOutco
         // Nobody takes a backup on top of one that goes.
         let lock = ServerLock::try_acquire(server, LockKind::Backup)?;
         let removal = plan()?;
-        catalog.remove(&removal, &lock)?;
+        let facts = |record| Event::Delete(catalog.facts(record));
+        let events: Vec<_> = removal.backups().iter().map(facts).collect();
+        events.iter().try_for_each(|event| hooks.before(event, interrupted))?;
+        let removed = catalog.remove(&removal, &lock);
+        drop(lock);
+        let error = removed.as_ref().err().map(|error| in_one_line(error));
+        events.iter().for_each(|event| hooks.after(event, error.as_deref(), interrupted));
+        removed?;
         removal
     };
     Ok(DeleteOutcome {

@@ -77,7 +77,7 @@ async fn with_settings(
         Command::CheckBackup(args) => check_backup(settings, args),
         Command::VerifyBackup(args) => verify_backup(settings, args, printer).await,
         Command::Keep(args) => keep(settings, args),
-        Command::Delete(args) => delete(settings, args),
+        Command::Delete(args) => delete(settings, args).await,
         Command::SwitchWal(args) => switch_wal(command, settings, args).await,
     }
 }
@@ -246,7 +246,9 @@ async fn restore(settings: &Settings, args: &RestoreArgs, printer: &Printer) -> 
         standby: args.standby_mode.then(|| standby(settings, args)),
         config: !args.no_config,
     };
-    let options = RestoreOptions { server: args.server.clone(), request, dry_run: args.dry_run };
+    let hooks = store::hooks(settings, &args.server);
+    let (name, dry_run) = (args.server.clone(), args.dry_run);
+    let options = RestoreOptions { server: name, request, dry_run, hooks };
     let home = store::home(settings);
     let progress = printer.progress(server.name().as_str());
     let interrupted = interruption()?;
@@ -422,7 +424,7 @@ fn keep(settings: &Settings, args: &KeepArgs) -> Outcome<Results> {
     Ok(Results::one(commands::keep::keep(&server, &args.backup, action)?))
 }
 
-fn delete(settings: &Settings, args: &DeleteArgs) -> Outcome<Results> {
+async fn delete(settings: &Settings, args: &DeleteArgs) -> Outcome<Results> {
     let server = store::server(settings, &args.server)?;
     let options = DeleteOptions {
         backup: args.backup.clone(),
@@ -430,7 +432,12 @@ fn delete(settings: &Settings, args: &DeleteArgs) -> Outcome<Results> {
         ignore_leases: args.ignore_leases,
         dry_run: args.dry_run,
     };
-    Ok(Results::one(commands::delete::delete(&server, &options)?))
+    let hooks = store::hooks(settings, &args.server);
+    let interrupted = interruption()?;
+    let deleted = blocking(move || {
+        commands::delete::delete(&server, &options, &hooks, &|| *interrupted.borrow())
+    });
+    Ok(Results::one(deleted.await?))
 }
 
 async fn switch_wal(

@@ -8,6 +8,7 @@
 mod environment;
 mod error;
 mod file;
+mod hook_scripts;
 mod http;
 mod keys;
 mod layer;
@@ -26,6 +27,7 @@ use std::path::{Path, PathBuf};
 pub use environment::{Lookup, process as process_environment};
 pub use error::{Mistake, Origin, SettingsError};
 pub use file::DEFAULT_PATH;
+pub use hook_scripts::{Hook, HookEvent, HookKind, HookPhase, HookScripts};
 pub use http::HttpSettings;
 pub use period::{Period, PeriodError};
 pub use recipient::{Recipient, RecipientError};
@@ -173,7 +175,10 @@ impl Settings {
                 let concerned = typed.servers.is_empty() || typed.servers.contains(&name);
                 let layers = overriding.into_iter().filter(|_| concerned);
                 let layers = layers.chain([own, &files.defaults]).collect();
-                ServerSettings::resolve(name, &mut Layers::new(layers, &mut mistakes))
+                let mut server =
+                    ServerSettings::resolve(name, &mut Layers::new(layers, &mut mistakes))?;
+                server.hooks.configuration.clone_from(&path);
+                Some(server)
             })
             .collect();
 

@@ -10,7 +10,7 @@ use pgwire_stream::{ManifestChecksums, SlotName};
 
 use super::layer::Layers;
 use super::value;
-use super::{Moments, Period, Recipient, RetentionPolicy, Schedule, ServerName};
+use super::{HookScripts, Moments, Period, Recipient, RetentionPolicy, Schedule, ServerName};
 
 /// The slot's name where none is configured.
 const DEFAULT_SLOT: &str = "walrecv";
@@ -88,6 +88,8 @@ pub struct ServerSettings {
     pub basebackup_retry_times: u32,
     /// How long is waited before that for the first time.
     pub basebackup_retry_sleep: Duration,
+    /// The operator's commands around what is done.
+    pub hooks: HookScripts,
 }
 
 /// A connection string. Its `Debug` does not show it, because it may hold a password.
@@ -275,6 +277,7 @@ impl ServerSettings {
             last_wal_maximum_age: None,
             basebackup_retry_times: 0,
             basebackup_retry_sleep: Duration::from_secs(30),
+            hooks: HookScripts::default(),
         }
     }
 
@@ -422,6 +425,7 @@ impl ServerSettings {
                     value::duration(given, Duration::from_secs(1), Duration::from_secs(86400))
                 })
                 .unwrap_or(defaults.basebackup_retry_sleep),
+            hooks: HookScripts::resolve(layers),
             ..defaults
         };
         conninfo.map(|_| settings)
