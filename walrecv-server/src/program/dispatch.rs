@@ -19,7 +19,7 @@ use crate::commands::extract::ExtractOptions;
 use crate::commands::generate_manifest::ManifestOptions;
 use crate::commands::get_wal::GetWalRequest;
 use crate::commands::init::FirstConfiguration;
-use crate::commands::interruption::{interruption, outlive_hangups};
+use crate::commands::interruption::{hangups, interruption};
 use crate::commands::keep::KeepAction;
 use crate::commands::list_files::FilesOf;
 use crate::commands::receive_wal::Action;
@@ -47,8 +47,8 @@ const FIRST_SERVER: &str = "main";
 pub(super) async fn dispatch(cli: &Cli, environment: Lookup<'_>, printer: &Printer) -> Results {
     let result = match &cli.command {
         Command::Init(args) => init(cli, args, environment).await,
-        command => match Settings::load(&cli.typed(), environment) {
-            Ok(settings) => with_settings(command, &settings, printer).await,
+        _ => match Settings::load(&cli.typed(), environment) {
+            Ok(settings) => with_settings(cli, &settings, environment, printer).await,
             Err(error) => Err(error.into()),
         },
     };
@@ -56,10 +56,12 @@ pub(super) async fn dispatch(cli: &Cli, environment: Lookup<'_>, printer: &Print
 }
 
 async fn with_settings(
-    command: &Command,
+    cli: &Cli,
     settings: &Settings,
+    environment: Lookup<'_>,
     printer: &Printer,
 ) -> Outcome<Results> {
+    let command = &cli.command;
     match command {
         Command::Backup(args) => backup(command, settings, args, printer).await,
         Command::Check(args) => check(command, settings, args).await,
@@ -68,7 +70,7 @@ async fn with_settings(
         Command::ListBackups(args) => list_backups(command, settings, args),
         Command::ReceiveWal(args) => receive_wal(settings, args, printer).await,
         Command::Restore(args) => restore(settings, args, printer).await,
-        Command::Run(_) => run(command, settings).await,
+        Command::Run(_) => run(cli, command, settings, environment).await,
         Command::ShowBackup(args) => show_backup(settings, args),
         Command::ListFiles(args) => list_files(settings, args),
         Command::Extract(args) => extract(settings, args).await,
@@ -292,15 +294,24 @@ fn recovery_target(args: &TargetArgs) -> Result<RecoveryTarget, TargetError> {
     })
 }
 
-async fn run(command: &Command, settings: &Settings) -> Outcome<Results> {
-    let mut settings = settings.clone();
+async fn run(
+    cli: &Cli,
+    command: &Command,
+    settings: &Settings,
+    environment: Lookup<'_>,
+) -> Outcome<Results> {
     let named = command.servers();
-    if !named.is_empty() {
-        let servers = selected(&settings, &named)?.into_iter().cloned().collect();
-        settings.servers = servers;
-    }
-    outlive_hangups()?;
-    daemon::run(&settings, &store::home(&settings), interruption()?).await?;
+    let only_named = |mut settings: Settings| -> Result<Settings, Box<dyn Failure>> {
+        if !named.is_empty() {
+            let servers = selected(&settings, &named)?.into_iter().cloned().collect();
+            settings.servers = servers;
+        }
+        Ok(settings)
+    };
+    let read = || only_named(Settings::load(&cli.typed(), environment)?);
+    let settings = only_named(settings.clone())?;
+    let home = store::home(&settings);
+    daemon::run(settings, &home, interruption()?, hangups()?, read).await?;
     Ok(Results::default())
 }
 

@@ -91,7 +91,7 @@ pub enum Scope {
 }
 
 /// Everything that is configured.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// The configuration that was read, if any.
     pub file: Option<PathBuf>,
@@ -113,6 +113,20 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// A store with no server.
+    pub fn of(home: &Path) -> Self {
+        Self {
+            file: None,
+            home: home.to_owned(),
+            group_access: false,
+            wal_readers: Vec::new(),
+            max_parallel_backups: MAX_PARALLEL_BACKUPS,
+            http: HttpSettings::default(),
+            servers: Vec::new(),
+            encryption_identity: None,
+        }
+    }
+
     /// Brings together what was typed, the environment and the configuration files.
     pub fn load(typed: &Typed, environment: Lookup<'_>) -> Result<Self, SettingsError> {
         let mut mistakes = Vec::new();

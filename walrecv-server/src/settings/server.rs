@@ -18,7 +18,7 @@ use super::{
 const DEFAULT_SLOT: &str = "walrecv";
 
 /// What is to be done for one server, and how.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ServerSettings {
     /// Its name, and its directory's.
     pub name: ServerName,
@@ -284,6 +284,36 @@ impl ServerSettings {
             hooks: HookScripts::default(),
             failure_webhook: None,
         }
+    }
+
+    /// Whether WAL is received just as with these settings: what differs is of no concern to who
+    /// receives it.
+    pub fn receives_as(&self, other: &Self) -> bool {
+        let of_no_concern = Self {
+            description: other.description.clone(),
+            backup_conninfo: other.backup_conninfo.clone(),
+            backup_compression: other.backup_compression,
+            manifest_checksums: other.manifest_checksums,
+            immediate_checkpoint: other.immediate_checkpoint,
+            bandwidth_limit_kb: other.bandwidth_limit_kb,
+            incremental_base: other.incremental_base,
+            incremental_chain_max: other.incremental_chain_max,
+            basebackup_retry_times: other.basebackup_retry_times,
+            basebackup_retry_sleep: other.basebackup_retry_sleep,
+            backup_schedule: other.backup_schedule.clone(),
+            incremental_schedule: other.incremental_schedule.clone(),
+            verify_schedule: other.verify_schedule.clone(),
+            verify_bandwidth_limit_kb: other.verify_bandwidth_limit_kb,
+            check_interval: other.check_interval,
+            check_timeout: other.check_timeout,
+            retention_policy: other.retention_policy,
+            minimum_redundancy: other.minimum_redundancy,
+            last_backup_maximum_age: other.last_backup_maximum_age,
+            last_backup_minimum_size: other.last_backup_minimum_size,
+            last_wal_maximum_age: other.last_wal_maximum_age,
+            ..self.clone()
+        };
+        of_no_concern == *other
     }
 
     /// How to reach the server for WAL.
