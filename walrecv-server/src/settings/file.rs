@@ -12,7 +12,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::ServerName;
 use super::error::{Mistake, Origin, SettingsError};
-use super::keys;
+use super::keys::{self, Section};
 use super::layer::Layer;
 use super::value::{Given, Raw};
 
@@ -84,8 +84,9 @@ impl Files {
                 self.mistakes.push(source.mistake(&key.span(), problem, Some(hint)));
             }
             ("defaults", DeValue::Table(table)) => {
-                self.defaults = source.layer(table, keys::SERVER, &mut self.mistakes);
-                for key in keys::OF_ONE_SERVER {
+                self.defaults = source.layer(table, Section::Server, &mut self.mistakes);
+                for key in keys::of(Section::Server).filter(|key| key.of_one_server) {
+                    let key = key.name;
                     if let Some(given) = self.defaults.get(key) {
                         self.mistakes.push(Mistake {
                             origin: given.origin.clone(),
@@ -96,7 +97,7 @@ impl Files {
                 }
             }
             ("http", DeValue::Table(table)) => {
-                self.http = source.layer(table, keys::HTTP, &mut self.mistakes);
+                self.http = source.layer(table, Section::Http, &mut self.mistakes);
             }
             ("defaults" | "http" | "servers", _) => {
                 let problem = format!("`{name}` must be a section");
@@ -107,12 +108,11 @@ impl Files {
                 };
                 self.mistakes.push(source.mistake(&key.span(), problem, Some(hint.into())));
             }
-            _ if keys::GLOBAL.contains(&name) => {
+            _ if keys::find(Section::Global, name).is_some() => {
                 self.global.insert(name, source.given(&key.span(), value.get_ref()));
             }
             _ => {
-                let known: Vec<_> = keys::GLOBAL.iter().chain(keys::TABLES).copied().collect();
-                let (problem, hint) = keys::unknown(name, &known);
+                let (problem, hint) = keys::unknown(name, Section::Global);
                 self.mistakes.push(source.mistake(&key.span(), problem, hint));
             }
         }
@@ -146,14 +146,14 @@ impl Files {
             self.mistakes.push(source.mistake(&span, problem, None));
             return;
         }
-        let mut layer = source.layer(table, keys::SERVER, &mut self.mistakes);
+        let mut layer = source.layer(table, Section::Server, &mut self.mistakes);
         layer.place = Some(source.origin(&span));
         self.servers.insert(parsed, layer);
     }
 }
 
 fn is_unknown(name: &str) -> bool {
-    !keys::GLOBAL.contains(&name) && !keys::TABLES.contains(&name)
+    keys::find(Section::Global, name).is_none() && !keys::TABLES.contains(&name)
 }
 
 /// Which of the files is read.
@@ -186,19 +186,14 @@ impl Source<'_> {
         Given { raw: raw(value), origin: self.origin(span) }
     }
 
-    fn layer(
-        &self,
-        table: &DeTable<'_>,
-        known: &[&'static str],
-        mistakes: &mut Vec<Mistake>,
-    ) -> Layer {
+    fn layer(&self, table: &DeTable<'_>, section: Section, mistakes: &mut Vec<Mistake>) -> Layer {
         let mut layer = Layer::default();
         for (key, value) in table {
             let name: &str = key.get_ref();
-            if known.contains(&name) {
+            if keys::find(section, name).is_some() {
                 layer.insert(name, self.given(&key.span(), value.get_ref()));
             } else {
-                let (problem, hint) = keys::unknown(name, known);
+                let (problem, hint) = keys::unknown(name, section);
                 mistakes.push(self.mistake(&key.span(), problem, hint));
             }
         }

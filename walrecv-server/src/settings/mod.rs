@@ -14,8 +14,10 @@ mod keys;
 mod layer;
 mod period;
 mod recipient;
+mod reference;
 mod retention_policy;
 mod schedule;
+mod schema;
 mod server;
 mod server_name;
 mod value;
@@ -32,8 +34,10 @@ pub use hook_scripts::{Hook, HookEvent, HookKind, HookPhase, HookScripts};
 pub use http::HttpSettings;
 pub use period::{Period, PeriodError};
 pub use recipient::{Recipient, RecipientError};
+pub use reference::reference;
 pub use retention_policy::{Generations, RetentionPolicy, RetentionPolicyError};
 pub use schedule::{Moments, Schedule, ScheduleError};
+pub use schema::{SCHEMA_LINE, schema};
 pub use server::{
     BackupCompression, Compression, CompressionLocation, ConnInfo, CreateSlot, IncrementalBase,
     ServerSettings, Synchronous,
@@ -42,6 +46,7 @@ pub use server_name::{ServerName, ServerNameError};
 pub use webhook_url::{WebhookUrl, WebhookUrlError};
 
 use file::Files;
+use keys::Section;
 use layer::{Layer, Layers};
 use value::{Given, Raw};
 
@@ -184,6 +189,12 @@ impl Settings {
             })
             .collect();
 
+        if files.servers.is_empty() {
+            // No server would tell what is wrong with them.
+            let name = "defaults".parse()?;
+            ServerSettings::resolve(name, &mut Layers::new(vec![&files.defaults], &mut mistakes));
+        }
+
         if mistakes.is_empty() {
             Ok(Self {
                 file: path,
@@ -235,23 +246,22 @@ struct Environment {
 
 fn from_environment(lookup: Lookup<'_>) -> Environment {
     let mut layer = Layer::default();
-    for key in keys::GLOBAL.iter().chain(keys::SERVER) {
-        if let Some(given) = environment::given(lookup, key) {
-            layer.insert(key, given);
+    for key in keys::anywhere() {
+        if let Some(given) = environment::given(lookup, key.name) {
+            layer.insert(key.name, given);
         }
     }
     Environment { config: lookup(CONFIG_VARIABLE).map(PathBuf::from), layer }
 }
 
 fn arguments(typed: &Typed, mistakes: &mut Vec<Mistake>) -> Layer {
-    let known: Vec<_> = keys::GLOBAL.iter().chain(keys::SERVER).copied().collect();
     let mut layer = Layer::default();
     for Argument { option, key, value } in &typed.arguments {
         let origin = Origin::Argument(option.clone());
-        if known.contains(&key.as_str()) {
+        if keys::anywhere().any(|known| known.name == key) {
             layer.insert(key, Given { raw: Raw::Text(value.clone()), origin });
         } else {
-            let (problem, hint) = keys::unknown(key, &known);
+            let (problem, hint) = keys::unknown(key, Section::Server);
             mistakes.push(Mistake { origin, problem, hint });
         }
     }
@@ -284,10 +294,9 @@ fn one_server_only(overriding: [&Layer; 2], scope: Scope, mistakes: &mut Vec<Mis
     if scope == Scope::Store {
         return;
     }
-    for given in overriding
-        .into_iter()
-        .flat_map(|layer| keys::OF_ONE_SERVER.iter().filter_map(|key| layer.get(key)))
-    {
+    for given in overriding.into_iter().flat_map(|layer| {
+        keys::anywhere().filter(|key| key.of_one_server).filter_map(|key| layer.get(key.name))
+    }) {
         mistakes.push(Mistake {
             origin: given.origin.clone(),
             problem: "this describes one server".into(),

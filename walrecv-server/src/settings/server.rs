@@ -311,6 +311,7 @@ impl ServerSettings {
             last_backup_maximum_age: other.last_backup_maximum_age,
             last_backup_minimum_size: other.last_backup_minimum_size,
             last_wal_maximum_age: other.last_wal_maximum_age,
+            failure_webhook: other.failure_webhook.clone(),
             ..self.clone()
         };
         of_no_concern == *other
