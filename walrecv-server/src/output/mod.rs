@@ -6,6 +6,7 @@
 mod backup;
 mod check;
 mod check_backup;
+mod config;
 mod delete;
 mod diagnostic;
 mod extract;
@@ -21,6 +22,7 @@ mod receive_wal;
 mod receiving;
 mod restore;
 mod show_backup;
+mod show_servers;
 mod switch_wal;
 mod units;
 mod verify_backup;

@@ -9,11 +9,13 @@ use tokio::runtime::Handle;
 use crate::backup::Incremental;
 use crate::catalog::KeepTarget;
 use crate::cli::{
-    BackupArgs, CheckArgs, CheckBackupArgs, Cli, Command, DeleteArgs, ExtractArgs, FilesArg,
-    GenerateManifestArgs, GetWalArgs, InitArgs, KeepArg, KeepArgs, ListBackupsArgs, ListFilesArgs,
-    ReceiveWalArgs, RestoreArgs, ShowBackupArgs, SwitchWalArgs, TargetArgs, VerifyBackupArgs,
+    BackupArgs, CheckArgs, CheckBackupArgs, Cli, Command, ConfigArg, ConfigArgs, DeleteArgs,
+    ExtractArgs, FilesArg, GenerateManifestArgs, GetWalArgs, InitArgs, KeepArg, KeepArgs,
+    ListBackupsArgs, ListFilesArgs, ReceiveWalArgs, RestoreArgs, ShowBackupArgs, SwitchWalArgs,
+    TargetArgs, VerifyBackupArgs,
 };
 use crate::commands::backup::BackupOptions;
+use crate::commands::config::ConfigDocument;
 use crate::commands::delete::DeleteOptions;
 use crate::commands::extract::ExtractOptions;
 use crate::commands::generate_manifest::ManifestOptions;
@@ -47,6 +49,8 @@ const FIRST_SERVER: &str = "main";
 pub(super) async fn dispatch(cli: &Cli, environment: Lookup<'_>, printer: &Printer) -> Results {
     let result = match &cli.command {
         Command::Init(args) => init(cli, args, environment).await,
+        Command::Config(args) => Ok(config(args)),
+        Command::ShowServers(_) => show_servers(cli, environment),
         _ => match Settings::load(&cli.typed(), environment) {
             Ok(settings) => with_settings(cli, &settings, environment, printer).await,
             Err(error) => Err(error.into()),
@@ -66,7 +70,9 @@ async fn with_settings(
         Command::Backup(args) => backup(command, settings, args, printer).await,
         Command::Check(args) => check(command, settings, args).await,
         // Never come here: they do without settings, or without a runtime.
-        Command::Init(_) | Command::GetWal(_) => Ok(Results::default()),
+        Command::Init(_) | Command::Config(_) | Command::ShowServers(_) | Command::GetWal(_) => {
+            Ok(Results::default())
+        }
         Command::ListBackups(args) => list_backups(command, settings, args),
         Command::ReceiveWal(args) => receive_wal(settings, args, printer).await,
         Command::Restore(args) => restore(settings, args, printer).await,
@@ -81,6 +87,21 @@ async fn with_settings(
         Command::Delete(args) => delete(settings, args).await,
         Command::SwitchWal(args) => switch_wal(command, settings, args).await,
     }
+}
+
+fn config(args: &ConfigArgs) -> Results {
+    Results::one(match args.what {
+        ConfigArg::Reference => ConfigDocument::Reference,
+        ConfigArg::Schema => ConfigDocument::Schema,
+    })
+}
+
+fn show_servers(cli: &Cli, environment: Lookup<'_>) -> Outcome<Results> {
+    let mut results = Results::default();
+    for server in Settings::show(&cli.typed(), environment)? {
+        results.reports.push(Box::new(server));
+    }
+    Ok(results)
 }
 
 /// Has work done that blocks. It is not cancelled: if it does not end, it has panicked.

@@ -12,8 +12,9 @@ use toml::de::{DeTable, DeValue};
 
 use super::ServerName;
 use super::error::{Mistake, Origin, SettingsError};
-use super::keys::{self, Section};
+use super::keys::{self, Kind, Section};
 use super::layer::Layer;
+use super::secrets::{open_to_everybody, without_passwords};
 use super::value::{Given, Raw};
 
 /// Where the configuration is looked for when nothing names one.
@@ -44,7 +45,38 @@ impl Files {
                 files.parse(&path, &text, Place::Added);
             }
         }
+        files.refuse_open_passwords();
         Ok(files)
+    }
+
+    /// A password that everybody on this machine can read is none.
+    fn refuse_open_passwords(&mut self) {
+        let conninfos = keys::of(Section::Server).filter(|key| key.kind == Kind::Conninfo);
+        for key in conninfos {
+            for given in self.servers.values().filter_map(|layer| layer.get(key.name)) {
+                let (Raw::Text(text), Origin::File { path, .. }) = (&given.raw, &given.origin)
+                else {
+                    continue;
+                };
+                if without_passwords(text) == *text {
+                    continue;
+                }
+                if let Some(mode) = open_to_everybody(path) {
+                    self.mistakes.push(Mistake {
+                        origin: given.origin.clone(),
+                        problem: format!(
+                            "`{}`: everybody on this machine can read the password in it \
+                             (the file's mode is {mode:04o})",
+                            key.name
+                        ),
+                        hint: Some(format!(
+                            "`chmod o= {}`, or put the password into a password file (mode 0600)",
+                            path.display()
+                        )),
+                    });
+                }
+            }
+        }
     }
 
     /// Takes in what one file says.

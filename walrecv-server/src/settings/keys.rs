@@ -97,9 +97,25 @@ impl Key {
         }
     }
 
+    /// Its default, as JSON has it.
+    pub(super) fn default_as_json(&self) -> Option<serde_json::Value> {
+        self.default().and_then(json)
+    }
+
+    /// A value that it might have, as JSON has it.
+    pub(super) fn example_as_json(&self) -> Option<serde_json::Value> {
+        json(self.example())
+    }
+
     const fn of_one_server(self) -> Self {
         Self { of_one_server: true, ..self }
     }
+}
+
+/// A value as TOML writes it, as JSON has it.
+fn json(toml: &str) -> Option<serde_json::Value> {
+    let table: toml::Table = format!("value = {toml}").parse().ok()?;
+    serde_json::to_value(table.get("value")?).ok()
 }
 
 const fn key(
@@ -299,8 +315,7 @@ pub(super) const KEYS: &[Key] = &[
         "encryption_identity",
         Secret,
         Unset(r#""/etc/walrecv-server/identity.txt""#),
-        "The file with a secret key, on a host that is to read what it stores. \
-        ",
+        "The file with a secret key, on a host that is to read what it stores.",
     ),
     server(
         "backup_schedule",

@@ -63,8 +63,7 @@ fn section(
         comment(text, key.doc);
         let value = key.default().unwrap_or_else(|| key.example());
         text.push_str(&format!("#{} = {value}\n", key.name));
-        if let Some(default) = key.default().filter(|default| *default != key.example()) {
-            debug_assert_eq!(default, value);
+        if value != key.example() {
             comment(text, &format!("As: {}", key.example()));
         }
     }
@@ -201,7 +200,7 @@ mod tests {
             if let keys::Value::DefaultAs(default, example) = key.value {
                 assert_ne!(default, example, "{}", key.name);
             }
-            assert!(key.doc.ends_with(['.', ')']), "{}", key.name);
+            assert!(key.doc.ends_with(['.', '?']), "{}", key.name);
         }
     }
 }

@@ -72,19 +72,13 @@ fn property(key: &Key) -> Map<String, Value> {
     if let Value::Object(values) = values {
         property.extend(values);
     }
-    if let Some(default) = key.default().and_then(json_of) {
+    if let Some(default) = key.default_as_json() {
         property.insert("default".to_owned(), default);
     }
-    if let Some(example) = json_of(key.example()) {
+    if let Some(example) = key.example_as_json() {
         property.insert("examples".to_owned(), json!([example]));
     }
     property
-}
-
-/// A value as TOML writes it, as JSON has it.
-fn json_of(toml: &str) -> Option<Value> {
-    let table: toml::Table = format!("value = {toml}").parse().ok()?;
-    serde_json::to_value(table.get("value")?).ok()
 }
 
 #[cfg(test)]
@@ -137,8 +131,7 @@ mod tests {
                 Section::Server => server,
             };
             let property = &table["properties"][key.name];
-            for value in key.default().into_iter().chain([key.example()]) {
-                let value = json_of(value).unwrap();
+            for value in key.default_as_json().into_iter().chain(key.example_as_json()) {
                 assert!(fits(&value, property), "{}: {value} {property}", key.name);
             }
         }

@@ -89,9 +89,16 @@ pub(super) fn duration(given: &Given, least: Duration, most: Duration) -> Parsed
         },
         _ => None,
     };
-    value
-        .filter(|value| (least..=most).contains(value))
-        .ok_or_else(|| format!("must be a duration from {least:?} to {most:?}, as \"2s\"").into())
+    value.filter(|value| (least..=most).contains(value)).ok_or_else(|| {
+        let [least, most] = [least, most].map(in_words);
+        format!("must be a duration from {least} to {most}, as \"2s\"").into()
+    })
+}
+
+/// A duration as it may be written.
+fn in_words(duration: Duration) -> String {
+    let duration = jiff::SignedDuration::try_from(duration).unwrap_or(jiff::SignedDuration::MAX);
+    format!("{duration:#}")
 }
 
 /// A rate in kB/s, as Barman and PostgreSQL count; text may carry a unit. `None` is unlimited.
