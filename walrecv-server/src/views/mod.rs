@@ -5,3 +5,5 @@
 
 pub mod backups;
 pub mod check;
+pub mod sizes;
+pub mod window;
