@@ -27,6 +27,8 @@ pub use client::{
     WalAnswer, WalBody, WalBodyReader, WantedWal,
 };
 
+pub use self::board::{Checked, Ended, Running, ServerNews, Task};
+
 use self::board::Board;
 use self::control::Control;
 use crate::failure::{Class, Failure, in_one_line};
@@ -119,7 +121,7 @@ async fn supervise(
     let options = ReceiverOptions { persistent: true, ..ReceiverOptions::default() };
     loop {
         let (receiver, status) = Receiver::new(server.clone(), &home, options);
-        board.post(name.clone(), status);
+        board.post(&name, status);
         // In a task of its own: even a panic ends only this receiver.
         match tokio::spawn(receiver.run(stop.clone())).await {
             Ok(Ok(_)) => return,

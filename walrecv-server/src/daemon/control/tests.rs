@@ -37,7 +37,7 @@ fn segment(number: u32) -> SegmentName {
 fn control(home: &Home, readers: &[&str]) -> Control {
     let board = Board::default();
     let status = Status::new(server_name(), "walrecv".parse().unwrap());
-    board.post(server_name(), watch::channel(status).1);
+    board.post(&server_name(), watch::channel(status).1);
     let readers = readers.iter().map(|&reader| reader.to_owned()).collect();
     let keys = [(server_name(), home.path().join("identity"))];
     Control::new(home.clone(), readers, board, keys.into()).unwrap()
