@@ -56,9 +56,8 @@ impl WalStore {
             let totals = WalIndex::of(self.server(), folder).totals()?;
             let changed_at = modified_at(&self.server().wal_dir(folder))?;
             let written_at = modified_at(&self.server().wal_index(folder))?;
-            let is_full = totals.is_some_and(|totals| {
-                u64::from(totals.files) == per_folder && totals.tails == 0
-            });
+            let is_full = totals
+                .is_some_and(|totals| u64::from(totals.files) == per_folder && totals.tails == 0);
             if is_full && changed_at <= written_at {
                 let last = SegmentNumber::from_u64(first.as_u64() + per_folder - 1);
                 coverage.add_all(folder.timeline(), first, last);

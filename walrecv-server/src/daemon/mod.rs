@@ -14,9 +14,11 @@ mod board;
 mod client;
 mod control;
 mod door;
+mod http;
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -97,6 +99,10 @@ pub async fn run(
     durable::create_dir(home.path(), home.access())?;
     let board = Board::default();
     let control = start_control(settings, home, board.clone(), stop.clone()).await?;
+    let (_servers, configured) = watch::channel(Arc::from(settings.servers.as_slice()));
+    let http =
+        http::serve(settings.http.clone(), home.clone(), board.clone(), configured, stop.clone());
+    tokio::spawn(http);
     let mut receivers = JoinSet::new();
     for server in &settings.servers {
         receivers.spawn(supervise(server.clone(), home.clone(), board.clone(), stop.clone()));

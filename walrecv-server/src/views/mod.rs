@@ -6,4 +6,5 @@
 pub mod backups;
 pub mod check;
 pub mod sizes;
+pub mod stored;
 pub mod window;

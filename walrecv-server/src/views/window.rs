@@ -190,8 +190,12 @@ pub fn window(
     let store = WalStore::new(server, segment_size);
     let suspect = store.verdicts()?.suspect;
     let caught_up = CaughtUp::load(server)?;
-    let mut picture =
-        Picture { server, clock: Clock::new(&store, caught_up), coverage: &outline.coverage, suspect };
+    let mut picture = Picture {
+        server,
+        clock: Clock::new(&store, caught_up),
+        coverage: &outline.coverage,
+        suspect,
+    };
     let wal = picture.wal();
     let history = picture.newest_history(&wal)?;
     let timelines = picture.timelines(&wal, history.as_ref())?;
@@ -370,13 +374,11 @@ impl Picture<'_> {
         let mut found = Vec::new();
         let Some(history) = history else { return found };
         let size = self.coverage.segment_size();
-        let on_the_way = wal.iter().filter(|stretch| {
-            leads_to(history, stretch.timeline, stretch.from_lsn)
-        });
+        let on_the_way =
+            wal.iter().filter(|stretch| leads_to(history, stretch.timeline, stretch.from_lsn));
         let mut at = on_the_way.map(|stretch| stretch.from_lsn).min();
         while let Some(from) = at
-            && let Reach::Missing(gap) =
-                self.coverage.reach(history, from, Lsn::from_u64(u64::MAX))
+            && let Reach::Missing(gap) = self.coverage.reach(history, from, Lsn::from_u64(u64::MAX))
             && let Some(to) = self.coverage.resumes(history, size.segment_of(gap.from))
             && found.len() < MOST
         {

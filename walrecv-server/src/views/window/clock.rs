@@ -74,7 +74,10 @@ impl<'a> Clock<'a> {
     }
 
     /// The first and the last moment of a segment.
-    pub(super) fn around(&mut self, segment: SegmentName) -> (Option<Timestamp>, Option<Timestamp>) {
+    pub(super) fn around(
+        &mut self,
+        segment: SegmentName,
+    ) -> (Option<Timestamp>, Option<Timestamp>) {
         (self.after(segment), self.until(segment))
     }
 

@@ -37,10 +37,7 @@ pub(super) fn summary(
         }
     }
     if last.ends != Ending::EndOfWal {
-        words.push_str(&format!(
-            "; not beyond, because {}: take a backup",
-            reason(last.ends)
-        ));
+        words.push_str(&format!("; not beyond, because {}: take a backup", reason(last.ends)));
     } else if now.duration_since(last.to).as_secs() > 300 {
         words.push_str(&format!(
             "; nothing came for {}",
