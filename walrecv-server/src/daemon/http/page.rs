@@ -41,8 +41,9 @@ pub(super) async fn css() -> impl IntoResponse {
 /// The scripts, by their paths.
 pub(super) fn scripts<S: Clone + Send + Sync + 'static>() -> Router<S> {
     SCRIPTS.into_iter().fold(Router::new(), |router, (name, text)| {
-        let script =
-            || async move { ([(header::CONTENT_TYPE, "text/javascript; charset=utf-8")], text) };
+        let script = move || async move {
+            ([(header::CONTENT_TYPE, "text/javascript; charset=utf-8")], text)
+        };
         router.route(&format!("/{name}"), get(script))
     })
 }

@@ -22,18 +22,24 @@ function inTheWay(server) {
   return interruptions.filter((gap) => gap.kind !== "retired" && (!first || gap.from >= first.from));
 }
 
+// Whether WAL comes in.
+function receiving(server) {
+  const receiver = server.receiver;
+  if (!server.active) return "off";
+  if (!receiver || receiver.disk_full || receiver.state === "refused") return "failed";
+  if (receiver.state === "streaming") return "ok";
+  return receiver.last_error ? "failed" : "warning";
+}
+
 // Whether somebody has to look.
 export function severity(server) {
-  if (!server.active) return "off";
-  const receiver = server.receiver;
+  const wal = receiving(server);
   const rows = server.check?.rows ?? [];
   const broken = inTheWay(server).some((gap) => gap.kind !== "left_out");
-  if (!receiver || receiver.disk_full || receiver.state === "refused" || broken) return "failed";
-  if (receiver.state !== "streaming" && receiver.last_error) return "failed";
-  if (rows.some((row) => row.state === "failed")) return "failed";
+  if (wal === "off") return "off";
+  if (wal === "failed" || broken || rows.some((row) => row.state === "failed")) return "failed";
   if (rows.some((row) => row.state === "warning") || server.stored.problems.length) return "warning";
-  if (server.stored.window.recoverable.length === 0) return "warning";
-  return receiver.state === "streaming" ? "ok" : "warning";
+  return server.stored.window.recoverable.length === 0 ? "warning" : wal;
 }
 
 export class Card {
@@ -79,6 +85,7 @@ export class Card {
     const server = this.server;
     this.root.className = severity(server);
     this.state.textContent = sentence(server.words);
+    this.state.className = `state ${receiving(server)}`;
     this.sample(server.receiver, now);
     this.words.replaceChildren(...sayWindow(server, now));
     this.facts.replaceChildren(...this.figures(server, now));
@@ -121,7 +128,7 @@ export class Card {
     facts.push(lastBackup(backup, server.planned, now));
     const daily = sizes.bytes_per_day === null ? null : `${size(sizes.bytes_per_day)} a day`;
     facts.push(fact("Stored", size(sizes.backup_bytes + sizes.wal_bytes),
-      `backups ${size(sizes.backup_bytes)}, WAL ${size(sizes.wal_bytes)}`, daily));
+      `backups ${size(sizes.backup_bytes)}`, `WAL ${size(sizes.wal_bytes)}`, daily));
     facts.push(disk(sizes));
     return facts;
   }
@@ -229,9 +236,9 @@ function lastBackup(backup, planned, now) {
   const coming = next === undefined ? "none scheduled" : `next in ${duration(Math.max(next, 0))}`;
   if (!backup) return fact("Last backup", "none", coming);
   const took = backup.ended_at
-    ? ` in ${duration((Date.parse(backup.ended_at) - Date.parse(backup.began_at)) / 1000)}` : "";
+    ? `in ${duration((Date.parse(backup.ended_at) - Date.parse(backup.began_at)) / 1000)}` : "";
   return fact("Last backup", ago(seconds(backup.ended_at ?? backup.began_at, now)),
-    `${backup.kind}, ${size(backup.stored_bytes)}${took}`, coming);
+    `${backup.kind}, ${size(backup.stored_bytes)}`, took, coming);
 }
 
 function disk(sizes) {

@@ -7,7 +7,7 @@ const MARKS = 30;
 const LANE = 12;
 const APART = 22;
 const AXIS = 22;
-const STEPS = [0.5 / 24, 1 / 24, 3 / 24, 6 / 24, 12 / 24, 1, 2, 7, 14, 30, 91, 365, 3650].map((d) => d * DAY);
+const STEPS = [0.5 / 24, 1 / 24, 3 / 24, 6 / 24, 12 / 24, 1, 2, 3, 7, 14, 30, 91, 365, 3650].map((d) => d * DAY);
 
 const time = (text) => (text ? Date.parse(text) : null);
 
@@ -172,7 +172,7 @@ export function reason(gap) {
 }
 
 function axis(range, scale, bottom, width) {
-  const wanted = (range.to - range.from) / Math.max(width / 110, 2);
+  const wanted = (range.to - range.from) / Math.max(width / 90, 2);
   const step = STEPS.find((step) => step >= wanted) ?? STEPS.at(-1);
   const daily = step >= DAY;
   const text = new Intl.DateTimeFormat(undefined, step >= 365 * DAY

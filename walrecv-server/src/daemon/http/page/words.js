@@ -29,7 +29,7 @@ export function size(bytes) {
     unit += 1;
   }
   const digits = unit === 0 || value >= 100 ? 0 : 1;
-  return `${value.toFixed(digits)} ${units[unit]}`;
+  return `${value.toFixed(digits)}\u00a0${units[unit]}`;
 }
 
 export function duration(seconds) {
@@ -37,7 +37,7 @@ export function duration(seconds) {
   for (const [length, unit, least] of steps) {
     const count = Math.floor(seconds / length);
     if (count >= Math.max(least, 1) || length === 1) {
-      return unit === "day" ? `${count} days` : `${Math.max(count, 0)} ${unit}`;
+      return unit === "day" ? `${count}\u00a0days` : `${Math.max(count, 0)}\u00a0${unit}`;
     }
   }
   return "";
