@@ -16,6 +16,7 @@ mod failing_disk;
 mod failover;
 mod full_path;
 mod harness;
+mod http;
 mod incremental_backups;
 mod ledger;
 mod library_backup;
@@ -93,6 +94,7 @@ fn main() -> std::process::ExitCode {
         standby_restore::register,
         encryption::register,
         wal_delivery::register,
+        http::register,
     ] {
         scenarios = register(scenarios);
     }
