@@ -1,9 +1,11 @@
-//! `delete`: removes a base backup, and those that build on it if that is wanted.
+//! `delete`: removes a base backup, those that build on it if that is wanted, and the WAL that no
+//! other needs.
 
-use crate::catalog::{BackupError, BackupRecord, Catalog, Leases, RemovalError};
+use crate::catalog::{BackupError, BackupRecord, Catalog, Leases, NoNewLeases, RemovalError};
 use crate::failure::{Class, Failure};
+use crate::retention::{self, RetentionError};
 use crate::settings::ServerName;
-use crate::storage::{LockError, LockKind, ServerDir, ServerLock};
+use crate::storage::{LockError, LockKind, ServerDir, ServerLock, StorageError};
 
 /// What is asked for.
 #[derive(Clone, Debug)]
@@ -19,7 +21,7 @@ pub struct DeleteOptions {
 }
 
 /// What was removed, or would be.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct DeleteOutcome {
     /// The server.
     pub server: ServerName,
@@ -27,6 +29,12 @@ pub struct DeleteOutcome {
     pub backups: Vec<BackupRecord>,
     /// Whether they are gone.
     pub removed: bool,
+    /// How many files of WAL went with them, or would, because no other backup needs them.
+    pub wal_files: u64,
+    /// How much room these took.
+    pub wal_bytes: u64,
+    /// Why the WAL stays as it is although the backups are gone.
+    pub wal_stays: Option<RetentionError>,
 }
 
 /// Why nothing, or not all, was removed.
@@ -42,6 +50,9 @@ pub enum DeleteFailure {
     /// Another process works on the backups.
     #[error(transparent)]
     Lock(#[from] LockError),
+    /// Nobody can be kept from needing it meanwhile.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
 }
 
 impl Failure for DeleteFailure {
@@ -50,6 +61,7 @@ impl Failure for DeleteFailure {
             Self::Backup(error) => error.class(),
             Self::Removal(error) => error.class(),
             Self::Lock(error) => error.class(),
+            Self::Storage(error) => error.class(),
         }
     }
 
@@ -58,6 +70,7 @@ impl Failure for DeleteFailure {
             Self::Backup(error) => error.hint(),
             Self::Removal(error) => error.hint(),
             Self::Lock(error) => error.hint(),
+            Self::Storage(error) => error.hint(),
         }
     }
 }
@@ -70,18 +83,32 @@ pub fn delete(server: &ServerDir, options: &DeleteOptions) -> Result<DeleteOutco
         let leases = if options.ignore_leases { Leases::ignored() } else { Leases::load(server) };
         Ok(catalog.plan_removal(record, options.cascade, leases)?)
     };
-    let removal = if options.dry_run {
-        plan()?
+    let (removal, wal) = if options.dry_run {
+        let removal = plan()?;
+        let going: Vec<_> = removal.backups().iter().map(|record| record.id).collect();
+        let wal = retention::plan_wal_without(server, &going);
+        (removal, wal)
     } else {
         // Nobody takes a backup on top of one that goes.
         let lock = ServerLock::try_acquire(server, LockKind::Backup)?;
-        let removal = plan()?;
-        catalog.remove(&removal, &lock)?;
-        removal
+        let removal = {
+            let leases = NoNewLeases::hold(server)?;
+            let removal = plan()?;
+            catalog.remove(&removal, &lock, &leases)?;
+            removal
+        };
+        (removal, retention::free_wal(server, &lock))
+    };
+    let (wal_files, wal_bytes) = match &wal {
+        Ok(Some(plan)) => (plan.wal_files(), plan.wal_bytes()),
+        Ok(None) | Err(_) => (0, 0),
     };
     Ok(DeleteOutcome {
         server: server.name().clone(),
         backups: removal.backups().to_vec(),
         removed: !options.dry_run,
+        wal_files,
+        wal_bytes,
+        wal_stays: wal.err(),
     })
 }
