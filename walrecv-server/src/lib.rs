@@ -25,6 +25,8 @@ pub mod restore;
 
 pub mod verify;
 
+pub mod retention;
+
 pub mod views;
 
 pub mod daemon;

@@ -34,6 +34,7 @@ pub mod wal_findings;
 mod wal_health;
 pub mod wal_index;
 mod wal_path;
+mod wal_removal;
 mod wal_size;
 
 pub use archive_index::IndexWriter;
@@ -50,7 +51,7 @@ pub use history::{HistoryStore, HistoryStoreError};
 pub use identity::{Identity, IdentityError};
 pub use journal::{RecordedRange, RecordedSwitch};
 pub use keep::{Keep, KeepTarget};
-pub use leases::{HeldLease, Lease, LeaseId, LeaseIdError, Leases};
+pub use leases::{HeldLease, Lease, LeaseId, LeaseIdError, Leases, NoNewLeases};
 pub use manifest_files::{ManifestFiles, ManifestFilesError};
 pub use partial::{AHEAD, received_length};
 pub use ranges::{Ranges, Span};
