@@ -48,6 +48,13 @@ impl WalStore {
         Ok(sizes)
     }
 
+    /// The stored size of what is in a directory whose index does not tell it.
+    pub(super) fn stored_size_of(&self, folder: SegmentName) -> Result<u64, WalError> {
+        let mut sizes = BTreeMap::new();
+        self.sizes_in(folder, &mut sizes)?;
+        Ok(sizes.values().sum())
+    }
+
     /// Each segment of a directory. Only a file that the index does not know is looked at.
     fn sizes_in(
         &self,
