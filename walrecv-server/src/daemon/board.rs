@@ -114,9 +114,21 @@ impl Board {
         self.entries().remove(server);
     }
 
-    /// When scheduled tasks come next.
-    pub(super) fn plan(&self, server: &ServerName, planned: BTreeMap<Task, Timestamp>) {
-        self.change(server, |entry| entry.planned = planned);
+    /// When these tasks come next, if they do.
+    pub(super) fn plan(
+        &self,
+        server: &ServerName,
+        tasks: &[Task],
+        planned: &BTreeMap<Task, Timestamp>,
+    ) {
+        self.change(server, |entry| {
+            for task in tasks {
+                match planned.get(task) {
+                    Some(at) => entry.planned.insert(*task, *at),
+                    None => entry.planned.remove(task),
+                };
+            }
+        });
     }
 
     /// A check was made.

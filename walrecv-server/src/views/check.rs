@@ -5,6 +5,7 @@
 mod encryption;
 mod peer;
 mod running;
+mod scrub;
 mod slot;
 mod store;
 mod synchronous;
@@ -136,6 +137,7 @@ pub async fn check(
     rows.extend(backups.rows);
     rows.push(store::set_apart(store));
     rows.extend(store::leases(store));
+    rows.extend(scrub::row(settings, store, now.try_into().unwrap_or_default()));
     CheckOutcome {
         server: settings.name.clone(),
         rows,

@@ -15,7 +15,7 @@ use super::overview::{Live, Overview, live, overview};
 use super::{Site, metrics, page};
 use crate::daemon::client::DaemonError;
 use crate::receiver;
-use crate::settings::ServerSettings;
+use crate::settings::{ServerSettings, Settings};
 
 pub(super) fn router(site: Arc<Site>) -> Router {
     let guarded = Router::new()
@@ -83,8 +83,8 @@ fn answer<T: Serialize>(now: Timestamp, servers: Vec<T>) -> Response {
 }
 
 impl Site {
-    fn configured(&self) -> Arc<[ServerSettings]> {
-        Arc::clone(&self.servers.borrow())
+    fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.settings.borrow())
     }
 
     fn live(&self, now: Timestamp) -> Vec<Live> {
@@ -92,7 +92,7 @@ impl Site {
         let of = |server: &ServerSettings| {
             live(server, news.iter().find(|news| news.server == server.name), now)
         };
-        self.configured().iter().map(of).collect()
+        self.settings().servers.iter().map(of).collect()
     }
 
     async fn overviews(&self, servers: &[ServerSettings]) -> Vec<Overview> {
@@ -108,14 +108,14 @@ impl Site {
 }
 
 async fn servers(State(site): State<Arc<Site>>) -> Response {
-    let overviews = site.overviews(&site.configured()).await;
+    let overviews = site.overviews(&site.settings().servers).await;
     answer(Timestamp::now(), overviews)
 }
 
 async fn server(State(site): State<Arc<Site>>, Path(name): Path<String>) -> Response {
-    let configured = site.configured();
+    let configured = site.settings();
     let wanted: Vec<_> =
-        configured.iter().filter(|server| server.name.as_str() == name).cloned().collect();
+        configured.servers.iter().filter(|server| server.name.as_str() == name).cloned().collect();
     match site.overviews(&wanted).await.pop() {
         Some(overview) => Json(overview).into_response(),
         None => error(StatusCode::NOT_FOUND, "there is no such server"),
@@ -148,7 +148,7 @@ async fn readyz(State(site): State<Arc<Site>>) -> Response {
 }
 
 async fn scrape(State(site): State<Arc<Site>>) -> Response {
-    let overviews = site.overviews(&site.configured()).await;
+    let overviews = site.overviews(&site.settings().servers).await;
     match metrics::text(overviews) {
         Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
         Err(_) => error(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be written"),

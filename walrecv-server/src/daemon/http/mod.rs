@@ -36,8 +36,9 @@ use self::guard::Guard;
 use self::store_views::StoreViews;
 use self::tls::Tls;
 use super::board::Board;
+use super::raised;
 use crate::failure::in_one_line;
-use crate::settings::{HttpSettings, ServerSettings};
+use crate::settings::{HttpSettings, Settings};
 use crate::storage::Home;
 
 /// How long is waited before the address is tried again.
@@ -62,33 +63,50 @@ const MOST_HEADERS: usize = 64;
 /// What the requests are answered from.
 struct Site {
     board: Board,
-    /// The servers that are configured now.
-    servers: watch::Receiver<Arc<[ServerSettings]>>,
+    /// The settings as they are at the time of a request.
+    settings: watch::Receiver<Arc<Settings>>,
     stored: StoreViews,
     guard: Guard,
 }
 
-/// Answers HTTP until it is told to stop; returns at once if that is off.
+/// Answers HTTP until it is told to stop; where, and whom, as the settings say at the time.
 pub(super) async fn serve(
-    settings: HttpSettings,
+    settings: watch::Receiver<Arc<Settings>>,
     home: Home,
     board: Board,
-    servers: watch::Receiver<Arc<[ServerSettings]>>,
     mut stop: watch::Receiver<bool>,
 ) {
-    let Some(address) = settings.listen else { return };
-    let tls = settings
-        .tls_cert_file
-        .zip(settings.tls_key_file)
-        .map(|(certificate, key)| Arc::new(Tls::new(certificate, key)));
-    let guard = Guard::new(settings.token_file);
-    let stored = StoreViews::new(home);
-    let site = Arc::new(Site { board, servers, stored, guard });
-    tokio::select! {
-        // Also if nobody can say so any more.
-        _ = stop.wait_for(|stop| *stop) => {}
-        () = listen(address, tls, site) => {}
+    loop {
+        let current = settings.borrow().http.clone();
+        let mut news = settings.clone();
+        let other = async {
+            // Never, if nobody can change them any more.
+            if news.wait_for(|settings| settings.http != current).await.is_err() {
+                std::future::pending().await
+            }
+        };
+        tokio::select! {
+            () = raised(&mut stop) => return,
+            () = other => tracing::info!("answering HTTP anew, with other settings"),
+            () = answer(&current, &settings, &home, &board) => {}
+        }
     }
+}
+
+/// Never completes.
+async fn answer(
+    http: &HttpSettings,
+    settings: &watch::Receiver<Arc<Settings>>,
+    home: &Home,
+    board: &Board,
+) {
+    let Some(address) = http.listen else { return std::future::pending().await };
+    let files = http.tls_cert_file.clone().zip(http.tls_key_file.clone());
+    let tls = files.map(|(certificate, key)| Arc::new(Tls::new(certificate, key)));
+    let guard = Guard::new(http.token_file.clone());
+    let stored = StoreViews::new(home.clone());
+    let site = Site { board: board.clone(), settings: settings.clone(), stored, guard };
+    listen(address, tls, Arc::new(site)).await;
 }
 
 async fn listen(address: SocketAddr, tls: Option<Arc<Tls>>, site: Arc<Site>) {
