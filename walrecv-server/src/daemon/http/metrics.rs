@@ -340,6 +340,16 @@ const METRICS: &[Metric] = &[
         },
     ),
     metric(
+        "last_scrub_timestamp",
+        Some(Unit::Seconds),
+        None,
+        "When all that is stored was verified last.",
+        |server| seconds_of(server.stored.scrub.map(|scrub| scrub.at)),
+    ),
+    metric("last_scrub_problems", None, None, "How many problems were found then.", |server| {
+        one(server.stored.scrub.map(|scrub| scrub.problems as f64))
+    }),
+    metric(
         "store_problems",
         None,
         None,
