@@ -62,7 +62,7 @@ fn connect(port: u16) -> Result<TcpStream> {
         }
         std::thread::sleep(Duration::from_millis(50));
     }
-    Err(last.map_or_else(|| std::io::Error::other("never tried"), |error| error))
+    Err(last.unwrap_or_else(|| std::io::Error::other("never tried")))
         .context(|| format!("nobody listens on port {port}"))
 }
 
