@@ -10,6 +10,7 @@ mod delete;
 mod diagnostic;
 mod extract;
 mod generate_manifest;
+mod generated;
 mod get_wal;
 mod init;
 mod keep;
@@ -35,9 +36,10 @@ use crate::failure::Failure;
 use crate::settings::ServerName;
 
 pub use check::CheckReport;
+pub use generated::{GeneratedText, ManualPages};
 pub use get_wal::END_OF_ARCHIVE;
 pub use list_backups::ListBackupsReport;
-pub use logging::start_logging;
+pub use logging::{LogFormat, start_logging};
 pub use progress::Progress;
 pub use receiving::Receiving;
 

@@ -63,7 +63,9 @@ async fn with_settings(
         Command::Backup(args) => backup(command, settings, args, printer).await,
         Command::Check(args) => check(command, settings, args).await,
         // Never come here: they do without settings, or without a runtime.
-        Command::Init(_) | Command::GetWal(_) => Ok(Results::default()),
+        Command::Init(_) | Command::GetWal(_) | Command::Completions(_) | Command::Man(_) => {
+            Ok(Results::default())
+        }
         Command::ListBackups(args) => list_backups(command, settings, args),
         Command::ReceiveWal(args) => receive_wal(settings, args, printer).await,
         Command::Restore(args) => restore(settings, args, printer).await,
