@@ -3,6 +3,7 @@
 mod dispatch;
 mod exit;
 mod generated;
+mod init;
 
 use std::ffi::OsString;
 use std::hint::black_box;

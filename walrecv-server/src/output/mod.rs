@@ -18,6 +18,7 @@ mod list_backups;
 mod list_files;
 mod logging;
 mod progress;
+mod questions;
 mod receive_wal;
 mod receiving;
 mod restore;
@@ -41,6 +42,7 @@ pub use get_wal::END_OF_ARCHIVE;
 pub use list_backups::ListBackupsReport;
 pub use logging::{LogFormat, start_logging};
 pub use progress::Progress;
+pub use questions::NoAnswer;
 pub use receiving::Receiving;
 
 /// How results are printed.
