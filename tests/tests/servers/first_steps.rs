@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use walrecv_tests::run::{ScenarioResult, Scenarios};
 use walrecv_tests::terminal::Terminal;
@@ -113,7 +113,7 @@ fn init_asks(installation: &Installation) -> ScenarioResult {
         .collect();
     assert_eq!(next.len(), 3, "{}", second.stdout);
     let words = |line: &str| line.split(' ').skip(2).map(String::from).collect::<Vec<_>>();
-    let mut daemon = place.command(&[])?.args(words(next[0])).spawn()?;
+    let mut daemon = place.command(&[])?.args(words(next[0])).stderr(Stdio::null()).spawn()?;
     cluster.wait_for("the receiver", |cluster| {
         let count = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'";
         Ok(cluster.value(count)? == "1")
@@ -122,7 +122,8 @@ fn init_asks(installation: &Installation) -> ScenarioResult {
         let words = words(line);
         place.run(&words.iter().map(String::as_str).collect::<Vec<_>>())?.success()?;
     }
-    assert_eq!(place.run(&["init", "orders"])?.success()?.stdout.contains("slot: is there"), true);
+    let third = place.run(&["init", "orders"])?.success()?;
+    assert!(third.stdout.contains("slot: is there"), "{}", third.stdout);
     daemon.kill()?;
     daemon.wait()?;
 
@@ -187,7 +188,7 @@ fn init_says_what_is_wrong(installation: &Installation) -> ScenarioResult {
 
     let plain = ["--sslmode", "disable"];
     says(tried(ROLE, "wrong", &plain)?, "password authentication failed", "\\password walrecv");
-    says(tried("plain", PASSWORD, &plain)?, "replication", "ALTER ROLE plain REPLICATION");
+    says(tried("plain", PASSWORD, &plain)?, "to start", "ALTER ROLE plain REPLICATION");
     says(tried(ROLE, "", &plain)?, "asks for a password", "pgpass");
     says(tried(ROLE, PASSWORD, &["--sslmode", "require"])?, "does not support TLS", "ssl = on");
     let nowhere = ["--host", "no-such-host.invalid"];
@@ -244,7 +245,7 @@ fn completions_and_manual() -> ScenarioResult {
     // What bash would offer for a word that was begun.
     let bash = format!(
         "source {}; COMP_WORDS=(walrecv-server list-b); COMP_CWORD=1; \
-         _walrecv-server walrecv-server list-b walrecv-server; echo \"${{COMPREPLY[@]}}\"",
+         _walrecv__server walrecv-server list-b walrecv-server; echo \"${{COMPREPLY[@]}}\"",
         directory.path().join("bash").display()
     );
     let offered = program::run(Command::new("bash").args(["-c", &bash]))?;
@@ -255,7 +256,8 @@ fn completions_and_manual() -> ScenarioResult {
     let count = fs::read_dir(&pages)?.count();
     assert!(count > 15, "{count} pages");
     let first = run(&["man"])?.stdout;
-    assert_eq!(first, fs::read_to_string(pages.join("walrecv-server.1"))?);
+    let written = fs::read_to_string(pages.join("walrecv-server.1"))?;
+    assert!(first == written, "not the first page: {first}");
     rendered(&pages.join("walrecv-server-restore.1"), "--target-time")
 }
 

@@ -13,23 +13,23 @@ pub struct InitArgs {
     pub server: Option<ServerName>,
 
     /// The host that PostgreSQL runs on, or the directory of its socket
-    #[arg(long, value_name = "HOST", group = "pieces")]
+    #[arg(long, value_name = "HOST", conflicts_with = "conninfo")]
     pub host: Option<String>,
 
     /// Its port [default: 5432]
-    #[arg(long, value_name = "PORT", group = "pieces")]
+    #[arg(long, value_name = "PORT", conflicts_with = "conninfo")]
     pub port: Option<u16>,
 
     /// The role to log in as
-    #[arg(long, value_name = "ROLE", group = "pieces")]
+    #[arg(long, value_name = "ROLE", conflicts_with = "conninfo")]
     pub user: Option<String>,
 
     /// The database for SQL
-    #[arg(long, value_name = "DATABASE", group = "pieces")]
+    #[arg(long, value_name = "DATABASE", conflicts_with = "conninfo")]
     pub dbname: Option<String>,
 
     /// Whether to use TLS, and whom to trust: disable, prefer, require, verify-ca, verify-full
-    #[arg(long, value_name = "MODE", group = "pieces")]
+    #[arg(long, value_name = "MODE", conflicts_with = "conninfo")]
     pub sslmode: Option<String>,
 }
 

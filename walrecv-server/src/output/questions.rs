@@ -61,8 +61,9 @@ impl Printer {
     /// Asks for what nobody shall see; empty if it is not answered.
     pub fn ask_secret(&self, about: &str) -> Result<String, NoAnswer> {
         let failed = |source| NoAnswer { about: about.into(), source };
-        self.stderr(&format!("{QUESTION}{about}{QUESTION:#}: "));
+        // First of all, so that nothing is seen of an answer that is quick.
         let hidden = Hidden::begin().map_err(failed)?;
+        self.stderr(&format!("{QUESTION}{about}{QUESTION:#}: "));
         let line = read_line();
         drop(hidden);
         // The end of the line was not shown either.

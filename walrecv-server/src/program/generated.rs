@@ -41,7 +41,10 @@ pub(super) fn completions(args: &CompletionsArgs) -> Results {
 /// All manual pages into a directory, or the first one as text.
 pub(super) fn manual(args: &ManArgs) -> Results {
     match &args.directory {
-        None => Results::one(GeneratedText(page(Cli::command()).1)),
+        None => {
+            let first = pages().into_iter().next().map(|(_, text)| text).unwrap_or_default();
+            Results::one(GeneratedText(first))
+        }
         Some(directory) => match write(directory) {
             Ok(pages) => Results::one(ManualPages { directory: directory.clone(), pages }),
             Err(error) => Results::failed(error.into()),
