@@ -5,3 +5,7 @@
 
 pub mod backups;
 pub mod check;
+pub mod disk;
+pub mod privileges;
+pub mod server_facts;
+mod wal_rate;
