@@ -15,6 +15,7 @@ mod encryption;
 mod examples;
 mod failing_disk;
 mod failover;
+mod first_steps;
 mod full_path;
 mod harness;
 mod http;
@@ -81,6 +82,7 @@ fn main() -> std::process::ExitCode {
         failing_disk::register,
         bad_input::register,
         commands::register,
+        first_steps::register,
         catalog_commands::register,
         config_files::register,
         incremental_backups::register,

@@ -10,6 +10,7 @@ mod delete;
 mod diagnostic;
 mod extract;
 mod generate_manifest;
+mod generated;
 mod get_wal;
 mod init;
 mod keep;
@@ -17,6 +18,7 @@ mod list_backups;
 mod list_files;
 mod logging;
 mod progress;
+mod questions;
 mod receive_wal;
 mod receiving;
 mod restore;
@@ -35,10 +37,12 @@ use crate::failure::Failure;
 use crate::settings::ServerName;
 
 pub use check::CheckReport;
+pub use generated::{GeneratedText, ManualPages};
 pub use get_wal::END_OF_ARCHIVE;
 pub use list_backups::ListBackupsReport;
-pub use logging::start_logging;
+pub use logging::{LogFormat, start_logging};
 pub use progress::Progress;
+pub use questions::NoAnswer;
 pub use receiving::Receiving;
 
 /// How results are printed.

@@ -44,7 +44,7 @@ use layer::{Layer, Layers};
 use value::{Given, Raw};
 
 /// Where the store lies when nothing says otherwise.
-const DEFAULT_HOME: &str = "/var/lib/walrecv-server";
+pub const DEFAULT_HOME: &str = "/var/lib/walrecv-server";
 
 /// How many base backups are taken at a time.
 const MAX_PARALLEL_BACKUPS: u32 = 2;
