@@ -13,6 +13,8 @@ pub mod peer;
 
 pub mod storage;
 
+pub mod hooks;
+
 pub mod catalog;
 
 pub mod receiver;
@@ -22,6 +24,8 @@ pub mod backup;
 pub mod restore;
 
 pub mod verify;
+
+pub mod retention;
 
 pub mod views;
 

@@ -8,6 +8,7 @@ mod catalog_commands;
 mod commands;
 mod config_files;
 mod crashes;
+mod daemon;
 mod disk_trouble;
 mod disturbed_backups;
 mod encryption;
@@ -71,6 +72,7 @@ fn main() -> std::process::ExitCode {
         full_path::register,
         targets::register,
         crashes::register,
+        daemon::register,
         ledger::register,
         power_cut::register,
         sync_before_report::register,

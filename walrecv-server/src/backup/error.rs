@@ -6,6 +6,7 @@ use pgwire_stream::{HistoryError, Lsn, SystemId, TimelineId};
 use super::Unfit;
 use crate::catalog::{self, IdentityError};
 use crate::failure::{Class, Failure};
+use crate::hooks::HookError;
 use crate::storage::tar::TarError;
 use crate::storage::{LockError, StorageError};
 
@@ -129,6 +130,9 @@ pub enum BackupError {
         /// Why not.
         unfit: Box<Unfit>,
     },
+    /// A script of the operator's does not allow it.
+    #[error(transparent)]
+    Hook(#[from] HookError),
     /// The user wanted no backup any more.
     #[error("the backup was interrupted")]
     Interrupted,
@@ -152,6 +156,7 @@ impl Failure for BackupError {
             Self::Catalog(error) => error.class(),
             Self::Wal(error) => error.class(),
             Self::Config(error) => error.class(),
+            Self::Hook(error) => error.class(),
             Self::Interrupted => Class::Interrupted,
             _ => Class::Failed,
         }
@@ -166,6 +171,7 @@ impl Failure for BackupError {
             Self::Catalog(error) => error.hint(),
             Self::Wal(error) => error.hint(),
             Self::Config(error) => error.hint(),
+            Self::Hook(error) => error.hint(),
             Self::Archive { .. }
             | Self::Unpack { .. }
             | Self::CutFile { .. }

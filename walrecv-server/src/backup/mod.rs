@@ -25,6 +25,7 @@ mod receive;
 mod reception;
 mod reclaim;
 mod retry;
+mod scripts;
 mod spool;
 mod sql;
 mod tablespace_names;
@@ -43,6 +44,7 @@ pub use self::error::BackupError;
 pub use self::parent::{Incremental, Unfit};
 pub use self::reception::{Received, Reception};
 pub use self::retry::take_with_retries;
+use self::scripts::Scripts;
 pub use self::wait::wait_for_wal;
 use crate::catalog::{BackupOutcome, BackupRecord, Catalog, Identity};
 use crate::failure::in_one_line;
@@ -70,6 +72,9 @@ pub struct BackupRequest {
 /// The record that is returned says `Copied`: data and manifest are verified and durable. Whether
 /// the WAL is there that the backup needs is another question: [`wait_for_wal`].
 ///
+/// Scripts of the operator's run around each attempt that has an id: the one before may refuse it,
+/// and the lock on the backups is free again when the one after runs.
+///
 /// Nothing is changed on disk before the server is known to be the one whose backups are kept
 /// here. After that, every failure, the interruption by `interrupted` included, leaves a record
 /// that says so and none of the backup's data.
@@ -96,12 +101,20 @@ pub async fn take(
     let (lock, backup, record) =
         blocking(move || begin(&server, &settings, name, &at_server)).await?;
 
-    let attempt =
-        Attempt { request, backup: &backup, identity: &identity, config: &config, progress };
+    let scripts = Scripts::new(request, &interrupted);
     let mut reached = record;
-    let outcome = attempt.run(client, &mut reached, &mut interrupted).await;
-    let server = request.server.clone();
-    blocking(move || end(&server, lock, reached, outcome)).await
+    let outcome = match scripts.before(&reached).await {
+        Ok(()) => {
+            let (backup, identity) = (&backup, &identity);
+            let attempt = Attempt { request, backup, identity, config: &config, progress };
+            attempt.run(client, &mut reached, &mut interrupted).await
+        }
+        Err(error) => Err(error.into()),
+    };
+    let (server, id) = (request.server.clone(), reached.id);
+    let outcome = blocking(move || end(&server, lock, reached, outcome)).await;
+    scripts.after(id, outcome.as_ref().map_err(|error| in_one_line(error)).err()).await;
+    outcome
 }
 
 /// A connection for the backup, and what is at its other end.

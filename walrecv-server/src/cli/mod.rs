@@ -273,7 +273,6 @@ impl Command {
             | Self::GenerateManifest(_)
             | Self::Extract(_)
             | Self::Keep(_)
-            | Self::Delete(_)
             | Self::GetWal(_) => Scope::Store,
             // Where its primary is may be configured, and only there.
             Self::Restore(args) if !args.standby_mode || args.primary_conninfo.is_some() => {

@@ -1,4 +1,4 @@
-//! The wish to stop, SIGINT and SIGTERM; and SIGHUP, which is none to a daemon.
+//! The wish to stop, SIGINT and SIGTERM; and SIGHUP, which is another one.
 
 use std::io;
 
@@ -32,16 +32,18 @@ pub fn interruption() -> Result<watch::Receiver<bool>, NoSignals> {
     Ok(receiver)
 }
 
-/// Keeps SIGHUP from ending the program: it comes when the terminal is closed that a daemon was
-/// started from, and from those who expect it to read its configuration again.
-pub fn outlive_hangups() -> Result<(), NoSignals> {
+/// Changes with each SIGHUP, which asks a daemon to read its configuration again.
+///
+/// To be called within the runtime.
+pub fn hangups() -> Result<watch::Receiver<()>, NoSignals> {
     let mut hangup = signal(SignalKind::hangup()).map_err(NoSignals)?;
+    let (sender, receiver) = watch::channel(());
     tokio::spawn(async move {
         while hangup.recv().await.is_some() {
-            tracing::warn!("SIGHUP changes nothing: the configuration is read at the start only");
+            sender.send_replace(());
         }
     });
-    Ok(())
+    Ok(receiver)
 }
 
 async fn either(interrupt: &mut Signal, terminate: &mut Signal) {

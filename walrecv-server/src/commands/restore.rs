@@ -1,15 +1,19 @@
 //! `restore`: plans a restore, and does it unless the plan is all that is wanted.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::catalog::{Catalog, HeldLease, LeaseId};
 use crate::failure::{Class, Failure, in_one_line};
+use crate::hooks::{Event, HookError, Hooks, RecoveryFacts};
 use crate::progress::ProgressSink;
+use crate::restore::target::{RecoveryTarget, TimelineChoice};
 use crate::restore::{self, Plan, Request, RestoreError, RestoreReport, ServesWal, WalDelivery};
 use crate::settings::ServerName;
 use crate::storage::{Home, ServerDir};
@@ -23,6 +27,8 @@ pub struct RestoreOptions {
     pub request: Request,
     /// Whether the plan is all that is wanted.
     pub dry_run: bool,
+    /// The scripts around it.
+    pub hooks: Hooks,
 }
 
 /// What was planned, and what was done.
@@ -41,6 +47,9 @@ pub enum RestoreFailure {
     /// It is not possible, or failed.
     #[error(transparent)]
     Restore(#[from] RestoreError),
+    /// A script of the operator's does not allow it.
+    #[error(transparent)]
+    Hook(#[from] HookError),
     /// The restored server could not be told how to call this program.
     #[error("cannot find out where this program lies")]
     Program(#[source] io::Error),
@@ -50,6 +59,7 @@ impl Failure for RestoreFailure {
     fn class(&self) -> Class {
         match self {
             Self::Restore(error) => error.class(),
+            Self::Hook(error) => error.class(),
             Self::Program(_) => Class::Failed,
         }
     }
@@ -57,6 +67,7 @@ impl Failure for RestoreFailure {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Restore(error) => error.hint(),
+            Self::Hook(error) => error.hint(),
             Self::Program(_) => None,
         }
     }
@@ -84,11 +95,14 @@ pub fn restore(
         leased.map_or_else(|why| (None, Some(why)), |held| (Some(held), None));
     // What was planned may have been removed before the lease was there.
     let catalog = Catalog::new(&home.server(&options.server));
+    let restored = catalog.load(plan.backup).map_err(RestoreError::from)?;
     for &backup in &plan.chain {
         catalog.load(backup).map_err(RestoreError::from)?;
     }
+    let event = Event::Recovery(catalog.facts(&restored), facts(&plan, &options.request));
     // Whether it fails or not: what is not kept is released.
-    let mut report = restore::execute(&plan, progress, interrupted)?;
+    let work = || restore::execute(&plan, progress, interrupted).map_err(RestoreFailure::from);
+    let mut report = options.hooks.around(&event, &|| *interrupted.borrow(), work)?;
     if let Some(lease) = lease
         && plan.wal_delivery != WalDelivery::Copy
     {
@@ -102,6 +116,42 @@ pub fn restore(
         ));
     }
     Ok(RestoreOutcome { plan, report: Some(report) })
+}
+
+/// What scripts are told of a restore: what was asked for, by the names of Barman's options.
+fn facts(plan: &Plan, request: &Request) -> RecoveryFacts {
+    let mut options: BTreeMap<&'static str, Value> = BTreeMap::new();
+    match &plan.target {
+        RecoveryTarget::Latest => {}
+        RecoveryTarget::Time(time) => drop(options.insert("target_time", json!(time.text))),
+        RecoveryTarget::Lsn(lsn) => drop(options.insert("target_lsn", json!(lsn.to_string()))),
+        RecoveryTarget::Xid(xid) => drop(options.insert("target_xid", json!(xid.to_string()))),
+        RecoveryTarget::Name(name) => drop(options.insert("target_name", json!(name))),
+        RecoveryTarget::Immediate => drop(options.insert("target_immediate", json!(true))),
+    }
+    if plan.target != RecoveryTarget::Latest {
+        options.insert("target_action", json!(request.action.to_string()));
+        if !request.inclusive {
+            options.insert("exclusive", json!(true));
+        }
+    }
+    if request.timeline != TimelineChoice::default() {
+        options.insert("target_tli", json!(plan.timeline.get()));
+    }
+    if request.standby.is_some() {
+        options.insert("standby_mode", json!(true));
+    }
+    let moved =
+        plan.tablespaces.iter().filter(|placed| Path::new(&placed.location) != placed.directory);
+    let tablespaces = moved.map(|placed| {
+        let name = placed.name.clone().unwrap_or_else(|| placed.oid.to_string());
+        (name, placed.directory.to_string_lossy().into_owned())
+    });
+    RecoveryFacts {
+        destination: plan.destination.clone(),
+        tablespaces: tablespaces.collect(),
+        options,
+    }
 }
 
 /// Has what the restore reads stay. A restore is no worse for want of a lease: it may be the last

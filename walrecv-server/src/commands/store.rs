@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 
 use crate::failure::{Class, Failure};
+use crate::hooks::Hooks;
 use crate::settings::{ServerName, Settings, SettingsError};
 use crate::storage::{Access, Home, ServerDir, StorageError};
 
@@ -64,6 +65,13 @@ pub fn server(settings: &Settings, name: &ServerName) -> Result<ServerDir, Store
     }
     let configured = known(settings, &home)?.into_iter().collect();
     Err(SettingsError::UnknownServer { name: name.clone(), configured }.into())
+}
+
+/// The scripts of a server, which has none if it is not configured.
+pub fn hooks(settings: &Settings, name: &ServerName) -> Hooks {
+    settings
+        .server(name)
+        .map_or_else(|_| Hooks::none(name), |server| Hooks::new(&server.name, &server.hooks))
 }
 
 fn known(settings: &Settings, home: &Home) -> Result<BTreeSet<ServerName>, StorageError> {

@@ -72,7 +72,7 @@ pub fn verify_backup(
 ) -> Result<VerifyOutcome, VerifyFailure> {
     let VerifyOptions { backup, depth, wal, keys, jobs } = options;
     let record = Catalog::new(server).resolve(&backup)?;
-    let request = Request { server: server.clone(), record, depth, wal, keys, jobs };
+    let request = Request { server: server.clone(), record, depth, wal, keys, jobs, pace: None };
     let verification = verify::verify(&request, progress, interrupted)?;
     Ok(VerifyOutcome { server: server.name().clone(), verification })
 }

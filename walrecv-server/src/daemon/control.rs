@@ -12,10 +12,10 @@
 //! can be no such file, 500 if reading fails. Who may not ask gets 403. Everything but a file is
 //! JSON.
 
-use std::collections::BTreeMap;
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -42,7 +42,7 @@ use crate::catalog::Lease;
 use crate::failure::{Failure, in_one_line};
 use crate::restore::Owner;
 use crate::restore::get_wal::{GetWalError, Lookup, WalFile, locate};
-use crate::settings::{ServerName, ServerNameError};
+use crate::settings::{ServerName, ServerNameError, Settings};
 use crate::storage::{Home, KeyFile};
 
 /// How much of a WAL file is read at a time, and how many such parts may wait to be sent.
@@ -52,26 +52,34 @@ const CHUNKS: usize = 4;
 /// What the requests are answered from.
 pub(super) struct Control {
     home: Home,
-    admission: Admission,
+    /// Who owns the store.
+    owner: u32,
     board: Board,
-    /// The identity files. They are read for each request, so that one can be put there for the
-    /// time of a restore, and be taken away again.
-    keys: BTreeMap<ServerName, PathBuf>,
+    /// The settings as they are at the time of a request.
+    settings: watch::Receiver<Arc<Settings>>,
 }
 
 impl Control {
     pub(super) fn new(
         home: Home,
-        readers: Vec<String>,
+        settings: watch::Receiver<Arc<Settings>>,
         board: Board,
-        keys: BTreeMap<ServerName, PathBuf>,
     ) -> io::Result<Self> {
-        let admission = Admission::of(home.path(), readers)?;
-        Ok(Self { home, admission, board, keys })
+        let owner = std::fs::metadata(home.path())?.uid();
+        Ok(Self { home, owner, board, settings })
     }
 
+    fn admits(&self, uid: u32, right: Right) -> bool {
+        let readers = self.settings.borrow().wal_readers.clone();
+        Admission { owner: self.owner, readers }.admits(uid, right)
+    }
+
+    /// The identity file of a server. It is read for each request, so that one can be put there for
+    /// the time of a restore, and be taken away again.
     fn keys(&self, server: &ServerName) -> Option<KeyFile> {
-        self.keys.get(server).map(KeyFile::new)
+        let settings = self.settings.borrow();
+        let server = settings.servers.iter().find(|settings| settings.name == *server)?;
+        server.encryption_identity.as_ref().map(KeyFile::new)
     }
 
     /// Answers until it is told to stop, and then what was asked before.
@@ -150,7 +158,7 @@ async fn admit(parts: &Parts, control: &Arc<Control>, right: Right) -> Result<()
     };
     let control = Arc::clone(control);
     // Looking up users may ask a directory service.
-    let admitted = blocking(move || control.admission.admits(uid, right)).await?;
+    let admitted = blocking(move || control.admits(uid, right)).await?;
     if admitted {
         return Ok(());
     }
@@ -243,7 +251,7 @@ async fn reader(
     let answer = blocking(move || {
         let named = Owner::by_name(&user).map(|user| user.uid);
         let uid = named.or_else(|| user.parse().ok());
-        let served = uid.is_some_and(|uid| control.admission.admits(uid, Right::ReadWal));
+        let served = uid.is_some_and(|uid| control.admits(uid, Right::ReadWal));
         let decrypts = control.keys(&server).is_some_and(|keys| keys.recipients().is_ok());
         ReaderAnswer { uid, served, decrypts }
     });

@@ -1,41 +1,54 @@
 //! Many servers in one process, and the control socket.
 //!
 //! ```text
-//! stop ──▶ supervise(main) ──▶ Receiver ──▶ Board ◀── control socket ◀── commands
-//!     └──▶ supervise(test) ──▶ Receiver ──▶   ┘
+//! settings ─▶ Fleet ─┬▶ receiving (main) ─▶ Receiver ──┐
+//!                    ├▶ keeper    (main) ─▶ tasks ─────┼▶ Board ◀── control socket ◀── commands
+//!                    ├▶ receiving (test) ─▶ Receiver ──┤
+//!                    └▶ keeper    (test) ─▶ tasks ─────┘
 //! ```
 //!
 //! Each receiver has a task of its own and is started again whatever ends it, so that a server
-//! that fails, or is refused, disturbs no other.
+//! that fails, or is refused, disturbs no other. What is scheduled goes on beside it: the
+//! agenda says what is due, the diary which moments have had their turn. Another configuration
+//! changes what it says, and nothing else.
 
 mod address;
 mod admission;
+mod agenda;
 mod board;
 mod client;
 mod control;
+mod diary;
 mod door;
+mod fleet;
+mod http;
+mod keeper;
+mod places;
+mod receiving;
+mod systemd;
+mod tasks;
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 
 pub use client::{
     BlockingAnswer, BlockingClient, ControlClient, ControlError, DaemonError, ReaderAnswer,
     WalAnswer, WalBody, WalBodyReader, WantedWal,
 };
 
+pub use self::board::{Checked, Ended, Running, ServerNews, Task};
+
 use self::board::Board;
 use self::control::Control;
+use self::fleet::Fleet;
 use crate::failure::{Class, Failure, in_one_line};
-use crate::receiver::{Receiver, ReceiverOptions};
-use crate::settings::{ServerSettings, Settings};
+use crate::receiver::State;
+use crate::settings::Settings;
 use crate::storage::{Home, StorageError, durable};
-
-/// How long a receiver that ended with an error rests.
-const REST: Duration = Duration::from_secs(30);
 
 /// How long requests may go on when everything else has stopped.
 const LAST_REQUESTS: Duration = Duration::from_secs(3);
@@ -78,29 +91,58 @@ impl Failure for DaemonFailure {
     }
 }
 
-/// Receives the WAL of all configured servers and answers commands, until told to stop. Then all
-/// that was received is durable and acknowledged.
+/// Looks after all configured servers and answers commands, until told to stop. Then all that was
+/// received is durable and acknowledged.
+///
+/// Whenever `reload` is raised, the settings are read again with `read`: what they change changes,
+/// and everything else goes on. Where they cannot be read, or are wrong, nothing changes.
 ///
 /// # Errors
 /// If nothing is configured, or the store cannot be used or is used by another daemon. What befalls
 /// single servers is told in their status, and logged.
 pub async fn run(
-    settings: &Settings,
+    settings: Settings,
     home: &Home,
-    stop: watch::Receiver<bool>,
+    mut stop: watch::Receiver<bool>,
+    mut reload: watch::Receiver<()>,
+    read: impl Fn() -> Result<Settings, Box<dyn Failure>>,
 ) -> Result<(), DaemonFailure> {
     if settings.servers.is_empty() {
         return Err(DaemonFailure::NoServers);
     }
     durable::create_dir(home.path(), home.access())?;
     let board = Board::default();
-    let control = start_control(settings, home, board.clone(), stop.clone()).await?;
-    let mut receivers = JoinSet::new();
-    for server in &settings.servers {
-        receivers.spawn(supervise(server.clone(), home.clone(), board.clone(), stop.clone()));
+    let (current, changing) = watch::channel(Arc::new(settings));
+    // The tasks end first, and are asked how they are until then.
+    let (hang_up, hung_up) = watch::channel(false);
+    let control = start_control(home, changing.clone(), board.clone(), hung_up).await?;
+    let http = http::serve(changing.clone(), home.clone(), board.clone(), stop.clone());
+    tokio::spawn(http);
+    let mut fleet = Fleet::new(home.clone(), board.clone());
+    fleet.apply(&changing.borrow());
+    tracing::info!(servers = changing.borrow().servers.len(), "receiving WAL");
+    systemd::ready();
+    let pulse = systemd::pulse(|| summary(&board));
+    tokio::pin!(pulse);
+    loop {
+        tokio::select! {
+            () = raised(&mut stop) => break,
+            () = changed(&mut reload) => {
+                reload.mark_unchanged();
+                systemd::reloading();
+                let before = Arc::clone(&changing.borrow());
+                if let Some(settings) = reread(&before, &read) {
+                    fleet.apply(&settings);
+                    current.send_replace(Arc::new(settings));
+                }
+                systemd::ready();
+            }
+            () = &mut pulse => {}
+        }
     }
-    tracing::info!(servers = settings.servers.len(), "receiving WAL");
-    while receivers.join_next().await.is_some() {}
+    systemd::stopping();
+    fleet.stop().await;
+    hang_up.send_replace(true);
     if let Some(control) = control {
         // A restored server may be in the middle of a file.
         let _ = tokio::time::timeout(LAST_REQUESTS, control).await;
@@ -108,50 +150,74 @@ pub async fn run(
     Ok(())
 }
 
-/// Keeps one server's receiver going.
-async fn supervise(
-    server: ServerSettings,
-    home: Home,
-    board: Board,
-    mut stop: watch::Receiver<bool>,
-) {
-    let name = server.name.clone();
-    let options = ReceiverOptions { persistent: true, ..ReceiverOptions::default() };
-    loop {
-        let (receiver, status) = Receiver::new(server.clone(), &home, options);
-        board.post(name.clone(), status);
-        // In a task of its own: even a panic ends only this receiver.
-        match tokio::spawn(receiver.run(stop.clone())).await {
-            Ok(Ok(_)) => return,
-            Ok(Err(error)) => {
-                let hint = error.hint().unwrap_or_default();
-                tracing::error!(server = %name, error = in_one_line(&error), hint, "WAL is not received");
-            }
-            Err(error) => tracing::error!(server = %name, error = %error, "the receiver was lost"),
+/// The settings as they are to be from now on; `None` if they stay as they are.
+fn reread(
+    current: &Settings,
+    read: impl Fn() -> Result<Settings, Box<dyn Failure>>,
+) -> Option<Settings> {
+    match read() {
+        Ok(settings) if settings.home != current.home => {
+            let home = settings.home.display();
+            tracing::error!(%home, "another store takes a daemon of its own: nothing is changed");
+            None
         }
-        tokio::select! {
-            // Also if nobody can say so any more.
-            _ = stop.wait_for(|stop| *stop) => return,
-            () = tokio::time::sleep(REST) => {}
+        Ok(settings) if settings.servers.is_empty() => {
+            tracing::error!("no server is configured any more: nothing is changed");
+            None
         }
+        Ok(settings) => {
+            tracing::info!(servers = settings.servers.len(), "the configuration was read again");
+            Some(settings)
+        }
+        Err(error) => {
+            let (hint, error) = (error.hint().unwrap_or_default(), in_one_line(&*error));
+            tracing::error!(error, hint, "the configuration cannot be used: nothing is changed");
+            None
+        }
+    }
+}
+
+/// How the receivers are, for people who look at the service.
+fn summary(board: &Board) -> String {
+    let statuses = board.statuses();
+    let streaming = statuses.iter().filter(|status| status.state == State::Streaming).count();
+    match statuses.len() - streaming {
+        0 => format!("receiving WAL of {streaming} servers"),
+        others => format!("receiving WAL of {streaming} servers, and not of {others}"),
+    }
+}
+
+/// Completes when a signal is raised, or nobody can raise it any more.
+async fn raised(signal: &mut watch::Receiver<bool>) {
+    let _ = signal.wait_for(|raised| *raised).await;
+}
+
+/// Completes when there is something new; never if nothing new can come.
+async fn changed<T>(news: &mut watch::Receiver<T>) {
+    if news.changed().await.is_err() {
+        std::future::pending().await
+    }
+}
+
+/// Has work done that blocks. It is not cancelled: if it does not end, it has panicked, and so does
+/// whoever waits for it.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }
 
 /// Listens for commands. Somebody who only pretends to be a daemon cannot keep a real one from
 /// its work, but from being asked.
 async fn start_control(
-    settings: &Settings,
     home: &Home,
+    settings: watch::Receiver<Arc<Settings>>,
     board: Board,
     stop: watch::Receiver<bool>,
 ) -> Result<Option<tokio::task::JoinHandle<()>>, DaemonFailure> {
     let prepared = control::listen(home.path()).and_then(|listener| {
-        let keys = settings
-            .servers
-            .iter()
-            .filter_map(|server| Some((server.name.clone(), server.encryption_identity.clone()?)));
-        let readers = settings.wal_readers.clone();
-        let control = Control::new(home.clone(), readers, board, keys.collect())?;
+        let control = Control::new(home.clone(), settings, board)?;
         Ok((listener, control))
     });
     let (listener, control) = match prepared {

@@ -148,12 +148,19 @@ mod tests {
         CheckOutcome {
             server: server.parse().unwrap(),
             rows: vec![
-                Row { name: "wal_level", state: State::Ok, remark: None, advisory: false },
+                Row {
+                    name: "wal_level",
+                    state: State::Ok,
+                    remark: None,
+                    advisory: false,
+                    measured: None,
+                },
                 Row {
                     name: "receive-wal running",
                     state,
                     remark: Some("nobody receives".to_owned()),
                     advisory: false,
+                    measured: None,
                 },
             ],
             last_backup_size: Some(7),
@@ -203,6 +210,7 @@ mod tests {
             state: State::Warning,
             remark: Some("300 segments wait".to_owned()),
             advisory: true,
+            measured: None,
         };
         report.servers[0].rows.push(advice);
         assert!(report.console().contains("archive backlog: WARNING (300 segments wait)"));

@@ -19,7 +19,7 @@ use crate::commands::delete::DeleteOptions;
 use crate::commands::extract::ExtractOptions;
 use crate::commands::generate_manifest::ManifestOptions;
 use crate::commands::get_wal::GetWalRequest;
-use crate::commands::interruption::{interruption, outlive_hangups};
+use crate::commands::interruption::{hangups, interruption};
 use crate::commands::keep::KeepAction;
 use crate::commands::list_files::FilesOf;
 use crate::commands::receive_wal::Action;
@@ -41,8 +41,8 @@ pub(super) type Outcome<T> = Result<T, Box<dyn Failure>>;
 pub(super) async fn dispatch(cli: &Cli, environment: Lookup<'_>, printer: &Printer) -> Results {
     let result = match &cli.command {
         Command::Init(args) => init(cli, args, environment, printer).await,
-        command => match Settings::load(&cli.typed(), environment) {
-            Ok(settings) => with_settings(command, &settings, printer).await,
+        _ => match Settings::load(&cli.typed(), environment) {
+            Ok(settings) => with_settings(cli, &settings, environment, printer).await,
             Err(error) => Err(error.into()),
         },
     };
@@ -50,10 +50,12 @@ pub(super) async fn dispatch(cli: &Cli, environment: Lookup<'_>, printer: &Print
 }
 
 async fn with_settings(
-    command: &Command,
+    cli: &Cli,
     settings: &Settings,
+    environment: Lookup<'_>,
     printer: &Printer,
 ) -> Outcome<Results> {
+    let command = &cli.command;
     match command {
         Command::Backup(args) => backup(command, settings, args, printer).await,
         Command::Check(args) => check(command, settings, args).await,
@@ -64,7 +66,7 @@ async fn with_settings(
         Command::ListBackups(args) => list_backups(command, settings, args),
         Command::ReceiveWal(args) => receive_wal(settings, args, printer).await,
         Command::Restore(args) => restore(settings, args, printer).await,
-        Command::Run(_) => run(command, settings).await,
+        Command::Run(_) => run(cli, command, settings, environment).await,
         Command::ShowBackup(args) => show_backup(settings, args),
         Command::ListFiles(args) => list_files(settings, args),
         Command::Extract(args) => extract(settings, args).await,
@@ -72,7 +74,7 @@ async fn with_settings(
         Command::CheckBackup(args) => check_backup(settings, args),
         Command::VerifyBackup(args) => verify_backup(settings, args, printer).await,
         Command::Keep(args) => keep(settings, args),
-        Command::Delete(args) => delete(settings, args),
+        Command::Delete(args) => delete(settings, args).await,
         Command::SwitchWal(args) => switch_wal(command, settings, args).await,
     }
 }
@@ -187,7 +189,9 @@ async fn restore(settings: &Settings, args: &RestoreArgs, printer: &Printer) -> 
         standby: args.standby_mode.then(|| standby(settings, args)),
         config: !args.no_config,
     };
-    let options = RestoreOptions { server: args.server.clone(), request, dry_run: args.dry_run };
+    let hooks = store::hooks(settings, &args.server);
+    let (name, dry_run) = (args.server.clone(), args.dry_run);
+    let options = RestoreOptions { server: name, request, dry_run, hooks };
     let home = store::home(settings);
     let progress = printer.progress(server.name().as_str());
     let interrupted = interruption()?;
@@ -232,15 +236,24 @@ fn recovery_target(args: &TargetArgs) -> Result<RecoveryTarget, TargetError> {
     })
 }
 
-async fn run(command: &Command, settings: &Settings) -> Outcome<Results> {
-    let mut settings = settings.clone();
+async fn run(
+    cli: &Cli,
+    command: &Command,
+    settings: &Settings,
+    environment: Lookup<'_>,
+) -> Outcome<Results> {
     let named = command.servers();
-    if !named.is_empty() {
-        let servers = selected(&settings, &named)?.into_iter().cloned().collect();
-        settings.servers = servers;
-    }
-    outlive_hangups()?;
-    daemon::run(&settings, &store::home(&settings), interruption()?).await?;
+    let only_named = |mut settings: Settings| -> Result<Settings, Box<dyn Failure>> {
+        if !named.is_empty() {
+            let servers = selected(&settings, &named)?.into_iter().cloned().collect();
+            settings.servers = servers;
+        }
+        Ok(settings)
+    };
+    let read = || only_named(Settings::load(&cli.typed(), environment)?);
+    let settings = only_named(settings.clone())?;
+    let home = store::home(&settings);
+    daemon::run(settings, &home, interruption()?, hangups()?, read).await?;
     Ok(Results::default())
 }
 
@@ -354,7 +367,7 @@ fn keep(settings: &Settings, args: &KeepArgs) -> Outcome<Results> {
     Ok(Results::one(commands::keep::keep(&server, &args.backup, action)?))
 }
 
-fn delete(settings: &Settings, args: &DeleteArgs) -> Outcome<Results> {
+async fn delete(settings: &Settings, args: &DeleteArgs) -> Outcome<Results> {
     let server = store::server(settings, &args.server)?;
     let options = DeleteOptions {
         backup: args.backup.clone(),
@@ -362,7 +375,12 @@ fn delete(settings: &Settings, args: &DeleteArgs) -> Outcome<Results> {
         ignore_leases: args.ignore_leases,
         dry_run: args.dry_run,
     };
-    Ok(Results::one(commands::delete::delete(&server, &options)?))
+    let hooks = store::hooks(settings, &args.server);
+    let interrupted = interruption()?;
+    let deleted = blocking(move || {
+        commands::delete::delete(&server, &options, &hooks, &|| *interrupted.borrow())
+    });
+    Ok(Results::one(deleted.await?))
 }
 
 async fn switch_wal(

@@ -23,7 +23,9 @@ use super::open_segment::SegmentError;
 use super::recognise::{Comparison, compare, compare_with_record, fill};
 use crate::catalog::judge::Judge;
 use crate::catalog::{WalIndex, WalIndexError, WalIndexRecord, WalIndexWriters, archived_file};
-use crate::failure::Failure;
+use crate::failure::{Failure, in_one_line};
+use crate::hooks::{Event, HookError, Hooks, Interrupted, WalFacts};
+use crate::settings::HookEvent;
 use crate::storage::durable::{self, AtomicFile, Put};
 use crate::storage::{
     ArchivedWal, ArchivedWriter, Codec, DecryptionError, Form, KeyFile, LockError, LockKind,
@@ -72,6 +74,9 @@ pub enum ArchiveError {
     /// A file cannot be read or written.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// A script of the operator's does not allow it.
+    #[error(transparent)]
+    Hook(#[from] HookError),
 }
 
 impl Failure for ArchiveError {
@@ -85,6 +90,7 @@ impl Failure for ArchiveError {
             Self::Decryption(error) => error.hint(),
             Self::Index(error) => error.hint(),
             Self::Storage(error) => error.hint(),
+            Self::Hook(error) => error.hint(),
         }
     }
 }
@@ -99,6 +105,7 @@ pub(crate) struct Archive {
     validates: bool,
     indexes: Mutex<WalIndexWriters>,
     notes: Notes,
+    hooks: Hooks,
 }
 
 /// A segment that is being packed into a file without a name.
@@ -129,7 +136,14 @@ impl Archive {
         let indexes = WalIndexWriters::new(&dir, segment_size, lock).with_keys(keys.clone());
         let packing = packing.with_method(packing.method().with_frame_size(FRAME));
         let (indexes, notes) = (Mutex::new(indexes), Notes::default());
-        Ok(Self { dir, segment_size, packing, keys, validates: true, indexes, notes })
+        let hooks = Hooks::none(dir.name());
+        Ok(Self { dir, segment_size, packing, keys, validates: true, indexes, notes, hooks })
+    }
+
+    /// Says which scripts run around the archiving of a file.
+    pub(crate) fn with_hooks(mut self, hooks: Hooks) -> Self {
+        self.hooks = hooks;
+        self
     }
 
     /// Says whether it is to be found out what is in segments.
@@ -161,13 +175,41 @@ impl Archive {
         self.append(None)
     }
 
+    /// Archives one file by `work`, between the scripts around that. They may take as long as they
+    /// like: whoever waits for this must be nobody but the archiver.
+    pub(super) fn between_scripts(
+        &self,
+        segment: SegmentName,
+        partial: bool,
+        interrupted: Interrupted<'_>,
+        work: impl FnOnce() -> Result<(), ArchiveError>,
+    ) -> Result<(), ArchiveError> {
+        if !self.hooks.has(HookEvent::Archive) {
+            return work();
+        }
+        let Some(raw) = WalFacts::raw(segment, partial, &self.raw(segment, partial)) else {
+            return work();
+        };
+        self.hooks.before(&Event::Archive(raw.clone()), interrupted)?;
+        let outcome = work();
+        let error = outcome.as_ref().err().map(|error| in_one_line(error));
+        let archived = archived_file(&self.dir, segment, partial).ok().flatten();
+        let archived = archived.and_then(|file| WalFacts::archived(&self.dir, file));
+        let event = Event::Archive(archived.unwrap_or(raw));
+        self.hooks.after(&event, error.as_deref(), interrupted);
+        outcome
+    }
+
+    fn raw(&self, segment: SegmentName, partial: bool) -> PathBuf {
+        match partial {
+            true => self.dir.streaming_partial(segment),
+            false => self.dir.streaming_segment(segment),
+        }
+    }
+
     /// Archives one file, whatever an earlier attempt has left undone.
     pub(super) fn archive(&self, segment: SegmentName, partial: bool) -> Result<(), ArchiveError> {
-        let raw = if partial {
-            self.dir.streaming_partial(segment)
-        } else {
-            self.dir.streaming_segment(segment)
-        };
+        let raw = self.raw(segment, partial);
         let Some(found) = durable::file_size(&raw)? else { return Ok(()) };
         let expected = u64::from(self.segment_size.bytes());
         if !partial && found != expected {
@@ -279,7 +321,8 @@ impl Archive {
     /// would not be quicker than to write it raw first, or some of it is archived already.
     ///
     /// `None` as well if it is to be encrypted: it may have to be [read
-    /// back](Packed::read_back), and the keys for that are elsewhere.
+    /// back](Packed::read_back), and the keys for that are elsewhere. And if scripts run around the
+    /// archiving: reception waits for none.
     pub(super) fn begin_direct<F: Write>(
         &self,
         segment: SegmentName,
@@ -298,6 +341,7 @@ impl Archive {
         };
         if !quick
             || self.packing.form().encrypted
+            || self.hooks.has(HookEvent::Archive)
             || is_archived()?
             || durable::file_size(&self.dir.streaming_segment(segment))?.is_some()
         {

@@ -1,6 +1,7 @@
 //! The background task that moves complete segments, and the cut tails of timelines that were
 //! left, from `streaming/` into the archive: several at a time, oldest first.
 
+use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -14,6 +15,7 @@ use tokio::task::JoinHandle;
 use super::archive::{Archive, ArchiveError};
 use super::status::Status;
 use super::{ReceiverError, blocking};
+use crate::hooks::HookError;
 use crate::storage::{StorageError, durable};
 
 /// When archiving is tried again after it failed.
@@ -38,27 +40,30 @@ fn pass(
     let known = *lock_of(frontier);
     let waiting = waiting(archive, known)?;
     let (next, failed) = (AtomicUsize::new(0), Mutex::new(None));
+    let left = || waiting.len().saturating_sub(next.load(Ordering::Relaxed) - 1) as u64;
+    let interrupted = || !go_on(left());
     let work = || {
         while let Some(&(segment, partial)) = waiting.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let hand = Hand::free();
-            let left = waiting.len().saturating_sub(next.load(Ordering::Relaxed) - 1);
-            if !go_on(left as u64) {
+            // Neither is kept from others while scripts run.
+            let archive_it = || {
+                let _hand = Hand::free();
+                let frontier = partial.then(|| lock_of(frontier));
+                match &frontier {
+                    _ if interrupted() => Ok(()),
+                    Some(frontier) if !is_over(archive, segment, **frontier) => Ok(()),
+                    None if archive.notes().is_held(segment) => Ok(()),
+                    _ => archive.archive(segment, partial),
+                }
+            };
+            if interrupted() {
                 return;
             }
-            let archived = if partial {
-                let frontier = lock_of(frontier);
-                if !is_over(archive, segment, *frontier) {
-                    continue;
+            match archive.between_scripts(segment, partial, &interrupted, archive_it) {
+                Ok(()) => {}
+                Err(ArchiveError::Hook(HookError::Interrupted { .. })) => return,
+                Err(error) => {
+                    lock_of(&failed).get_or_insert(error);
                 }
-                archive.archive(segment, true)
-            } else if archive.notes().is_held(segment) {
-                continue;
-            } else {
-                archive.archive(segment, false)
-            };
-            drop(hand);
-            if let Err(error) = archived {
-                lock_of(&failed).get_or_insert(error);
             }
         }
     };
@@ -241,7 +246,9 @@ async fn work(archive: Arc<Archive>, shared: Arc<Shared>) {
         let (archive, watched) = (Arc::clone(&archive), Arc::clone(&shared));
         let pass = blocking(move || {
             pass(&archive, &watched.frontier, |left| {
-                watched.status.send_modify(|status| status.waiting_for_archive = left);
+                watched.status.send_if_modified(|status| {
+                    mem::replace(&mut status.waiting_for_archive, left) != left
+                });
                 !watched.stop.load(Ordering::Relaxed)
             })
         });

@@ -13,19 +13,19 @@ const LONGEST: Duration = Duration::from_secs(30);
 /// Pauses that double from attempt to attempt. The first attempt after a success follows at once:
 /// most connections break for a moment only.
 #[derive(Debug, Default)]
-pub(super) struct Backoff {
+pub(crate) struct Backoff {
     failures: u32,
 }
 
 impl Backoff {
     /// An attempt has succeeded.
-    pub(super) fn succeeded(&mut self) {
+    pub(crate) fn succeeded(&mut self) {
         self.failures = 0;
     }
 
     /// How long to wait after another failure. Between half and all of the doubled pause, so that
     /// many receivers that lost the same server do not come back at the same moment.
-    pub(super) fn pause(&mut self) -> Duration {
+    pub(crate) fn pause(&mut self) -> Duration {
         let random = RandomState::new().build_hasher().finish();
         self.pause_with(random)
     }

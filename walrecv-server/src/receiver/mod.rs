@@ -77,6 +77,7 @@ use tokio::sync::{Semaphore, watch};
 use tracing::Instrument;
 
 pub use archive::ArchiveError;
+pub(crate) use backoff::Backoff;
 pub use breath::nap;
 pub use error::ReceiverError;
 #[cfg(test)]
@@ -93,7 +94,6 @@ pub use writer::WriterError;
 
 use self::archive::Archive;
 use self::archiver::Archiver;
-use self::backoff::Backoff;
 use self::beside::Reached;
 use self::prepare::{Newcomer, Prepared};
 use self::stream::End;

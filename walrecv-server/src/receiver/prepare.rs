@@ -15,6 +15,7 @@ use super::slot::{self, Slot};
 use super::start::{self, Kept, Source, Start};
 use super::{Receiver, ReceiverError, blocking, held, journal, synchronous_watch};
 use crate::catalog::{HistoryStore, Identity};
+use crate::hooks::Hooks;
 use crate::settings::{CreateSlot, Synchronous};
 use crate::storage::compression::Method;
 use crate::storage::{Codec, KeyFile, LockKind, Packing, ServerLock, durable};
@@ -191,7 +192,9 @@ impl Receiver {
             let keys = self.settings.encryption_identity.as_ref().map(KeyFile::new);
             let (dir, size) = (self.dir.clone(), self.segment_size);
             let archive = blocking(move || Archive::open(dir, size, packing, keys)).await??;
-            let archive = Arc::new(archive.with_validation(self.settings.wal_validation));
+            let hooks = Hooks::new(&self.settings.name, &self.settings.hooks);
+            let archive = archive.with_validation(self.settings.wal_validation).with_hooks(hooks);
+            let archive = Arc::new(archive);
             self.archiver.start(Arc::clone(&archive), &self.common_runtime());
             self.archive = Some(archive);
         }

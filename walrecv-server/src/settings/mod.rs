@@ -8,6 +8,7 @@
 mod environment;
 mod error;
 mod file;
+mod hook_scripts;
 mod http;
 mod keys;
 mod layer;
@@ -26,6 +27,7 @@ use std::path::{Path, PathBuf};
 pub use environment::{Lookup, process as process_environment};
 pub use error::{Mistake, Origin, SettingsError};
 pub use file::DEFAULT_PATH;
+pub use hook_scripts::{Hook, HookEvent, HookKind, HookPhase, HookScripts};
 pub use http::HttpSettings;
 pub use period::{Period, PeriodError};
 pub use recipient::{Recipient, RecipientError};
@@ -87,7 +89,7 @@ pub enum Scope {
 }
 
 /// Everything that is configured.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// The configuration that was read, if any.
     pub file: Option<PathBuf>,
@@ -109,6 +111,20 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// A store with no server.
+    pub fn of(home: &Path) -> Self {
+        Self {
+            file: None,
+            home: home.to_owned(),
+            group_access: false,
+            wal_readers: Vec::new(),
+            max_parallel_backups: MAX_PARALLEL_BACKUPS,
+            http: HttpSettings::default(),
+            servers: Vec::new(),
+            encryption_identity: None,
+        }
+    }
+
     /// Brings together what was typed, the environment and the configuration files.
     pub fn load(typed: &Typed, environment: Lookup<'_>) -> Result<Self, SettingsError> {
         let mut mistakes = Vec::new();
@@ -159,7 +175,10 @@ impl Settings {
                 let concerned = typed.servers.is_empty() || typed.servers.contains(&name);
                 let layers = overriding.into_iter().filter(|_| concerned);
                 let layers = layers.chain([own, &files.defaults]).collect();
-                ServerSettings::resolve(name, &mut Layers::new(layers, &mut mistakes))
+                let mut server =
+                    ServerSettings::resolve(name, &mut Layers::new(layers, &mut mistakes))?;
+                server.hooks.configuration.clone_from(&path);
+                Some(server)
             })
             .collect();
 

@@ -64,7 +64,11 @@ impl PartialEq for Schedule {
 
 impl fmt::Display for Schedule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.cron.as_str())
+        f.write_str(self.cron.as_str())?;
+        match self.zone.iana_name() {
+            Some(zone) => write!(f, " {zone}"),
+            None => Ok(()),
+        }
     }
 }
 

@@ -10,13 +10,13 @@ use pgwire_stream::{ManifestChecksums, SlotName};
 
 use super::layer::Layers;
 use super::value;
-use super::{Moments, Period, Recipient, RetentionPolicy, Schedule, ServerName};
+use super::{HookScripts, Moments, Period, Recipient, RetentionPolicy, Schedule, ServerName};
 
 /// The slot's name where none is configured.
 const DEFAULT_SLOT: &str = "walrecv";
 
 /// What is to be done for one server, and how.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ServerSettings {
     /// Its name, and its directory's.
     pub name: ServerName,
@@ -88,6 +88,8 @@ pub struct ServerSettings {
     pub basebackup_retry_times: u32,
     /// How long is waited before that for the first time.
     pub basebackup_retry_sleep: Duration,
+    /// The operator's commands around what is done.
+    pub hooks: HookScripts,
 }
 
 /// A connection string. Its `Debug` does not show it, because it may hold a password.
@@ -275,7 +277,38 @@ impl ServerSettings {
             last_wal_maximum_age: None,
             basebackup_retry_times: 0,
             basebackup_retry_sleep: Duration::from_secs(30),
+            hooks: HookScripts::default(),
         }
+    }
+
+    /// Whether WAL is received just as with these settings: what differs is of no concern to who
+    /// receives it.
+    pub fn receives_as(&self, other: &Self) -> bool {
+        let of_no_concern = Self {
+            description: other.description.clone(),
+            backup_conninfo: other.backup_conninfo.clone(),
+            backup_compression: other.backup_compression,
+            manifest_checksums: other.manifest_checksums,
+            immediate_checkpoint: other.immediate_checkpoint,
+            bandwidth_limit_kb: other.bandwidth_limit_kb,
+            incremental_base: other.incremental_base,
+            incremental_chain_max: other.incremental_chain_max,
+            basebackup_retry_times: other.basebackup_retry_times,
+            basebackup_retry_sleep: other.basebackup_retry_sleep,
+            backup_schedule: other.backup_schedule.clone(),
+            incremental_schedule: other.incremental_schedule.clone(),
+            verify_schedule: other.verify_schedule.clone(),
+            verify_bandwidth_limit_kb: other.verify_bandwidth_limit_kb,
+            check_interval: other.check_interval,
+            check_timeout: other.check_timeout,
+            retention_policy: other.retention_policy,
+            minimum_redundancy: other.minimum_redundancy,
+            last_backup_maximum_age: other.last_backup_maximum_age,
+            last_backup_minimum_size: other.last_backup_minimum_size,
+            last_wal_maximum_age: other.last_wal_maximum_age,
+            ..self.clone()
+        };
+        of_no_concern == *other
     }
 
     /// How to reach the server for WAL.
@@ -392,6 +425,7 @@ impl ServerSettings {
                     value::duration(given, Duration::from_secs(1), Duration::from_secs(86400))
                 })
                 .unwrap_or(defaults.basebackup_retry_sleep),
+            hooks: HookScripts::resolve(layers),
             ..defaults
         };
         conninfo.map(|_| settings)

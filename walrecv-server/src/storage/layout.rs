@@ -6,7 +6,7 @@
 //!                 wals/<16 digits>/<segment>[.partial][.zst|.lz4|.gz][.age]    wals/<16 digits>/index
 //!                 wals/<timeline>.history
 //!                 base/<backup id>/{backup.json,backup_manifest,<archive>[.zst|…][.age],<archive>.idx}
-//!                 state/{caught_up,gaps,retired,switches}.json  state/leases/<id>.json
+//!                 state/{caught_up,gaps,retired,schedule,scrub,switches}.json  state/leases/<id>.json
 //!                 locks/  errors/
 //! ```
 
@@ -183,6 +183,16 @@ impl ServerDir {
     /// The changes of timelines that were followed.
     pub fn switches(&self) -> PathBuf {
         self.state().join("switches.json")
+    }
+
+    /// Up to when scheduled moments have had their turn.
+    pub fn schedule(&self) -> PathBuf {
+        self.state().join("schedule.json")
+    }
+
+    /// How the last verification of everything went.
+    pub fn scrub(&self) -> PathBuf {
+        self.state().join("scrub.json")
     }
 
     /// What restores need to stay.

@@ -11,6 +11,7 @@ mod error;
 mod form;
 mod hash;
 mod layout;
+mod pace;
 mod read_ahead;
 
 pub mod archived_writer;
@@ -31,4 +32,5 @@ pub use form::Form;
 pub use hash::{HashingWriter, Sha256Sum, Sha256SumError, Stored};
 pub use layout::{ArchivedWal, ArchivedWalError, BackupDir, Home, ServerDir};
 pub use lock::{LockError, LockKind, ServerLock};
+pub use pace::Pace;
 pub use read_ahead::{Pieces, read_ahead};

@@ -207,7 +207,7 @@ impl Search<'_> {
         let noted = Stored { size: archive.stored_size, sha256: archive.stored_sha256 };
         let Some(file) = self.open(path) else { return Ok(false) };
         let length = file.metadata().map(|metadata| metadata.len()).unwrap_or(noted.size);
-        let (file, sum) = Summing::new(file);
+        let (file, sum) = Summing::new(file, self.request.pace.clone());
         let keys = self.request.keys.as_ref();
         let compressed = match encryption::compressed(path, file, archive.form(), keys) {
             Ok(compressed) => compressed,

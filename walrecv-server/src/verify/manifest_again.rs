@@ -152,7 +152,7 @@ pub fn make_manifest_again(
             what,
         };
         let stored = File::open(&path).map_err(StorageError::of("open", &path))?;
-        let (stored, sum) = Summing::new(stored);
+        let (stored, sum) = Summing::new(stored, None);
         let compressed = encryption::compressed(&path, stored, archive.form(), keys)?;
         let prefix = archive.prefix();
         let mut tar = TarReader::new();

@@ -10,6 +10,7 @@
 //! not touched.
 
 mod contents;
+mod everything;
 mod index;
 mod manifest_again;
 mod problem;
@@ -17,6 +18,7 @@ mod stored;
 mod wal;
 
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 
 use tokio::sync::watch;
 
@@ -25,8 +27,11 @@ use crate::catalog::{
 };
 use crate::failure::{Class, Failure, in_one_line};
 use crate::progress::ProgressSink;
-use crate::storage::{BackupDir, BackupId, DecryptionError, KeyFile, ServerDir, StorageError};
+use crate::storage::{
+    BackupDir, BackupId, DecryptionError, KeyFile, Pace, ServerDir, StorageError,
+};
 
+pub use self::everything::{Everything, verify_everything};
 pub use self::manifest_again::{ManifestAgainError, make_manifest_again};
 pub use self::problem::{Problem, Problems};
 
@@ -45,6 +50,8 @@ pub struct Request {
     pub keys: Option<KeyFile>,
     /// How many threads decompress.
     pub jobs: NonZeroUsize,
+    /// How fast the store may be read; as fast as it goes, if nothing is said.
+    pub pace: Option<Arc<Pace>>,
 }
 
 /// How much of the stored archives is looked at.

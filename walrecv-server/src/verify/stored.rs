@@ -6,30 +6,34 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Problem, Search, VerifyError};
-use crate::storage::{HashingWriter, Stored};
+use crate::storage::{HashingWriter, Pace, Stored};
 
 /// How much is read at a time.
-const CHUNK: usize = 256 << 10;
+pub(super) const CHUNK: usize = 256 << 10;
 
-/// Sums up what is read through it.
+/// Sums up what is read through it, no faster than it may be read.
 pub(super) struct Summing<R> {
     source: R,
     sum: Arc<Sum>,
+    pace: Option<Arc<Pace>>,
 }
 
 /// What was read so far. Somebody else reads, and drops the reader.
 pub(super) struct Sum(Mutex<HashingWriter<Sink>>);
 
 impl<R: Read> Summing<R> {
-    pub(super) fn new(source: R) -> (Self, Arc<Sum>) {
+    pub(super) fn new(source: R, pace: Option<Arc<Pace>>) -> (Self, Arc<Sum>) {
         let sum = Arc::new(Sum(Mutex::new(HashingWriter::new(io::sink()))));
-        (Self { source, sum: Arc::clone(&sum) }, sum)
+        (Self { source, sum: Arc::clone(&sum), pace }, sum)
     }
 }
 
 impl<R: Read> Read for Summing<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.source.read(buffer)?;
+        if let Some(pace) = &self.pace {
+            pace.keep(read);
+        }
         self.sum.lock().write_all(buffer.get(..read).unwrap_or_default())?;
         Ok(read)
     }
@@ -106,7 +110,7 @@ impl Search<'_> {
         mut take: impl FnMut(&[u8]),
     ) -> Result<(), VerifyError> {
         let Some(file) = self.open(path) else { return Ok(()) };
-        let (mut source, sum) = Summing::new(file);
+        let (mut source, sum) = Summing::new(file, self.request.pace.clone());
         let mut chunk = vec![0; CHUNK];
         loop {
             self.check_interruption()?;

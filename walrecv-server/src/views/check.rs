@@ -5,6 +5,7 @@
 mod encryption;
 mod peer;
 mod running;
+mod scrub;
 mod slot;
 mod store;
 mod synchronous;
@@ -17,6 +18,9 @@ use crate::failure::Failure;
 use crate::receiver::Status;
 use crate::settings::{ServerName, ServerSettings};
 use crate::storage::ServerDir;
+
+/// The row that measures how many bytes may be written before the slot is in danger.
+pub const KEPT_BY_SLOT: &str = "WAL kept by the slot";
 
 /// What is checked of the backups and their WAL.
 #[cfg(test)]
@@ -46,21 +50,28 @@ pub struct Row {
     pub remark: Option<String>,
     /// Whether it is advice: never a failure, and not for Barman's readers, who do not know it.
     pub advisory: bool,
+    /// The number that it is about, where it is about one.
+    pub measured: Option<i64>,
 }
 
 impl Row {
     fn ok(name: &'static str) -> Self {
-        Self { name, state: State::Ok, remark: None, advisory: false }
+        Self { name, state: State::Ok, remark: None, advisory: false, measured: None }
     }
 
     fn remark(name: &'static str, state: State, remark: impl Into<String>) -> Self {
-        Self { name, state, remark: Some(remark.into()), advisory: false }
+        Self { name, state, remark: Some(remark.into()), advisory: false, measured: None }
     }
 
     /// Something that is worth knowing, and never more than a warning.
     fn advice(name: &'static str, state: State, remark: impl Into<String>) -> Self {
         let state = state.min(State::Warning);
-        Self { name, state, remark: Some(remark.into()), advisory: true }
+        Self { name, state, remark: Some(remark.into()), advisory: true, measured: None }
+    }
+
+    /// The same with the number that it is about.
+    fn measuring(self, measured: Option<i64>) -> Self {
+        Self { measured, ..self }
     }
 
     /// A failure in one line: the sentence, its cause, and the hint.
@@ -126,6 +137,7 @@ pub async fn check(
     rows.extend(backups.rows);
     rows.push(store::set_apart(store));
     rows.extend(store::leases(store));
+    rows.extend(scrub::row(settings, store, now.try_into().unwrap_or_default()));
     CheckOutcome {
         server: settings.name.clone(),
         rows,

@@ -5,3 +5,6 @@
 
 pub mod backups;
 pub mod check;
+pub mod sizes;
+pub mod stored;
+pub mod window;

@@ -12,6 +12,7 @@ use crate::daemon::client::{
 };
 use crate::receiver::Status;
 use crate::restore::get_wal::exit_code;
+use crate::settings::{ConnInfo, ServerSettings};
 use crate::storage::{
     Access, ArchivedWal, ArchivedWriter, Codec, Crc32c, LockKind, Method, Packing, Plain,
     ServerDir, ServerLock,
@@ -37,10 +38,17 @@ fn segment(number: u32) -> SegmentName {
 fn control(home: &Home, readers: &[&str]) -> Control {
     let board = Board::default();
     let status = Status::new(server_name(), "walrecv".parse().unwrap());
-    board.post(server_name(), watch::channel(status).1);
-    let readers = readers.iter().map(|&reader| reader.to_owned()).collect();
-    let keys = [(server_name(), home.path().join("identity"))];
-    Control::new(home.clone(), readers, board, keys.into()).unwrap()
+    board.post(&server_name(), watch::channel(status).1);
+    let mut server =
+        ServerSettings::new(server_name(), ConnInfo::new("host=x"), "walrecv".parse().unwrap());
+    server.encryption_identity = Some(home.path().join("identity"));
+    let settings = Settings {
+        wal_readers: readers.iter().map(|&reader| reader.to_owned()).collect(),
+        servers: vec![server],
+        ..Settings::of(home.path())
+    };
+    let settings = watch::channel(Arc::new(settings)).1;
+    Control::new(home.clone(), settings, board).unwrap()
 }
 
 async fn daemon() -> Daemon {

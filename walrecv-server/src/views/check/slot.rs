@@ -8,7 +8,7 @@ use crate::receiver::{KeptWal, SlotView, view_slot};
 use crate::settings::{CreateSlot, ServerSettings};
 
 const SLOT: &str = "replication slot";
-const WAL: &str = "WAL kept by the slot";
+const WAL: &str = super::KEPT_BY_SLOT;
 
 /// A slot, as far as the server tells.
 enum Slot {
@@ -106,7 +106,7 @@ fn kept(view: &SlotView) -> Option<Row> {
         Some(_) => String::new(),
         None => "; the server keeps it without a limit (max_slot_wal_keep_size)".to_owned(),
     };
-    Some(match view.wal? {
+    let row = match view.wal? {
         KeptWal::Kept => Row::advice(WAL, State::Ok, format!("it is there{left}")),
         KeptWal::Endangered => Row::advice(
             WAL,
@@ -115,7 +115,8 @@ fn kept(view: &SlotView) -> Option<Row> {
              `max_slot_wal_keep_size` on the server",
         ),
         KeptWal::Lost => Row::advice(WAL, State::Warning, "it is no longer kept for us"),
-    })
+    };
+    Some(row.measuring(view.safe))
 }
 
 #[cfg(test)]

@@ -1,0 +1,106 @@
+//! The servers that are looked after, and what changes with another configuration.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::board::Board;
+use super::diary::Diary;
+use super::keeper::Keeper;
+use super::places::Places;
+use super::receiving::receive;
+use crate::settings::{ServerName, ServerSettings, Settings};
+use crate::storage::Home;
+
+/// A server that is looked after.
+struct Tended {
+    settings: watch::Sender<Arc<ServerSettings>>,
+    stop: watch::Sender<bool>,
+}
+
+/// All servers that are looked after.
+pub(super) struct Fleet {
+    home: Home,
+    board: Board,
+    backups: Places,
+    verifications: Places,
+    servers: BTreeMap<ServerName, Tended>,
+    /// All that is done for them. Each ends when its server's `stop` is raised.
+    tasks: JoinSet<()>,
+}
+
+impl Fleet {
+    pub(super) fn new(home: Home, board: Board) -> Self {
+        Self {
+            home,
+            board,
+            backups: Places::new(1),
+            // They have time, and disks others to serve.
+            verifications: Places::new(1),
+            servers: BTreeMap::new(),
+            tasks: JoinSet::new(),
+        }
+    }
+
+    /// Looks after these servers from now on, with these settings. What did not change goes on.
+    pub(super) fn apply(&mut self, settings: &Settings) {
+        self.backups.limit(usize::try_from(settings.max_parallel_backups).unwrap_or(usize::MAX));
+        let wanted = |name: &ServerName| settings.servers.iter().any(|server| server.name == *name);
+        self.servers.retain(|name, tended| {
+            let stays = wanted(name);
+            if !stays {
+                tracing::info!(server = %name, "the server is not configured any more");
+                tended.stop.send_replace(true);
+            }
+            stays
+        });
+        for server in &settings.servers {
+            match self.servers.get(&server.name) {
+                Some(tended) => {
+                    tended.settings.send_if_modified(|current| {
+                        let changed = **current != *server;
+                        if changed {
+                            tracing::info!(server = %server.name, "the server's settings changed");
+                            *current = Arc::new(server.clone());
+                        }
+                        changed
+                    });
+                }
+                None => self.tend(server),
+            }
+        }
+        // What has ended is not kept.
+        while self.tasks.try_join_next().is_some() {}
+    }
+
+    fn tend(&mut self, server: &ServerSettings) {
+        let (settings, changing) = watch::channel(Arc::new(server.clone()));
+        let (stop, stopping) = watch::channel(false);
+        let keeper = Keeper {
+            server: server.name.clone(),
+            settings: changing.clone(),
+            home: self.home.clone(),
+            board: self.board.clone(),
+            diary: Diary::new(self.home.server(&server.name)),
+            backups: self.backups.clone(),
+            verifications: self.verifications.clone(),
+            stop: stopping.clone(),
+        };
+        let (home, board, name) = (self.home.clone(), self.board.clone(), server.name.clone());
+        self.tasks.spawn(async move {
+            tokio::join!(receive(changing, home, board.clone(), stopping), keeper.keep());
+            board.remove(&name);
+        });
+        self.servers.insert(server.name.clone(), Tended { settings, stop });
+    }
+
+    /// Brings everything to its end.
+    pub(super) async fn stop(mut self) {
+        for tended in self.servers.values() {
+            tended.stop.send_replace(true);
+        }
+        while self.tasks.join_next().await.is_some() {}
+    }
+}

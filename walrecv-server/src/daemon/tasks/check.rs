@@ -1,0 +1,37 @@
+//! A check that is due.
+
+use jiff::Timestamp;
+
+use crate::daemon::board::Board;
+use crate::settings::ServerSettings;
+use crate::storage::ServerDir;
+use crate::views::check::{self, CheckOutcome, State};
+
+/// Checks a server, and tells when it begins to fail, or to be well again.
+pub(in crate::daemon) async fn check(settings: &ServerSettings, store: &ServerDir, board: &Board) {
+    let server = &settings.name;
+    let receiver = board.status(server);
+    let outcome = check::check(settings, store, receiver.as_ref()).await;
+    let was_well = board.check(server).is_none_or(|before| before.outcome.is_ok());
+    match (was_well, outcome.is_ok()) {
+        (true, false) => {
+            let failed = failed(&outcome);
+            tracing::error!(server = %server, failed, "the server is not backed up as it should be");
+        }
+        (false, true) => {
+            tracing::info!(server = %server, "the server is backed up as it should be")
+        }
+        _ => {}
+    }
+    board.checked(outcome, Timestamp::now());
+}
+
+/// The rows that failed, in one line.
+fn failed(outcome: &CheckOutcome) -> String {
+    let rows = outcome.rows.iter().filter(|row| row.state == State::Failed);
+    let told = rows.map(|row| match &row.remark {
+        Some(remark) => format!("{}: {remark}", row.name),
+        None => row.name.to_owned(),
+    });
+    told.collect::<Vec<_>>().join("; ")
+}

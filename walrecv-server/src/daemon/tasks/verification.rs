@@ -1,0 +1,64 @@
+//! A verification of everything that is due.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::End;
+use crate::daemon::blocking;
+use crate::daemon::board::Ongoing;
+use crate::failure::{Failure, in_one_line};
+use crate::settings::ServerSettings;
+use crate::storage::{KeyFile, Pace, ServerDir};
+use crate::verify::{Everything, VerifyError, verify_everything};
+
+/// Reads all that is stored for a server, and notes what was found.
+pub(in crate::daemon) async fn verify(
+    settings: &ServerSettings,
+    store: &ServerDir,
+    ongoing: Ongoing,
+    stop: &watch::Receiver<bool>,
+) -> (End, Ongoing) {
+    let request = Everything {
+        server: store.clone(),
+        keys: settings.encryption_identity.as_ref().map(KeyFile::new),
+        // It has time, and others have work.
+        jobs: NonZeroUsize::MIN,
+        pace: settings.verify_bandwidth_limit_kb.map(Pace::kilobytes).map(Arc::new),
+    };
+    let (server, here, stop) = (settings.name.clone(), store.clone(), stop.clone());
+    let work = move || {
+        let verified = verify_everything(&request, &ongoing, &stop);
+        let noted = match &verified {
+            Ok(scrub) => scrub.save(&here),
+            Err(_) => Ok(()),
+        };
+        (verified, noted, ongoing)
+    };
+    let (verified, noted, ongoing) = blocking(work).await;
+    if let Err(error) = noted {
+        let error = in_one_line(&error);
+        tracing::error!(server = %server, error, "a verification cannot be noted");
+    }
+    let end = match verified {
+        Err(VerifyError::Interrupted) => End::CutShort,
+        Err(error) => {
+            let (line, hint) = (in_one_line(&error), error.hint().unwrap_or_default());
+            tracing::error!(server = %server, error = line, hint, "verification failed");
+            End::Settled(Some(line))
+        }
+        Ok(scrub) if scrub.problems > 0 => {
+            for problem in &scrub.first_problems {
+                tracing::error!(server = %server, "{problem}");
+            }
+            End::Settled(Some(format!("{} problems were found", scrub.problems)))
+        }
+        Ok(scrub) => {
+            let (backups, segments) = (scrub.backups, scrub.segments);
+            tracing::info!(server = %server, backups, segments, "all that is stored is as it was");
+            End::Settled(None)
+        }
+    };
+    (end, ongoing)
+}

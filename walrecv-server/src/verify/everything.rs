@@ -1,0 +1,225 @@
+//! Everything that is stored for a server: its base backups, and its WAL archive.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+use super::stored::{CHUNK, Summing};
+use super::{Depth, Problem, Problems, Request, VerifyError, verify};
+use crate::catalog::{BackupOutcome, BackupRecord, Catalog, Scrub, WalIndex, WalIndexRecord};
+use crate::failure::in_one_line;
+use crate::progress::ProgressSink;
+use crate::storage::{ArchivedWal, KeyFile, Pace, Plain, ServerDir, durable};
+
+/// How many problems are noted word for word.
+const NOTED: usize = 100;
+
+/// What is to be verified.
+#[derive(Clone, Debug)]
+pub struct Everything {
+    /// Whose store it is.
+    pub server: ServerDir,
+    /// What opens what is encrypted. Without it, that is compared with its checksums only.
+    pub keys: Option<KeyFile>,
+    /// How many threads decompress.
+    pub jobs: NonZeroUsize,
+    /// How fast the store may be read.
+    pub pace: Option<Arc<Pace>>,
+}
+
+/// Verifies all base backups of a server and all its archived WAL. Blocks for as long as it takes.
+/// What is removed meanwhile is passed over.
+///
+/// # Errors
+/// If it could not be found out whether something is good. That it is not is no error.
+pub fn verify_everything(
+    request: &Everything,
+    progress: &dyn ProgressSink,
+    interrupted: &watch::Receiver<bool>,
+) -> Result<Scrub, VerifyError> {
+    let mut sweep = Sweep {
+        request,
+        interrupted,
+        began_at: Timestamp::now(),
+        backups: 0,
+        segments: 0,
+        bytes: 0,
+        problems: Vec::new(),
+        count: 0,
+    };
+    sweep.backups(progress)?;
+    progress.begin("verifying archived WAL", None);
+    let archive = sweep.archive(progress);
+    progress.finish();
+    archive?;
+    Ok(sweep.scrub())
+}
+
+/// The work that is going on, and what it has found.
+struct Sweep<'a> {
+    request: &'a Everything,
+    interrupted: &'a watch::Receiver<bool>,
+    began_at: Timestamp,
+    backups: u64,
+    segments: u64,
+    bytes: u64,
+    problems: Vec<String>,
+    count: u64,
+}
+
+impl Sweep<'_> {
+    fn tell(&mut self, whose: &str, problem: &Problem) {
+        self.count += 1;
+        if self.problems.len() < NOTED {
+            self.problems.push(format!("{whose}: {problem}"));
+        }
+    }
+
+    fn tell_all(&mut self, whose: &str, problems: &Problems) {
+        for problem in problems.told() {
+            self.tell(whose, problem);
+        }
+        self.count += problems.more();
+    }
+
+    fn scrub(self) -> Scrub {
+        let Self { began_at, backups, segments, bytes, problems, count, .. } = self;
+        Scrub {
+            began_at,
+            ended_at: Timestamp::now(),
+            backups,
+            segments,
+            bytes,
+            problems: count,
+            first_problems: problems,
+        }
+    }
+
+    fn backups(&mut self, progress: &dyn ProgressSink) -> Result<(), VerifyError> {
+        for entry in Catalog::new(&self.request.server).list()? {
+            let whose = format!("backup {}", entry.id);
+            match entry.record {
+                Ok(record) if record.outcome == BackupOutcome::Copied => {
+                    self.backup(&whose, record, progress)?;
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    let file = self.request.server.backup(entry.id).record();
+                    let error = in_one_line(&error);
+                    self.tell(&whose, &Problem::Unreadable { file, error });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn backup(
+        &mut self,
+        whose: &str,
+        record: BackupRecord,
+        progress: &dyn ProgressSink,
+    ) -> Result<(), VerifyError> {
+        let Everything { server, keys, jobs, pace } = self.request.clone();
+        let sealed = record.archives.iter().any(|archive| archive.encrypted);
+        let depth = if sealed && keys.is_none() { Depth::Stored } else { Depth::Contents };
+        let request = Request { server, record, depth, wal: false, keys, jobs, pace };
+        match verify(&request, progress, self.interrupted) {
+            Ok(found) => {
+                self.backups += 1;
+                self.bytes += found.stored_bytes;
+                self.tell_all(whose, &found.problems);
+                Ok(())
+            }
+            Err(VerifyError::Removed { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn archive(&mut self, progress: &dyn ProgressSink) -> Result<(), VerifyError> {
+        let server = &self.request.server;
+        let mut directories = durable::list_dir(&server.wals())?;
+        directories.sort();
+        for directory in directories {
+            let path = server.wals().join(&directory);
+            if !path.is_dir() {
+                continue;
+            }
+            let mut files: Vec<ArchivedWal> = durable::list_dir(&path)?
+                .iter()
+                .filter_map(|name| name.to_str()?.parse().ok())
+                .collect();
+            files.sort();
+            let Some(first) = files.first() else { continue };
+            let index = match WalIndex::of(server, first.segment).records() {
+                Ok(records) => records,
+                Err(error) => {
+                    let (file, error) = (server.wal_index(first.segment), in_one_line(&error));
+                    self.tell("WAL", &Problem::Unreadable { file, error });
+                    continue;
+                }
+            };
+            // The newest about each file counts.
+            let index: BTreeMap<_, _> =
+                index.into_iter().map(|record| (record.file, record)).collect();
+            for file in files {
+                // What is not indexed yet is being archived.
+                let Some(record) = index.get(&file) else { continue };
+                self.segment(&server.archived_file(file), record)?;
+                progress.advance_to(self.bytes);
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads one archived segment as it is stored.
+    fn segment(&mut self, path: &Path, record: &WalIndexRecord) -> Result<(), VerifyError> {
+        let unreadable = |error: String| Problem::Unreadable { file: path.to_owned(), error };
+        let file = match File::open(path) {
+            Ok(file) => file,
+            // Removed meanwhile, or archived in another form.
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) => {
+                self.tell("WAL", &unreadable(error.to_string()));
+                return Ok(());
+            }
+        };
+        let (mut source, sum) = Summing::new(file, self.request.pace.clone());
+        let mut plain = Plain::default();
+        let mut chunk = vec![0; CHUNK];
+        loop {
+            if *self.interrupted.borrow() {
+                return Err(VerifyError::Interrupted);
+            }
+            match source.read(&mut chunk) {
+                Ok(0) => break,
+                Ok(read) => plain.add(chunk.get(..read).unwrap_or_default()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => {
+                    self.tell("WAL", &unreadable(error.to_string()));
+                    return Ok(());
+                }
+            }
+        }
+        let found = sum.stored();
+        self.segments += 1;
+        self.bytes += found.size;
+        let matches = match record.stored_sha256 {
+            Some(sha256) => found.sha256 == sha256,
+            None => plain.crc32c == record.plain_crc32c,
+        };
+        let file = path.to_owned();
+        if found.size != record.stored_size {
+            let expected = record.stored_size;
+            self.tell("WAL", &Problem::StoredSize { file, found: found.size, expected });
+        } else if !matches {
+            self.tell("WAL", &Problem::StoredChecksum { file });
+        }
+        Ok(())
+    }
+}
