@@ -6,6 +6,7 @@
 
 pub mod failure;
 pub mod progress;
+pub mod units;
 
 pub mod settings;
 

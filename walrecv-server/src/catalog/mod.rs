@@ -32,6 +32,7 @@ mod turns;
 mod verdicts;
 pub mod wal;
 pub mod wal_findings;
+mod wal_growth;
 mod wal_health;
 pub mod wal_index;
 mod wal_path;
@@ -67,6 +68,7 @@ pub use wal::{Held, WalError, WalReader, WalStore, archived_file};
 pub use wal_findings::{
     FindingsCollector, RestorePoint, SuspectRange, Validity, WalFindings, is_end_of_prepared,
 };
+pub use wal_growth::WalGrowth;
 pub use wal_health::WalHealth;
 pub use wal_index::{
     WalIndex, WalIndexError, WalIndexRecord, WalIndexWriter, WalIndexWriters, WalTotals,
