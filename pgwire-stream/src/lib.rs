@@ -217,13 +217,13 @@ pub use error::{
 };
 pub use lsn::{Lsn, LsnParseError};
 #[cfg(feature = "tokio")]
-pub use net::Stream;
+pub use net::{Stream, TlsInUse};
 #[doc(inline)] // Most programs name them from here.
 pub use proto::{
-    AlterSlot, Archive, BackupEnd, BackupEvent, BackupStart, BackupTablespace, BackupTarget,
-    BaseBackupOptions, CompressionMethod, DropSlot, HotStandbyFeedback, Intervals, Keepalive,
-    LogicalSlot, ManifestChecksums, PhysicalSlot, PrimaryStatus, ResultSet, ServerCompression,
-    Snapshot, StartLogical, StartReplication, WalData,
+    AlterSlot, Archive, AuthenticatedBy, BackupEnd, BackupEvent, BackupStart, BackupTablespace,
+    BackupTarget, BaseBackupOptions, CompressionMethod, DropSlot, HotStandbyFeedback, Intervals,
+    Keepalive, LogicalSlot, ManifestChecksums, PhysicalSlot, PrimaryStatus, ResultSet,
+    ServerCompression, Snapshot, StartLogical, StartReplication, WalData,
 };
 pub use relation::{RelationFiles, RelationFilesError};
 pub use segment::{

@@ -15,6 +15,7 @@
 //! * [`tools`]: the independent judges (`pg_verifybackup`, `pg_amcheck`, `pg_dumpall`, ...).
 //! * [`walrecv`]: running `walrecv-server`.
 //! * [`recorder`]: writing down what a client and a server say to each other.
+//! * [`terminal`]: a program that asks questions, and somebody who answers.
 //! * [`run`]: registering scenarios per PostgreSQL major; a missing major is skipped loudly.
 
 // What is skipped must be seen on the terminal.
@@ -38,6 +39,7 @@ pub mod run;
 pub mod sql;
 pub mod stored_wal;
 pub mod strace;
+pub mod terminal;
 pub mod tools;
 pub mod walrecv;
 

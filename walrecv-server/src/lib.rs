@@ -6,6 +6,7 @@
 
 pub mod failure;
 pub mod progress;
+pub mod units;
 
 pub mod settings;
 
@@ -24,6 +25,8 @@ pub mod backup;
 pub mod restore;
 
 pub mod verify;
+
+pub mod retention;
 
 pub mod views;
 

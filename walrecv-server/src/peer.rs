@@ -60,6 +60,11 @@ impl Peer {
         self.config.user.as_deref()
     }
 
+    /// How it connects.
+    pub(crate) fn config(&self) -> &Config {
+        &self.config
+    }
+
     /// Connects for replication commands.
     pub(crate) async fn replication(&self) -> Result<ReplicationClient, ServerFailure> {
         ReplicationClient::connect(&self.config).await.map_err(self.failed("connect to"))

@@ -2,6 +2,8 @@
 
 mod dispatch;
 mod exit;
+mod generated;
+mod init;
 
 use std::ffi::OsString;
 use std::hint::black_box;
@@ -9,8 +11,8 @@ use std::hint::black_box;
 use clap::Parser;
 use tokio::runtime::{Builder, Runtime};
 
-use crate::cli::{Cli, ColorArg, Command, FormatArg};
-use crate::output::{Color, Format, Printer, Results, start_logging};
+use crate::cli::{Cli, ColorArg, Command, FormatArg, LogFormatArg};
+use crate::output::{Color, Format, LogFormat, Printer, Results, start_logging};
 use crate::receiver::nap;
 use crate::settings::process_environment;
 
@@ -48,10 +50,12 @@ fn program(arguments: Vec<OsString>) -> u8 {
     };
     keep_blocks(&cli.command);
     let printer = printer(&cli);
-    start_logging(&printer, log_level(&cli));
+    start_logging(&printer, log_level(&cli), log_format(&cli));
     let results = match &cli.command {
         // It is started once for each segment of a recovery, and starts as little as it can.
         Command::GetWal(args) => dispatch::get_wal(&cli, args, &process_environment),
+        Command::Completions(args) => generated::completions(args),
+        Command::Man(args) => generated::manual(args),
         command => match runtime(command) {
             Ok(runtime) => {
                 runtime.block_on(dispatch::dispatch(&cli, &process_environment, &printer))
@@ -74,6 +78,13 @@ fn printer(cli: &Cli) -> Printer {
         ColorArg::Never => Color::Never,
     };
     Printer::new(format, cli.global.quiet, color)
+}
+
+fn log_format(cli: &Cli) -> LogFormat {
+    match cli.global.log_format {
+        LogFormatArg::Text => LogFormat::Text,
+        LogFormatArg::Json => LogFormat::Json,
+    }
 }
 
 /// The processes that stay tell what they are doing; the others only what is worth a warning.

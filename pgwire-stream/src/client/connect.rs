@@ -10,7 +10,7 @@ use crate::TlsConfig;
 use crate::connection::Connection;
 #[cfg(not(feature = "tls"))]
 use crate::net::TlsConfig;
-use crate::net::{self, Stream};
+use crate::net::{self, Stream, TlsInUse};
 use crate::proto::{Credentials, TlsBinding};
 use crate::{Config, Error, Host, Password, Result, ServerVersion, TargetSessionAttrs, Violation};
 
@@ -77,6 +77,11 @@ impl ReplicationClient {
     /// server again, where a list or a name may lead elsewhere.
     pub fn host(&self) -> Host {
         self.connection.stream().route().host()
+    }
+
+    /// Which TLS the connection is encrypted with; `None` where it is not.
+    pub fn tls(&self) -> Option<TlsInUse> {
+        self.connection.stream().tls_in_use()
     }
 }
 

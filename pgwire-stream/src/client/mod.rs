@@ -31,7 +31,7 @@ pub use wal_stream::{StreamEnd, WalEvent, WalStream};
 
 use crate::connection::Connection;
 use crate::net::Stream;
-use crate::proto::{Command, Event, ResultSet};
+use crate::proto::{AuthenticatedBy, Command, Event, ResultSet};
 use crate::{Error, Result, ServerVersion, TimelineId, Violation};
 
 /// A connection for replication commands.
@@ -84,6 +84,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationClient<S> {
     /// `in_hot_standby`.
     pub fn parameter(&self, name: &str) -> Option<&str> {
         self.connection.session().parameter(name)
+    }
+
+    /// How the server has had us prove who we are.
+    pub fn authenticated_by(&self) -> Option<AuthenticatedBy> {
+        self.connection.session().authenticated_by()
     }
 
     /// Limits how long a command waits for the server's next message; `None`, the default, and zero

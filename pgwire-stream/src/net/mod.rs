@@ -23,7 +23,7 @@ use crate::tls::TlsConfig;
 
 pub(crate) use hosts::{connect_any, was_refused};
 pub(crate) use route::Route;
-pub use stream::Stream;
+pub use stream::{Stream, TlsInUse};
 
 /// Nothing can be configured in a build without TLS.
 #[cfg(not(feature = "tls"))]

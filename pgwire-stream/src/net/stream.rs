@@ -13,7 +13,7 @@ use tokio::net::UnixStream;
 use crate::tls::TlsStream;
 #[cfg(feature = "tls")]
 use crate::{Endpoint, SslNegotiation};
-use crate::{Result, SslCertMode, TlsError};
+use crate::{Result, SslCertMode, TlsError, TlsVersion};
 
 #[cfg(feature = "tls")]
 use super::TlsConfig;
@@ -24,6 +24,16 @@ use super::negotiate::{Answer, request_tls};
 use super::peer;
 use super::route::Route;
 use super::socket::{self, Address};
+
+/// The TLS that a connection is encrypted with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TlsInUse {
+    /// Its version.
+    pub version: TlsVersion,
+    /// The cipher suite, by its name in the standard.
+    pub cipher: String,
+}
 
 /// A connection to a server, whatever carries it. What is written must be flushed to reach the
 /// server.
@@ -82,6 +92,17 @@ impl Stream {
     /// How it was made.
     pub(crate) fn route(&self) -> &Route {
         &self.route
+    }
+
+    /// Which TLS the connection is encrypted with.
+    pub(crate) fn tls_in_use(&self) -> Option<TlsInUse> {
+        match &self.carrier {
+            Carrier::Tcp(_) => None,
+            #[cfg(unix)]
+            Carrier::Unix(_) => None,
+            #[cfg(feature = "tls")]
+            Carrier::Tls(tls) => tls.in_use(),
+        }
     }
 
     /// Whether the connection is encrypted.

@@ -55,6 +55,16 @@ pub enum TlsBinding {
     ServerEndPoint(Bytes),
 }
 
+/// How a server has had us prove who we are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AuthenticatedBy {
+    /// The method.
+    pub method: AuthMethod,
+    /// Whether the proof was bound to the TLS connection, so that nobody in between could pass it on.
+    pub channel_binding: bool,
+}
+
 /// Where the login stands.
 ///
 /// ```text
@@ -71,7 +81,7 @@ enum State {
     /// Nothing was asked yet.
     Waiting,
     /// A password was sent.
-    Answered,
+    Answered(AuthMethod),
     /// Our nonce was sent.
     ScramFirst { scram: Box<ScramSha256>, bound: bool },
     /// Our proof was sent; the server owes its own.
@@ -85,6 +95,18 @@ impl Login {
         Self { credentials, state: State::Waiting }
     }
 
+    /// How we have proved who we are, once the login is complete.
+    pub(super) fn authenticated_by(&self) -> AuthenticatedBy {
+        let (method, channel_binding) = match self.state {
+            State::Waiting => (AuthMethod::None, false),
+            State::Answered(method) => (method, false),
+            State::ScramFirst { bound, .. }
+            | State::ScramFinal { bound, .. }
+            | State::Verified { bound } => (AuthMethod::ScramSha256, bound),
+        };
+        AuthenticatedBy { method, channel_binding }
+    }
+
     /// Answers one request. True if the login is complete.
     ///
     /// # Errors
@@ -95,14 +117,18 @@ impl Login {
         out: &mut BytesMut,
     ) -> Result<bool, Error> {
         // Taken out, so that a failure leaves no half-done exchange behind.
-        let state = std::mem::replace(&mut self.state, State::Answered);
+        let state = std::mem::replace(&mut self.state, State::Answered(AuthMethod::None));
         self.state = match (request, state) {
-            (AuthenticationRequest::Ok, state) => return self.accept(&state).map(|()| true),
+            (AuthenticationRequest::Ok, state) => {
+                self.accept(&state)?;
+                self.state = state;
+                return Ok(true);
+            }
             (AuthenticationRequest::CleartextPassword, State::Waiting) => {
                 self.refuse_unbound()?;
                 self.refuse_unless_allowed(AuthMethod::Password)?;
                 answer(PasswordMessage::password(self.password()?.as_bytes())?, out)?;
-                State::Answered
+                State::Answered(AuthMethod::Password)
             }
             (AuthenticationRequest::Md5Password { salt }, State::Waiting) => {
                 self.refuse_unbound()?;
@@ -110,7 +136,7 @@ impl Login {
                 let password = self.password()?.as_bytes();
                 let hash = md5_hash(self.credentials.user.as_bytes(), password, salt);
                 answer(PasswordMessage::password(hash.as_bytes())?, out)?;
-                State::Answered
+                State::Answered(AuthMethod::Md5)
             }
             (AuthenticationRequest::Sasl { mechanisms }, State::Waiting) => {
                 self.begin_scram(&mechanisms, out)?

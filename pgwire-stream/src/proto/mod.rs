@@ -25,7 +25,7 @@ mod server;
 mod session;
 mod wal;
 
-pub use auth::{Credentials, TlsBinding};
+pub use auth::{AuthenticatedBy, Credentials, TlsBinding};
 pub use authentication_request::AuthenticationRequest;
 pub use backend::{BackendMessage, BackendPhase, TransactionStatus};
 pub use backup::{Archive, BackupDecoder, BackupEnd, BackupEvent, BackupStart, BackupTablespace};

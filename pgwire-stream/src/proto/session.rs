@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use bytes::{Bytes, BytesMut};
 
-use super::auth::{Credentials, Login};
+use super::auth::{AuthenticatedBy, Credentials, Login};
 use super::backend::{BackendMessage, BackendPhase};
 use super::cancel::CancelKey;
 use super::frame::{self, encode_copy_data};
@@ -61,6 +61,7 @@ pub struct Session {
     parameters: HashMap<String, String>,
     negotiation: Negotiation,
     cancel_key: Option<CancelKey>,
+    authenticated_by: Option<AuthenticatedBy>,
     /// How many values a row of the command's answer has.
     columns: usize,
 }
@@ -140,7 +141,14 @@ impl Session {
         let parameters = parameters.into_iter().inspect(|(name, _)| negotiation.asked_for(name));
         frontend::encode_startup(protocols.max, parameters, out)?;
         let state = State::Login(Box::new(Login::new(credentials)));
-        Ok(Self { state, parameters: HashMap::new(), negotiation, cancel_key: None, columns: 0 })
+        Ok(Self {
+            state,
+            parameters: HashMap::new(),
+            negotiation,
+            cancel_key: None,
+            authenticated_by: None,
+            columns: 0,
+        })
     }
 
     /// The version of the protocol that is spoken; final once the login is complete.
@@ -152,6 +160,11 @@ impl Session {
     /// pooler sends no usable key.
     pub fn cancel_key(&self) -> Option<&CancelKey> {
         self.cancel_key.as_ref()
+    }
+
+    /// How the server has had us prove who we are; `None` before it has let us in.
+    pub fn authenticated_by(&self) -> Option<AuthenticatedBy> {
+        self.authenticated_by
     }
 
     /// The last value that the server reported for a run-time parameter.
@@ -280,6 +293,7 @@ impl Session {
             }
             (State::Login(login), M::Authentication(request)) => {
                 if login.handle(request, out)? {
+                    self.authenticated_by = Some(login.authenticated_by());
                     self.state = State::Starting;
                 }
                 return Ok(None);

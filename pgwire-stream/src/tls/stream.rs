@@ -6,8 +6,11 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio_rustls::rustls::ProtocolVersion;
 
 use super::channel_binding;
+use crate::TlsVersion;
+use crate::net::TlsInUse;
 
 /// A TLS connection to a server. What is written reaches the server only when it is flushed.
 pub(crate) struct TlsStream {
@@ -23,6 +26,19 @@ impl TlsStream {
             .and_then(|chain| chain.first())
             .and_then(|leaf| channel_binding::tls_server_end_point(leaf));
         Self { inner: Box::new(inner), channel_binding }
+    }
+
+    /// What was agreed on with the server.
+    pub(crate) fn in_use(&self) -> Option<TlsInUse> {
+        let (_, session) = self.inner.get_ref();
+        let version = match session.protocol_version()? {
+            ProtocolVersion::TLSv1_2 => TlsVersion::V1_2,
+            ProtocolVersion::TLSv1_3 => TlsVersion::V1_3,
+            _ => return None,
+        };
+        let cipher = session.negotiated_cipher_suite()?.suite();
+        let cipher = cipher.as_str().unwrap_or("an unnamed cipher suite").to_owned();
+        Some(TlsInUse { version, cipher })
     }
 
     /// The data of `tls-server-end-point`, unless the server's certificate is of a kind for which

@@ -61,7 +61,12 @@ fn cluster_with_every_login(
 fn logins(installation: &Installation) -> ScenarioResult {
     let cluster = cluster_with_every_login(installation)?;
     cluster.create_role("quoted", "it's \\ secret", "REPLICATION")?;
-    for (user, password, _) in LOGINS {
+    for (user, password, method) in LOGINS {
+        let config: Config = cluster.conninfo(user, password).parse()?;
+        let client = block_on(ReplicationClient::connect(&config))?;
+        let used = client.authenticated_by().map(|used| used.method.as_str());
+        assert_eq!(used, Some(method), "{user}");
+        assert_eq!(client.tls(), None);
         visit(&cluster.conninfo(user, password))?;
     }
     visit(&cluster.conninfo("quoted", r"'it\'s \\ secret'"))?;

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use pgwire_stream::{AuthError, Config, Error, ReplicationClient, TlsConfig, TlsError};
+use pgwire_stream::{AuthError, Config, Error, ReplicationClient, TlsConfig, TlsError, TlsVersion};
 use walrecv_tests::run::{ScenarioResult, Scenarios};
 use walrecv_tests::walrecv::{self, Walrecv};
 use walrecv_tests::{Cluster, Installation, tools};
@@ -108,6 +108,8 @@ fn sslmodes(installation: &Installation) -> ScenarioResult {
     let visited = visit(&bound);
     if installation.major >= 11 {
         visited?;
+        let client = block_on(ReplicationClient::connect(&bound.parse::<Config>()?))?;
+        assert!(client.authenticated_by().is_some_and(|used| used.channel_binding));
     } else {
         let error = visited.unwrap_err();
         assert!(
@@ -210,6 +212,9 @@ fn tls_versions(installation: &Installation) -> ScenarioResult {
         Ok(cluster.value("SHOW ssl_max_protocol_version")? == "TLSv1.2")
     })?;
     visit(&conninfo)?;
+    let client = block_on(ReplicationClient::connect(&conninfo.parse::<Config>()?))?;
+    let used = client.tls().map(|tls| (tls.version, tls.cipher.starts_with("TLS_")));
+    assert_eq!(used, Some((TlsVersion::V1_2, true)));
     let error = visit(&format!("{conninfo} ssl_min_protocol_version=TLSv1.3")).unwrap_err();
     assert!(is_tls(&error, |e| matches!(e, TlsError::Handshake { .. })), "{error}");
     Ok(())

@@ -15,8 +15,10 @@ mod encryption;
 mod examples;
 mod failing_disk;
 mod failover;
+mod first_steps;
 mod full_path;
 mod harness;
+mod http;
 mod incremental_backups;
 mod ledger;
 mod library_backup;
@@ -80,6 +82,7 @@ fn main() -> std::process::ExitCode {
         failing_disk::register,
         bad_input::register,
         commands::register,
+        first_steps::register,
         catalog_commands::register,
         config_files::register,
         incremental_backups::register,
@@ -95,6 +98,7 @@ fn main() -> std::process::ExitCode {
         standby_restore::register,
         encryption::register,
         wal_delivery::register,
+        http::register,
     ] {
         scenarios = register(scenarios);
     }

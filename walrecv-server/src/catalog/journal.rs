@@ -107,7 +107,8 @@ pub fn record_switch(dir: &ServerDir, switch: RecordedSwitch) -> Result<(), Stor
 
 /// Notes WAL that is about to be removed. Durable on return, and to be called before anything is
 /// removed: what is gone then is known to be retired, and what is still there is held. One entry
-/// is enough for all that is removed from the same place on.
+/// is enough for all that is removed from the same place on. Only the holder of the lock on backups
+/// removes WAL; who archives it meanwhile never writes this.
 ///
 /// # Errors
 /// If the file cannot be read or written.
@@ -116,7 +117,7 @@ pub fn record_retired(
     timeline: TimelineId,
     from: Lsn,
     to: Lsn,
-    _archive: &ServerLock,
+    _backup: &ServerLock,
 ) -> Result<(), StorageError> {
     let path = dir.retired();
     let mut entries: Vec<RecordedRange> = read(&path)?;

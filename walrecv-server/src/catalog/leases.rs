@@ -155,6 +155,11 @@ impl HeldLease {
         durable::create_dir(&directory, server.access())?;
         give_to_owner(server, &directory)?;
         collect(server, Timestamp::now());
+        // Who is about to remove something has looked at the leases before.
+        let failed = StorageError::of("lock", &directory);
+        let _barrier = File::open(&directory)
+            .and_then(|barrier| barrier.lock_shared().map(|()| barrier))
+            .map_err(failed)?;
         let lease = Lease { restoring: true, ..lease };
         let path = server.lease(&lease.id);
         let lock = document::save_new_locked(&path, FORMAT, &lease, server.access())?;
@@ -181,6 +186,30 @@ impl Drop for HeldLease {
             // Over it is in any case, as soon as the lock is gone.
             let _ = durable::remove_file(&self.server.lease(&self.lease.id));
         }
+    }
+}
+
+/// While this lives, nobody takes a lease: what no lease names stays so.
+///
+/// It is held for moments only, because a restore waits for it. Whoever takes a lease looks
+/// afterwards whether all is still there that it is for.
+#[derive(Debug)]
+pub struct NoNewLeases {
+    _barrier: File,
+}
+
+impl NoNewLeases {
+    /// Waits until nobody is about to take a lease.
+    ///
+    /// # Errors
+    /// If the directory of leases cannot be made or locked.
+    pub fn hold(server: &ServerDir) -> Result<Self, StorageError> {
+        let directory = server.leases();
+        durable::create_dir(&directory, server.access())?;
+        let barrier = File::open(&directory)
+            .and_then(|barrier| barrier.lock().map(|()| barrier))
+            .map_err(StorageError::of("lock", &directory))?;
+        Ok(Self { _barrier: barrier })
     }
 }
 
@@ -245,6 +274,17 @@ impl Leases {
     /// What is wrong with one that cannot be read.
     pub fn unreadable(&self) -> Option<&DocumentError> {
         self.unreadable.first()
+    }
+
+    /// The leases, if all of them can be read.
+    ///
+    /// # Errors
+    /// What is wrong with one that cannot.
+    pub fn into_readable(mut self) -> Result<Self, DocumentError> {
+        match self.take_unreadable() {
+            Some(error) => Err(error),
+            None => Ok(self),
+        }
     }
 
     /// The same, for an error.

@@ -22,6 +22,7 @@ pub mod journal;
 pub mod keep;
 pub mod leases;
 pub mod manifest_files;
+mod outline;
 pub mod partial;
 mod ranges;
 pub mod removal;
@@ -31,9 +32,11 @@ mod turns;
 mod verdicts;
 pub mod wal;
 pub mod wal_findings;
+mod wal_growth;
 mod wal_health;
 pub mod wal_index;
 mod wal_path;
+mod wal_removal;
 mod wal_size;
 
 pub use archive_index::IndexWriter;
@@ -50,8 +53,9 @@ pub use history::{HistoryStore, HistoryStoreError};
 pub use identity::{Identity, IdentityError};
 pub use journal::{RecordedRange, RecordedSwitch};
 pub use keep::{Keep, KeepTarget};
-pub use leases::{HeldLease, Lease, LeaseId, LeaseIdError, Leases};
+pub use leases::{HeldLease, Lease, LeaseId, LeaseIdError, Leases, NoNewLeases};
 pub use manifest_files::{ManifestFiles, ManifestFilesError};
+pub use outline::{FolderOutline, WalOutline};
 pub use partial::{AHEAD, received_length};
 pub use ranges::{Ranges, Span};
 pub use removal::{Removal, RemovalError};
@@ -64,6 +68,7 @@ pub use wal::{Held, WalError, WalReader, WalStore, archived_file};
 pub use wal_findings::{
     FindingsCollector, RestorePoint, SuspectRange, Validity, WalFindings, is_end_of_prepared,
 };
+pub use wal_growth::WalGrowth;
 pub use wal_health::WalHealth;
 pub use wal_index::{
     WalIndex, WalIndexError, WalIndexRecord, WalIndexWriter, WalIndexWriters, WalTotals,

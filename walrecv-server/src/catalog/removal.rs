@@ -6,7 +6,7 @@ use super::backup_record::BackupRecord;
 use super::backups::{BackupError, Catalog};
 use super::document::DocumentError;
 use super::keep::{Keep, KeepTarget};
-use super::leases::{Lease, Leases};
+use super::leases::{Lease, Leases, NoNewLeases};
 use crate::failure::{Class, Failure};
 use crate::storage::{BackupId, ServerLock, StorageError, durable};
 
@@ -208,12 +208,31 @@ impl Catalog {
     ///
     /// # Errors
     /// If something cannot be removed. What was removed before stays removed.
-    pub fn remove(&self, removal: &Removal, backup: &ServerLock) -> Result<(), RemovalError> {
+    pub fn remove(
+        &self,
+        removal: &Removal,
+        backup: &ServerLock,
+        leases: &NoNewLeases,
+    ) -> Result<(), RemovalError> {
         for record in &removal.backups {
-            durable::hide_dir(self.server().backup(record.id).path())?;
+            self.hide(record.id, backup, leases)?;
         }
         self.collect_removed(backup);
         Ok(())
+    }
+
+    /// Takes a backup's name away: it is none any more, and its space is free when what was removed
+    /// is [collected](Self::collect_removed). Durable on return.
+    ///
+    /// # Errors
+    /// If it cannot be renamed.
+    pub fn hide(
+        &self,
+        backup: BackupId,
+        _backup: &ServerLock,
+        _leases: &NoNewLeases,
+    ) -> Result<(), StorageError> {
+        durable::hide_dir(self.server().backup(backup).path())
     }
 
     /// Frees the space of what was removed, also by a removal that was interrupted. What cannot be

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use pgwire_stream::SegmentName;
 
+use super::journal;
 use super::ranges::Ranges;
 use super::wal::{WalError, WalStore, segments_per_folder};
 use super::wal_findings::{SuspectRange, Validity};
@@ -56,6 +57,11 @@ impl WalStore {
                 _ => verdicts.add(index.records()?, self),
             }
         }
+        // An index goes on to tell of what was removed from its directory.
+        let retired = journal::set_of(&journal::retired(self.server())?);
+        verdicts.suspect.retain(|SuspectWal { segment, range }| {
+            retired.end_at(segment.timeline(), range.from).is_none()
+        });
         Ok(verdicts)
     }
 }

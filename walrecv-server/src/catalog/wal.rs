@@ -136,11 +136,11 @@ impl Failure for WalError {
 const FEW: u64 = 64;
 
 /// The segments that somebody asks about.
-struct Wanted<'a> {
+pub(super) struct Wanted<'a> {
     /// Of the timelines in this history; of every timeline without one.
-    history: Option<&'a TimelineHistory>,
-    first: SegmentNumber,
-    last: SegmentNumber,
+    pub(super) history: Option<&'a TimelineHistory>,
+    pub(super) first: SegmentNumber,
+    pub(super) last: SegmentNumber,
 }
 
 impl Wanted<'_> {
@@ -180,7 +180,7 @@ impl WalStore {
         Self { keys: keys.cloned(), ..self }
     }
 
-    pub(super) fn server(&self) -> &ServerDir {
+    pub(crate) fn server(&self) -> &ServerDir {
         &self.server
     }
 
@@ -461,7 +461,7 @@ impl WalStore {
     }
 
     /// No WAL, but what is known of WAL that is not held.
-    fn nothing(&self) -> Result<Coverage, WalError> {
+    pub(super) fn nothing(&self) -> Result<Coverage, WalError> {
         let retired = journal::set_of(&journal::retired(&self.server)?);
         let left_out = journal::set_of(&journal::gaps(&self.server)?);
         Ok(Coverage::new(self.segment_size).knowing(retired, left_out))
@@ -477,7 +477,11 @@ impl WalStore {
         Ok(coverage)
     }
 
-    fn scan_streaming(&self, wanted: &Wanted<'_>, coverage: &mut Coverage) -> Result<(), WalError> {
+    pub(super) fn scan_streaming(
+        &self,
+        wanted: &Wanted<'_>,
+        coverage: &mut Coverage,
+    ) -> Result<(), WalError> {
         for name in durable::list_dir(&self.server.streaming())? {
             match name.to_str().map(str::parse) {
                 Some(Ok(WalFileName::Segment(segment)))
@@ -500,7 +504,7 @@ impl WalStore {
     }
 
     /// Reads the names in a directory, and no more but for the tails of timelines.
-    fn scan_folder(
+    pub(super) fn scan_folder(
         &self,
         folder: SegmentName,
         wanted: &Wanted<'_>,

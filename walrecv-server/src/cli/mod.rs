@@ -6,6 +6,7 @@
 mod backup;
 mod catalog;
 mod configuration;
+mod generated;
 mod receive;
 mod restore;
 mod wal;
@@ -23,6 +24,7 @@ pub use catalog::{
     KeepArgs, ListBackupsArgs, ListFilesArgs, ShowBackupArgs, VerifyBackupArgs,
 };
 pub use configuration::{ConfigArg, ConfigArgs, ShowServersArgs};
+pub use generated::{CompletionsArgs, ManArgs};
 pub use receive::{InitArgs, ReceiveWalArgs, RunArgs};
 pub use restore::{RestoreArgs, TargetArgs};
 pub use wal::{GetWalArgs, SwitchWalArgs};
@@ -88,6 +90,20 @@ pub struct GlobalArgs {
     #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Output")]
     pub verbose: u8,
 
+    /// How log lines are written
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        value_name = "FORMAT",
+        env = "WALRECV_LOG_FORMAT",
+        hide_env_values = true,
+        help_heading = "Output",
+        hide_default_value = true
+    )]
+    pub log_format: LogFormatArg,
+
     /// Whether to use colours
     #[arg(
         long,
@@ -99,6 +115,16 @@ pub struct GlobalArgs {
         hide_default_value = true
     )]
     pub color: ColorArg,
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormatArg {
+    /// For people
+    #[default]
+    Text,
+    /// One JSON object in each line
+    Json,
 }
 
 /// How results are printed.
@@ -175,6 +201,10 @@ pub enum Command {
     /// Have the server begin a new WAL segment
     #[command(visible_alias = "switch-xlog")]
     SwitchWal(SwitchWalArgs),
+    /// Print completions for a shell
+    Completions(CompletionsArgs),
+    /// Print the manual page, or write one for each command
+    Man(ManArgs),
 }
 
 /// A server by its name, or all of them.
@@ -237,6 +267,7 @@ impl Command {
             Self::Restore(args) => vec![args.server.clone()],
             Self::GetWal(args) => vec![args.server.clone()],
             Self::SwitchWal(args) => several(&args.servers),
+            Self::Completions(_) | Self::Man(_) => Vec::new(),
         }
     }
 

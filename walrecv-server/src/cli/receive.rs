@@ -11,6 +11,41 @@ use crate::settings::{Argument, ServerName};
 pub struct InitArgs {
     /// The server's name [default: main]
     pub server: Option<ServerName>,
+
+    /// The host that PostgreSQL runs on, or the directory of its socket
+    #[arg(long, value_name = "HOST", conflicts_with = "conninfo")]
+    pub host: Option<String>,
+
+    /// Its port [default: 5432]
+    #[arg(long, value_name = "PORT", conflicts_with = "conninfo")]
+    pub port: Option<u16>,
+
+    /// The role to log in as
+    #[arg(long, value_name = "ROLE", conflicts_with = "conninfo")]
+    pub user: Option<String>,
+
+    /// The database for SQL
+    #[arg(long, value_name = "DATABASE", conflicts_with = "conninfo")]
+    pub dbname: Option<String>,
+
+    /// Whether to use TLS, and whom to trust: disable, prefer, require, verify-ca, verify-full
+    #[arg(long, value_name = "MODE", conflicts_with = "conninfo")]
+    pub sslmode: Option<String>,
+}
+
+impl InitArgs {
+    /// The options of the conninfo that were given one by one.
+    pub fn described(&self) -> Vec<(&'static str, String)> {
+        let port = self.port.map(|port| port.to_string());
+        let given = [
+            ("host", &self.host),
+            ("port", &port),
+            ("user", &self.user),
+            ("dbname", &self.dbname),
+            ("sslmode", &self.sslmode),
+        ];
+        given.into_iter().filter_map(|(option, value)| Some((option, value.clone()?))).collect()
+    }
 }
 
 /// `run`.

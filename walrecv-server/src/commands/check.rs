@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use futures::future::join_all;
-
 use crate::daemon::ControlClient;
 use crate::receiver::Status;
 use crate::settings::ServerSettings;
@@ -15,17 +13,11 @@ const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Looks at these servers, all at the same time, and at what is stored for them.
 pub async fn check(servers: &[&ServerSettings], home: &Home) -> Vec<CheckOutcome> {
-    let receivers = receivers(home).await;
-    let checks = servers.iter().map(|server| {
-        let receiver = receivers.iter().find(|status| status.server == server.name);
-        let store = home.server(&server.name);
-        async move { check::check(server, &store, receiver).await }
-    });
-    join_all(checks).await
+    check::check_all(servers, home, &receivers(home).await).await
 }
 
 /// How the daemon's receivers are; none if no daemon can be asked.
-async fn receivers(home: &Home) -> Vec<Status> {
+pub(super) async fn receivers(home: &Home) -> Vec<Status> {
     let asking = async {
         let mut client = ControlClient::connect(home.path()).await.ok()?;
         client.servers().await.ok()

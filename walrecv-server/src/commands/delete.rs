@@ -1,10 +1,14 @@
-//! `delete`: removes a base backup, and those that build on it if that is wanted.
+//! `delete`: removes a base backup, those that build on it if that is wanted, and the WAL that no
+//! other needs.
 
-use crate::catalog::{BackupError, BackupRecord, Catalog, Leases, RemovalError};
+use crate::catalog::{
+    BackupError, BackupRecord, Catalog, Leases, NoNewLeases, Removal, RemovalError,
+};
 use crate::failure::{Class, Failure, in_one_line};
 use crate::hooks::{Event, HookError, Hooks, Interrupted};
+use crate::retention::{self, RetentionError};
 use crate::settings::ServerName;
-use crate::storage::{LockError, LockKind, ServerDir, ServerLock};
+use crate::storage::{LockError, LockKind, ServerDir, ServerLock, StorageError};
 
 /// What is asked for.
 #[derive(Clone, Debug)]
@@ -20,7 +24,7 @@ pub struct DeleteOptions {
 }
 
 /// What was removed, or would be.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct DeleteOutcome {
     /// The server.
     pub server: ServerName,
@@ -28,6 +32,12 @@ pub struct DeleteOutcome {
     pub backups: Vec<BackupRecord>,
     /// Whether they are gone.
     pub removed: bool,
+    /// How many files of WAL went with them, or would, because no other backup needs them.
+    pub wal_files: u64,
+    /// How much room these took.
+    pub wal_bytes: u64,
+    /// Why the WAL stays as it is although the backups are gone.
+    pub wal_stays: Option<RetentionError>,
 }
 
 /// Why nothing, or not all, was removed.
@@ -46,6 +56,9 @@ pub enum DeleteFailure {
     /// A script of the operator's does not allow it.
     #[error(transparent)]
     Hook(#[from] HookError),
+    /// Nobody can be kept from needing it meanwhile.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
 }
 
 impl Failure for DeleteFailure {
@@ -55,6 +68,7 @@ impl Failure for DeleteFailure {
             Self::Removal(error) => error.class(),
             Self::Lock(error) => error.class(),
             Self::Hook(error) => error.class(),
+            Self::Storage(error) => error.class(),
         }
     }
 
@@ -64,6 +78,7 @@ impl Failure for DeleteFailure {
             Self::Removal(error) => error.hint(),
             Self::Lock(error) => error.hint(),
             Self::Hook(error) => error.hint(),
+            Self::Storage(error) => error.hint(),
         }
     }
 }
@@ -82,25 +97,47 @@ pub fn delete(
         let leases = if options.ignore_leases { Leases::ignored() } else { Leases::load(server) };
         Ok(catalog.plan_removal(record, options.cascade, leases)?)
     };
-    let removal = if options.dry_run {
-        plan()?
+    let (removal, wal) = if options.dry_run {
+        let removal = plan()?;
+        let going: Vec<_> = removal.backups().iter().map(|record| record.id).collect();
+        let wal = retention::plan_wal_without(server, &going);
+        (removal, wal)
     } else {
         // Nobody takes a backup on top of one that goes.
         let lock = ServerLock::try_acquire(server, LockKind::Backup)?;
-        let removal = plan()?;
         let facts = |record| Event::Delete(catalog.facts(record));
-        let events: Vec<_> = removal.backups().iter().map(facts).collect();
+        let events: Vec<_> = plan()?.backups().iter().map(facts).collect();
         events.iter().try_for_each(|event| hooks.before(event, interrupted))?;
-        let removed = catalog.remove(&removal, &lock);
+        let removed = remove(&catalog, server, plan, &lock);
+        let wal = removed.is_ok().then(|| retention::free_wal(server, &lock));
         drop(lock);
         let error = removed.as_ref().err().map(|error| in_one_line(error));
         events.iter().for_each(|event| hooks.after(event, error.as_deref(), interrupted));
-        removed?;
-        removal
+        (removed?, wal.unwrap_or(Ok(None)))
+    };
+    let (wal_files, wal_bytes) = match &wal {
+        Ok(Some(plan)) => (plan.wal_files(), plan.wal_bytes()),
+        Ok(None) | Err(_) => (0, 0),
     };
     Ok(DeleteOutcome {
         server: server.name().clone(),
         backups: removal.backups().to_vec(),
         removed: !options.dry_run,
+        wal_files,
+        wal_bytes,
+        wal_stays: wal.err(),
     })
+}
+
+/// Removes what is planned while nobody can come to need it.
+fn remove(
+    catalog: &Catalog,
+    server: &ServerDir,
+    plan: impl FnOnce() -> Result<Removal, DeleteFailure>,
+    lock: &ServerLock,
+) -> Result<Removal, DeleteFailure> {
+    let leases = NoNewLeases::hold(server)?;
+    let removal = plan()?;
+    catalog.remove(&removal, lock, &leases)?;
+    Ok(removal)
 }

@@ -42,7 +42,12 @@ impl Keeper {
     /// Does what is to be done until told to stop.
     pub(super) async fn keep(self) {
         let line = |line| self.clone().line(line);
-        tokio::join!(line(Line::Backups), line(Line::Verifications), self.clone().checks());
+        tokio::join!(
+            line(Line::Backups),
+            line(Line::Verifications),
+            self.clone().checks(),
+            self.clone().retention()
+        );
     }
 
     pub(super) fn store(&self) -> ServerDir {
@@ -130,7 +135,24 @@ impl Keeper {
             tracing::error!(server = %self.server, error, "a schedule's turn cannot be noted");
             return self.sleep(Some(LONGEST_SLEEP)).await;
         }
+        if line == Line::Backups {
+            tasks::enforce(&settings, &store, &self.board).await;
+        }
         true
+    }
+
+    /// Enforces the policy again and again. Not cut short: what goes, goes in steps.
+    async fn retention(mut self) {
+        let mut pause = Duration::from_secs(60) + agenda::spread(&self.server);
+        // Another policy does not wait for the hour.
+        while self.sleep(Some(pause)).await {
+            let settings = self.current();
+            if settings.active {
+                let store = self.store();
+                tasks::enforce(&settings, &store, &self.board).await;
+            }
+            pause = RETENTION;
+        }
     }
 
     /// Checks the server again and again.
@@ -157,6 +179,10 @@ impl Keeper {
         }
     }
 }
+
+/// How often the policy is enforced besides after each scheduled backup: others take backups, too,
+/// and time passes.
+const RETENTION: Duration = Duration::from_secs(3600);
 
 fn until(at: Timestamp, now: Timestamp) -> Duration {
     let left = at.duration_since(now);

@@ -21,6 +21,7 @@ mod control;
 mod diary;
 mod door;
 mod fleet;
+mod http;
 mod keeper;
 mod places;
 mod receiving;
@@ -115,6 +116,8 @@ pub async fn run(
     // The tasks end first, and are asked how they are until then.
     let (hang_up, hung_up) = watch::channel(false);
     let control = start_control(home, changing.clone(), board.clone(), hung_up).await?;
+    let http = http::serve(changing.clone(), home.clone(), board.clone(), stop.clone());
+    tokio::spawn(http);
     let mut fleet = Fleet::new(home.clone(), board.clone());
     fleet.apply(&changing.borrow());
     tracing::info!(servers = changing.borrow().servers.len(), "receiving WAL");

@@ -154,14 +154,16 @@ fn server(error: &ServerError, role: Option<&str>) -> Option<String> {
                     slot of its own (`slot_name`)"
             .to_owned(),
         "53300" => "raise `max_wal_senders` (and `max_connections`) on the server, or end senders \
-                    that are no longer needed"
+                    that are no longer needed; there are none where `wal_level` is minimal"
             .to_owned(),
         "53400" => "raise `max_replication_slots` on the server, or drop slots that are no \
                     longer needed"
             .to_owned(),
-        "55000" => "set `wal_level = replica` on the server, and see that the slot is still \
-                    valid: SELECT * FROM pg_replication_slots"
-            .to_owned(),
+        "55000" => {
+            "set `wal_level = replica`, and `max_replication_slots` above 0, on the server, \
+                    and see that the slot is still valid: SELECT * FROM pg_replication_slots"
+                .to_owned()
+        }
         "58P01" => "the server has removed that WAL: take it from elsewhere, or begin anew with \
                     `walrecv-server receive-wal SERVER --reset`, which leaves a gap, and take a \
                     new base backup"

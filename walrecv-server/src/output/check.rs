@@ -23,7 +23,8 @@ impl Report for CheckReport {
         }
         let mut text = String::new();
         for server in &self.servers {
-            text.push_str(&format!("Server {}:\n", server.server));
+            let inactive = if server.active { "" } else { " (inactive)" };
+            text.push_str(&format!("Server {}{inactive}:\n", server.server));
             for row in &server.rows {
                 text.push_str(&format!("\t{}\n", line(row)));
             }
@@ -62,7 +63,12 @@ impl Report for CheckReport {
                     })
                 })
                 .collect();
-            json!({"server": server.server, "ok": server.is_ok(), "checks": rows})
+            json!({
+                "server": server.server,
+                "active": server.active,
+                "ok": server.is_ok(),
+                "checks": rows,
+            })
         };
         Value::Array(self.servers.iter().map(server).collect())
     }
@@ -147,13 +153,21 @@ mod tests {
     fn outcome(server: &str, state: State) -> CheckOutcome {
         CheckOutcome {
             server: server.parse().unwrap(),
+            active: true,
             rows: vec![
-                Row { name: "wal_level", state: State::Ok, remark: None, advisory: false },
+                Row {
+                    name: "wal_level",
+                    state: State::Ok,
+                    remark: None,
+                    advisory: false,
+                    measured: None,
+                },
                 Row {
                     name: "receive-wal running",
                     state,
                     remark: Some("nobody receives".to_owned()),
                     advisory: false,
+                    measured: None,
                 },
             ],
             last_backup_size: Some(7),
@@ -186,6 +200,14 @@ mod tests {
     }
 
     #[test]
+    fn a_server_that_is_not_backed_up_is_said_to_be_inactive() {
+        let mut report = report(&[("main", State::Ok)], false);
+        report.servers[0].active = false;
+        assert!(report.console().starts_with("Server main (inactive):\n"));
+        assert_eq!(report.clean()[0]["active"], false);
+    }
+
+    #[test]
     fn a_warning_fails_nothing() {
         let report = report(&[("main", State::Warning)], false);
         assert_eq!(report.exit_code(), 0);
@@ -203,6 +225,7 @@ mod tests {
             state: State::Warning,
             remark: Some("300 segments wait".to_owned()),
             advisory: true,
+            measured: None,
         };
         report.servers[0].rows.push(advice);
         assert!(report.console().contains("archive backlog: WARNING (300 segments wait)"));

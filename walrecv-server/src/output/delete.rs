@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use super::list_backups::kind;
 use super::{Report, units};
 use crate::commands::delete::DeleteOutcome;
+use crate::failure::in_one_line;
 
 impl Report for DeleteOutcome {
     fn console(&self) -> String {
@@ -14,8 +15,14 @@ impl Report for DeleteOutcome {
             format!("{did} backup {} of server {} ({size})\n", record.id, self.server)
         };
         let mut text: String = self.backups.iter().map(line).collect();
-        if self.removed {
-            text.push_str("Its WAL stays: other backups may be restored through it\n");
+        match &self.wal_stays {
+            Some(why) => text.push_str(&format!("All WAL stays: {}\n", in_one_line(why))),
+            None if self.wal_files > 0 => text.push_str(&format!(
+                "{did} {} files of WAL that no other backup needs ({})\n",
+                self.wal_files,
+                units::size(self.wal_bytes)
+            )),
+            None => text.push_str("Its WAL stays: no backup is behind it that could do without\n"),
         }
         text
     }
@@ -32,6 +39,13 @@ impl Report for DeleteOutcome {
                 json!({"id": record.id, "type": kind(record), "size": record.stored_size()})
             })
             .collect();
-        json!({"server": self.server, "backups": backups, "deleted": self.removed})
+        json!({
+            "server": self.server,
+            "backups": backups,
+            "deleted": self.removed,
+            "wal_files": self.wal_files,
+            "wal_size": self.wal_bytes,
+            "wal_stays": self.wal_stays.as_ref().map(|why| in_one_line(why)),
+        })
     }
 }

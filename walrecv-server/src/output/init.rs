@@ -1,43 +1,42 @@
 //! What `init` did, and what is left to do.
 
+use std::fmt::Write;
+
 use serde_json::{Map, Value, json};
 
 use super::Report;
-use crate::commands::init::InitOutcome;
+use crate::commands::init::{InitOutcome, Reached, TriedSlot};
 
 impl Report for InitOutcome {
     fn console(&self) -> String {
         let mut text = String::new();
         let file = self.file.display();
-        text.push_str(&if self.written {
-            format!("Wrote {file}\n")
-        } else {
-            format!("{file} exists and stays as it is\n")
-        });
-        text.push_str("\nOn the server, as a superuser:\n");
-        for statement in &self.sql {
-            text.push_str(&format!("    {statement}\n"));
+        let _ = match self.written {
+            true => writeln!(text, "Wrote {file}"),
+            false => writeln!(text, "{file} exists and stays as it is"),
+        };
+        if let Some(file) = &self.password_file {
+            let _ = writeln!(text, "Wrote the password to {}", file.display());
         }
-        text.push_str("\nIn the server's pg_hba.conf (then reload it: SELECT pg_reload_conf()):\n");
-        for line in &self.hba {
-            text.push_str(&format!("    {line}\n"));
-        }
+        paragraph(&mut text, "On the server, as a superuser:", &self.needs.sql);
+        let hba = "In the server's pg_hba.conf (then reload it: SELECT pg_reload_conf()):";
+        paragraph(&mut text, hba, &self.needs.hba);
+        paragraph(&mut text, "For more comfort, as a superuser:", &self.needs.comfort);
         if let Some(reached) = &self.reached {
-            text.push_str(&format!(
-                "\nServer `{}` answers: PostgreSQL {}, system identifier {}, timeline {}\n",
+            let _ = writeln!(
+                text,
+                "\nServer `{}` answers: PostgreSQL {}, system identifier {}, timeline {}",
                 self.server, reached.version, reached.system_id, reached.timeline
-            ));
-            text.push_str(&format!(
-                "Next: `walrecv-server run` receives its WAL, `walrecv-server backup {}` takes a \
-                 base backup\n",
-                self.server
-            ));
-        } else {
-            text.push_str(&format!(
-                "\nNext: `walrecv-server check {}` tells whether the server can be reached\n",
-                self.server
-            ));
+            );
+            trial(&mut text, reached);
         }
+        let width = self.next.iter().map(|next| next.line.len()).max().unwrap_or_default();
+        let next: Vec<_> = self
+            .next
+            .iter()
+            .map(|next| format!("{:width$}  # {}", next.line, next.purpose))
+            .collect();
+        paragraph(&mut text, "Next:", &next);
         text
     }
 
@@ -50,13 +49,49 @@ impl Report for InitOutcome {
             "server": self.server,
             "file": self.file,
             "written": self.written,
-            "sql": self.sql,
-            "pg_hba": self.hba,
-            "reached": self.reached.map(|reached| json!({
+            "password_file": self.password_file,
+            "sql": self.needs.sql,
+            "comfort": self.needs.comfort,
+            "pg_hba": self.needs.hba,
+            "reached": self.reached.as_ref().map(|reached| json!({
                 "version": reached.version.to_string(),
                 "system_id": reached.system_id,
                 "timeline": reached.timeline,
+                "slot": match reached.slot {
+                    TriedSlot::Exists => "exists",
+                    TriedSlot::CanBeMade => "can be made",
+                    TriedSlot::Untried => "untried",
+                },
+                "sql": reached.sql.is_ok(),
             })),
+            "next": self.next.iter().map(|next| &next.line).collect::<Vec<_>>(),
         })
     }
+}
+
+fn paragraph(text: &mut String, heading: &str, lines: &[String]) {
+    if lines.is_empty() {
+        return;
+    }
+    let _ = writeln!(text, "\n{heading}");
+    for line in lines {
+        let _ = writeln!(text, "    {line}");
+    }
+}
+
+/// What was tried, and how it went.
+fn trial(text: &mut String, reached: &Reached) {
+    let slot = match reached.slot {
+        TriedSlot::Exists => "is there",
+        TriedSlot::CanBeMade => "can be made",
+        TriedSlot::Untried => "is made when receiving begins",
+    };
+    let sql = match &reached.sql {
+        Ok(()) => "works".to_owned(),
+        Err(reason) => format!(
+            "does not work, and is needed for comfort only:\n      {}",
+            reason.replace('\n', "\n      ")
+        ),
+    };
+    let _ = writeln!(text, "    replication: works\n    slot: {slot}\n    SQL: {sql}");
 }

@@ -11,6 +11,7 @@ mod delete;
 mod diagnostic;
 mod extract;
 mod generate_manifest;
+mod generated;
 mod get_wal;
 mod init;
 mod keep;
@@ -18,6 +19,7 @@ mod list_backups;
 mod list_files;
 mod logging;
 mod progress;
+mod questions;
 mod receive_wal;
 mod receiving;
 mod restore;
@@ -37,10 +39,12 @@ use crate::failure::Failure;
 use crate::settings::ServerName;
 
 pub use check::CheckReport;
+pub use generated::{GeneratedText, ManualPages};
 pub use get_wal::END_OF_ARCHIVE;
 pub use list_backups::ListBackupsReport;
-pub use logging::start_logging;
+pub use logging::{LogFormat, start_logging};
 pub use progress::Progress;
+pub use questions::NoAnswer;
 pub use receiving::Receiving;
 
 /// How results are printed.

@@ -1,18 +1,19 @@
 //! From a command's arguments to its results.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use futures::future::join_all;
 use tokio::runtime::Handle;
 
+use super::init::init;
 use crate::backup::Incremental;
 use crate::catalog::KeepTarget;
 use crate::cli::{
     BackupArgs, CheckArgs, CheckBackupArgs, Cli, Command, ConfigArg, ConfigArgs, DeleteArgs,
-    ExtractArgs, FilesArg, GenerateManifestArgs, GetWalArgs, InitArgs, KeepArg, KeepArgs,
-    ListBackupsArgs, ListFilesArgs, ReceiveWalArgs, RestoreArgs, ShowBackupArgs, SwitchWalArgs,
-    TargetArgs, VerifyBackupArgs,
+    ExtractArgs, FilesArg, GenerateManifestArgs, GetWalArgs, KeepArg, KeepArgs, ListBackupsArgs,
+    ListFilesArgs, ReceiveWalArgs, RestoreArgs, ShowBackupArgs, SwitchWalArgs, TargetArgs,
+    VerifyBackupArgs,
 };
 use crate::commands::backup::BackupOptions;
 use crate::commands::config::ConfigDocument;
@@ -20,7 +21,6 @@ use crate::commands::delete::DeleteOptions;
 use crate::commands::extract::ExtractOptions;
 use crate::commands::generate_manifest::ManifestOptions;
 use crate::commands::get_wal::GetWalRequest;
-use crate::commands::init::FirstConfiguration;
 use crate::commands::interruption::{hangups, interruption};
 use crate::commands::keep::KeepAction;
 use crate::commands::list_files::FilesOf;
@@ -34,21 +34,16 @@ use crate::hooks::Webhook;
 use crate::output::{CheckReport, Failed, ListBackupsReport, Printer, Report, Results};
 use crate::restore::target::{RecoveryTarget, TargetError};
 use crate::restore::{Owner, Primary, Request, Served, StandbyRequest, WalDelivery};
-use crate::settings::{
-    ConnInfo, DEFAULT_PATH, Lookup, ServerName, ServerSettings, Settings, SettingsError,
-};
+use crate::settings::{ConnInfo, Lookup, ServerName, ServerSettings, Settings, SettingsError};
 use crate::storage::KeyFile;
 use crate::verify::Depth;
 
-type Outcome<T> = Result<T, Box<dyn Failure>>;
-
-/// The name of a server that `init` is not told the name of.
-const FIRST_SERVER: &str = "main";
+pub(super) type Outcome<T> = Result<T, Box<dyn Failure>>;
 
 /// Runs the command.
 pub(super) async fn dispatch(cli: &Cli, environment: Lookup<'_>, printer: &Printer) -> Results {
     let result = match &cli.command {
-        Command::Init(args) => init(cli, args, environment).await,
+        Command::Init(args) => init(cli, args, environment, printer).await,
         Command::Config(args) => Ok(config(args)),
         Command::ShowServers(_) => show_servers(cli, environment),
         _ => match Settings::load(&cli.typed(), environment) {
@@ -70,9 +65,12 @@ async fn with_settings(
         Command::Backup(args) => backup(command, settings, args, printer).await,
         Command::Check(args) => check(command, settings, args).await,
         // Never come here: they do without settings, or without a runtime.
-        Command::Init(_) | Command::Config(_) | Command::ShowServers(_) | Command::GetWal(_) => {
-            Ok(Results::default())
-        }
+        Command::Init(_)
+        | Command::Config(_)
+        | Command::ShowServers(_)
+        | Command::GetWal(_)
+        | Command::Completions(_)
+        | Command::Man(_) => Ok(Results::default()),
         Command::ListBackups(args) => list_backups(command, settings, args),
         Command::ReceiveWal(args) => receive_wal(settings, args, printer).await,
         Command::Restore(args) => restore(settings, args, printer).await,
@@ -109,60 +107,6 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
         Err(error) => std::panic::resume_unwind(error.into_panic()),
-    }
-}
-
-async fn init(cli: &Cli, args: &InitArgs, environment: Lookup<'_>) -> Outcome<Results> {
-    let server = match &args.server {
-        Some(server) => server.clone(),
-        None => FIRST_SERVER.parse().map_err(SettingsError::Name)?,
-    };
-    let path = cli
-        .global
-        .config
-        .clone()
-        .or_else(|| environment("WALRECV_CONFIG").map(PathBuf::from))
-        .unwrap_or_else(|| DEFAULT_PATH.into());
-    let path = std::path::absolute(&path).unwrap_or(path);
-
-    let mut typed = cli.typed();
-    typed.servers = vec![server.clone()];
-    let written = if path.exists() {
-        false
-    } else {
-        // What was typed is checked before anything is written.
-        typed.config = Some("/dev/null".into());
-        let settings = Settings::load(&typed, environment)?;
-        let known = settings.servers.first();
-        commands::init::write_configuration(&FirstConfiguration {
-            path: path.clone(),
-            home: settings.home.clone(),
-            server: server.clone(),
-            conninfo: known.map(|server| server.conninfo.as_str().to_owned()),
-            slot_name: known.map_or("walrecv", |server| server.slot_name.as_str()).to_owned(),
-        })?
-    };
-    typed.config = Some(path.clone());
-    let settings = Settings::load(&typed, environment)?;
-    let configured = settings.server(&server)?;
-    let mut outcome =
-        commands::init::prepare(&path, written, &server, configured.streaming_conninfo());
-    // A file that still has the example in it has nothing to try.
-    let example =
-        written && cli.global.conninfo.is_none() && environment("WALRECV_CONNINFO").is_none();
-    if example {
-        return Ok(Results::one(outcome));
-    }
-    match commands::init::reach(configured).await {
-        Ok(reached) => {
-            outcome.reached = Some(reached);
-            Ok(Results::one(outcome))
-        }
-        Err(error) => {
-            let mut results = Results::one(outcome);
-            results.failures.push(Failed { server: None, failure: error.into() });
-            Ok(results)
-        }
     }
 }
 

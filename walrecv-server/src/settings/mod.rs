@@ -51,7 +51,7 @@ use layer::Layers;
 use sources::Sources;
 
 /// Where the store lies when nothing says otherwise.
-const DEFAULT_HOME: &str = "/var/lib/walrecv-server";
+pub const DEFAULT_HOME: &str = "/var/lib/walrecv-server";
 
 /// How many base backups are taken at a time.
 const MAX_PARALLEL_BACKUPS: u32 = 2;

@@ -20,6 +20,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use rustix::fs::{CWD, Mode, OFlags, RawDir, RenameFlags, renameat_with};
 
@@ -486,6 +487,18 @@ pub fn file_size(path: &Path) -> Result<Option<u64>, StorageError> {
     count(|counts| counts.sizes += 1);
     match fs::metadata(path) {
         Ok(metadata) => Ok(Some(metadata.len())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(StorageError::of("look at", path)(error)),
+    }
+}
+
+/// When a file, or the names in a directory, changed last; `None` if it is not there.
+///
+/// # Errors
+/// If the operating system does not tell.
+pub fn modified(path: &Path) -> Result<Option<SystemTime>, StorageError> {
+    match fs::metadata(path).and_then(|metadata| metadata.modified()) {
+        Ok(modified) => Ok(Some(modified)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(StorageError::of("look at", path)(error)),
     }

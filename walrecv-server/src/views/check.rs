@@ -2,28 +2,51 @@
 //!
 //! Looking never fails itself: what cannot be found out is a row of its own.
 
+mod backups;
+mod disk;
 mod encryption;
+mod order;
 mod peer;
 mod running;
 mod scrub;
+mod security;
+mod server_facts;
 mod slot;
+mod standby;
 mod store;
 mod synchronous;
+mod wal;
 
 use std::error::Error;
 use std::time::SystemTime;
 
-use crate::catalog::Identity;
+use futures::future::join_all;
+use jiff::Timestamp;
+use tokio::task::spawn_blocking;
+
+use self::peer::Seen;
+use crate::catalog::{Identity, WalGrowth, WalStore};
 use crate::failure::Failure;
 use crate::receiver::Status;
 use crate::settings::{ServerName, ServerSettings};
-use crate::storage::ServerDir;
+use crate::storage::{Home, ServerDir, StorageError};
+use crate::views::disk::{self as disks, Disk};
+use crate::views::wal_rate::wal_rate;
+
+/// The row that measures how many bytes may be written before the slot is in danger.
+pub const KEPT_BY_SLOT: &str = "WAL kept by the slot";
 
 /// What is checked of the backups and their WAL.
 #[cfg(test)]
 pub(crate) fn backups(store: &ServerDir) -> Vec<Row> {
-    store::backups(store).rows
+    let conninfo = crate::settings::ConnInfo::new("");
+    let slot = "walrecv".parse().unwrap();
+    let settings = ServerSettings::new(store.name().clone(), conninfo, slot);
+    backups::backups(store, &settings, Timestamp::now()).rows
 }
+
+const COMPRESSION: &str = "compression settings";
+const TIMEOUT: &str = "check timeout";
 
 /// How one thing is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,21 +70,28 @@ pub struct Row {
     pub remark: Option<String>,
     /// Whether it is advice: never a failure, and not for Barman's readers, who do not know it.
     pub advisory: bool,
+    /// The number that it is about, where it is about one.
+    pub measured: Option<i64>,
 }
 
 impl Row {
     fn ok(name: &'static str) -> Self {
-        Self { name, state: State::Ok, remark: None, advisory: false }
+        Self { name, state: State::Ok, remark: None, advisory: false, measured: None }
     }
 
     fn remark(name: &'static str, state: State, remark: impl Into<String>) -> Self {
-        Self { name, state, remark: Some(remark.into()), advisory: false }
+        Self { name, state, remark: Some(remark.into()), advisory: false, measured: None }
     }
 
     /// Something that is worth knowing, and never more than a warning.
     fn advice(name: &'static str, state: State, remark: impl Into<String>) -> Self {
         let state = state.min(State::Warning);
-        Self { name, state, remark: Some(remark.into()), advisory: true }
+        Self { name, state, remark: Some(remark.into()), advisory: true, measured: None }
+    }
+
+    /// The same with the number that it is about.
+    fn measuring(self, measured: Option<i64>) -> Self {
+        Self { measured, ..self }
     }
 
     /// A failure in one line: the sentence, its cause, and the hint.
@@ -80,6 +110,11 @@ impl Row {
         }
         Self::remark(name, state, remark)
     }
+
+    /// The same as advice.
+    fn into_advice(self) -> Self {
+        Self { state: self.state.min(State::Warning), advisory: true, ..self }
+    }
 }
 
 /// How a server is backed up.
@@ -87,6 +122,8 @@ impl Row {
 pub struct CheckOutcome {
     /// The server.
     pub server: ServerName,
+    /// Whether it is backed up at all. One that is not is not looked at, but what is stored for it.
+    pub active: bool,
     /// What was looked at.
     pub rows: Vec<Row>,
     /// The stored size of the last backup that can be restored.
@@ -102,7 +139,7 @@ impl CheckOutcome {
     }
 }
 
-/// Looks at a server and at what is stored for it.
+/// Looks at a server, at what is stored for it, and at the disk that it is stored on.
 ///
 /// `receiver` is how its receiver says that it is, where one can be asked.
 pub async fn check(
@@ -110,28 +147,143 @@ pub async fn check(
     store: &ServerDir,
     receiver: Option<&Status>,
 ) -> CheckOutcome {
+    let home = Home::new(store.path().parent().unwrap_or(store.path()), store.access());
+    let (mut outcome, disk) = tokio::join!(look(settings, store, receiver), look_at_disk(&home));
+    outcome.rows.push(disk::row(&disk));
+    outcome
+}
+
+/// The same of many servers of a store, all at the same time: the slowest of them decides when it
+/// ends, or its `check_timeout`.
+pub async fn check_all(
+    servers: &[&ServerSettings],
+    home: &Home,
+    receivers: &[Status],
+) -> Vec<CheckOutcome> {
+    let looks = servers.iter().map(|server| {
+        let receiver = receivers.iter().find(|status| status.server == server.name);
+        let store = home.server(&server.name);
+        async move { look(server, &store, receiver).await }
+    });
+    let (mut outcomes, disk) = tokio::join!(join_all(looks), look_at_disk(home));
+    for outcome in &mut outcomes {
+        outcome.rows.push(disk::row(&disk));
+    }
+    outcomes
+}
+
+async fn look(
+    settings: &ServerSettings,
+    store: &ServerDir,
+    receiver: Option<&Status>,
+) -> CheckOutcome {
     let identity = Identity::load(store);
     let known = identity.as_ref().ok().and_then(Option::as_ref);
-    let mut rows = peer::rows(settings, known).await;
+    let (stored, seen) = tokio::join!(
+        blocking({
+            let (settings, store) = (settings.clone(), store.clone());
+            move || look_at_store(&settings, &store)
+        }),
+        look_at_server(settings, known),
+    );
+    let Stored { mut rows, growth, .. } = stored;
+    rows.extend(seen.rows);
     if let Err(error) = &identity {
         rows.push(Row::failure("identity", State::Failed, error));
     }
-    rows.push(store::directories(store));
     let now = SystemTime::now();
-    let failure = receiver.and_then(|status| running::failure(status, now));
-    rows.push(failure.unwrap_or_else(|| store::receiver(store)));
-    rows.extend(receiver.into_iter().flat_map(|status| running::rows(status, now)));
-    rows.push(store::backlog(store));
-    rows.extend(encryption::encryption(settings));
-    let backups = store::backups(store);
-    rows.extend(backups.rows);
-    rows.push(store::set_apart(store));
-    rows.extend(store::leases(store));
-    rows.extend(scrub::row(settings, store, now.try_into().unwrap_or_default()));
+    if let Some(slot) = &seen.slot {
+        rows.extend(slot::kept(slot, wal_rate(receiver, growth.as_ref(), now)));
+    }
+    if let Some(facts) = &seen.facts {
+        let chains = stored.chains || settings.incremental_schedule.is_some();
+        rows.extend(server_facts::rows(facts, &seen.role, chains));
+    }
+    if settings.active {
+        let failure = receiver.and_then(|status| running::failure(status, now));
+        rows.push(failure.unwrap_or_else(|| store::receiver(store)));
+    }
+    match (receiver, &seen.slot, &seen.facts) {
+        (Some(status), ..) => rows.extend(running::rows(status, now)),
+        (None, Some(slot), Some(facts)) => {
+            rows.extend(facts.current_lsn.and_then(|end| running::lag_by_slot(slot, end)));
+        }
+        _ => {}
+    }
+    order::sort(&mut rows);
     CheckOutcome {
         server: settings.name.clone(),
+        active: settings.active,
         rows,
-        last_backup_size: backups.last_size,
-        wal_size: backups.wal_size,
+        last_backup_size: stored.last_size,
+        wal_size: stored.wal_size,
     }
 }
+
+/// What the server shows within the time that it has for that.
+async fn look_at_server(settings: &ServerSettings, identity: Option<&Identity>) -> Seen {
+    let mut seen = Seen::default();
+    if !settings.active {
+        return seen;
+    }
+    let looked =
+        tokio::time::timeout(settings.check_timeout, peer::look(&mut seen, settings, identity));
+    if looked.await.is_err() {
+        let seconds = settings.check_timeout.as_secs();
+        let remark = format!("duration: {seconds} seconds; what was not seen by then is missing");
+        seen.rows.push(Row::remark(TIMEOUT, State::Failed, remark));
+    }
+    seen
+}
+
+/// How what is stored for a server is.
+struct Stored {
+    rows: Vec<Row>,
+    last_size: Option<u64>,
+    wal_size: u64,
+    chains: bool,
+    growth: Option<WalGrowth>,
+}
+
+fn look_at_store(settings: &ServerSettings, store: &ServerDir) -> Stored {
+    let mut rows = vec![
+        store::directories(store),
+        // A method or level that cannot be used is refused when the settings are read.
+        Row::ok(COMPRESSION),
+        store::backlog(store),
+        store::set_apart(store),
+    ];
+    rows.extend(encryption::encryption(settings));
+    rows.extend(store::leases(store));
+    rows.extend(scrub::row(settings, store, Timestamp::now()));
+    let backups = backups::backups(store, settings, Timestamp::now());
+    rows.extend(backups.rows);
+    // What is wrong with the identity or the archive has rows of its own.
+    let identity = Identity::load(store).ok().flatten();
+    let growth = identity.and_then(|identity| {
+        WalStore::new(store, identity.segment_size).growth(disks::WINDOW).ok().flatten()
+    });
+    Stored {
+        rows,
+        last_size: backups.last_size,
+        wal_size: backups.wal_size,
+        chains: backups.chains,
+        growth,
+    }
+}
+
+async fn look_at_disk(home: &Home) -> Result<Disk, StorageError> {
+    let home = home.clone();
+    blocking(move || Disk::look(&home)).await
+}
+
+/// Has work done that blocks. It is not cancelled: if it does not end, it has panicked.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

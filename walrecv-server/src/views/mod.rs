@@ -5,3 +5,10 @@
 
 pub mod backups;
 pub mod check;
+pub mod disk;
+pub mod privileges;
+pub mod server_facts;
+pub mod sizes;
+pub mod stored;
+mod wal_rate;
+pub mod window;

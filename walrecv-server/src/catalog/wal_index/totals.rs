@@ -81,6 +81,15 @@ impl WalIndex {
     /// # Errors
     /// If it cannot be read.
     pub fn totals(&self) -> Result<Option<WalTotals>, StorageError> {
+        Ok(self.last()?.and_then(|(_, totals)| totals))
+    }
+
+    /// The last record, and what the index says of all files of its directory. Reads the last line
+    /// only; `None` as for [`totals`](Self::totals).
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn last(&self) -> Result<Option<(WalIndexRecord, Option<WalTotals>)>, StorageError> {
         let fail = StorageError::of("read", &self.path);
         let file = match File::open(&self.path) {
             Ok(file) => file,
@@ -89,7 +98,7 @@ impl WalIndex {
         };
         let line = last_line(&file).map_err(fail)?;
         Ok(line.and_then(|line| match decode(&line) {
-            Line::Known(_, totals) => totals,
+            Line::Known(record, totals) => Some((*record, totals)),
             Line::Foreign | Line::Damaged => None,
         }))
     }

@@ -2,10 +2,12 @@
 
 mod backup;
 mod check;
+mod retention;
 mod verification;
 
 pub(super) use backup::back_up;
 pub(super) use check::check;
+pub(super) use retention::enforce;
 pub(super) use verification::verify;
 
 /// How a task ended.

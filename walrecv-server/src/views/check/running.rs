@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use pgwire_stream::{Lsn, PgTimestamp};
 
 use super::{Row, State};
-use crate::receiver::{HostSlot, State as Receiving, Status};
+use crate::receiver::{HostSlot, SlotView, State as Receiving, Status};
 
 /// How long a receiver may be without a server before that is a failure.
 const SILENCE: Duration = Duration::from_secs(60);
@@ -15,6 +15,7 @@ const BEHIND: Duration = Duration::from_secs(300);
 
 pub(super) const RECEIVER: &str = "receive-wal running";
 const STATE: &str = "receiver state";
+const LAG: &str = "receive lag";
 const OTHER_HOSTS: &str = "slots on other hosts";
 
 /// Whether the receiver fails, although its process runs.
@@ -31,33 +32,49 @@ pub(super) fn failure(status: &Status, now: SystemTime) -> Option<Row> {
 
 /// What is worth knowing about a receiver.
 pub(super) fn rows(status: &Status, now: SystemTime) -> Vec<Row> {
-    let mut rows = vec![state(status, now)];
+    let mut rows = vec![state(status)];
+    rows.extend(lag(status, now));
     if !status.other_hosts.is_empty() {
         rows.push(other_hosts(&status.other_hosts));
     }
     rows
 }
 
-fn state(status: &Status, now: SystemTime) -> Row {
+/// How far what is durable here is behind the server, in bytes and in time.
+fn lag(status: &Status, now: SystemTime) -> Option<Row> {
+    if status.state != Receiving::Streaming {
+        return None;
+    }
+    let bytes = status.server_end?.bytes_since(status.flushed?);
+    let behind = match (bytes, status.caught_up_at) {
+        (0, _) | (_, None) => Duration::ZERO,
+        (_, Some(at)) => since(at, now),
+    };
+    let state = if behind >= BEHIND { State::Warning } else { State::Ok };
+    let mut remark = format!("{bytes} bytes behind");
+    if bytes > 0 {
+        remark.push_str(&format!(", for {} s", behind.as_secs()));
+    }
+    Some(Row::advice(LAG, state, remark))
+}
+
+/// The lag where no receiver can be asked: what the server has written since the place that the
+/// slot keeps.
+pub(super) fn lag_by_slot(slot: &SlotView, server_end: Lsn) -> Option<Row> {
+    let bytes = server_end.bytes_since(slot.restart?);
+    let remark = format!("{bytes} bytes behind at most, by what the slot keeps");
+    Some(Row::advice(LAG, State::Ok, remark))
+}
+
+fn state(status: &Status) -> Row {
     let error = |else_: &str| status.last_error.clone().unwrap_or_else(|| else_.to_owned());
     match status.state {
         Receiving::Streaming if status.disk_full => {
             Row::advice(STATE, State::Warning, "the disk is full: nothing can be received")
         }
         Receiving::Streaming => {
-            let (flushed, end) = (status.flushed, status.server_end);
-            let bytes = end.zip(flushed).map_or(0, |(end, flushed)| end.bytes_since(flushed));
-            let behind = match (bytes, status.caught_up_at) {
-                (0, _) | (_, None) => Duration::ZERO,
-                (_, Some(at)) => since(at, now),
-            };
-            let state = if behind >= BEHIND { State::Warning } else { State::Ok };
-            let at = flushed.unwrap_or(Lsn::ZERO);
-            let mut remark = format!("streaming; durable up to {at}, {bytes} bytes behind");
-            if bytes > 0 {
-                remark.push_str(&format!(", for {} s", behind.as_secs()));
-            }
-            Row::advice(STATE, state, remark)
+            let at = status.flushed.unwrap_or(Lsn::ZERO);
+            Row::advice(STATE, State::Ok, format!("streaming; durable up to {at}"))
         }
         Receiving::Connecting => Row::advice(STATE, State::Ok, "connecting"),
         Receiving::Waiting => {
@@ -116,15 +133,15 @@ mod tests {
         let mut status = streaming();
         assert_eq!(failure(&status, now), None);
         status.caught_up_at = ago(now, 3600);
-        assert_eq!(rows(&status, now)[0].state, State::Ok, "an idle server is not behind");
+        assert_eq!(rows(&status, now)[1].state, State::Ok, "an idle server is not behind");
         status.server_end = Some(Lsn::from_u64(150));
         status.caught_up_at = ago(now, 20);
-        let row = &rows(&status, now)[0];
+        let row = &rows(&status, now)[1];
         assert!(row.advisory);
         assert_eq!(row.state, State::Ok);
         assert!(row.remark.as_ref().unwrap().ends_with("50 bytes behind, for 20 s"), "{row:?}");
         status.caught_up_at = ago(now, 301);
-        assert_eq!(rows(&status, now)[0].state, State::Warning);
+        assert_eq!(rows(&status, now)[1].state, State::Warning);
     }
 
     #[test]
@@ -150,7 +167,7 @@ mod tests {
     fn other_hosts_are_told_one_by_one() {
         let now = SystemTime::now();
         let mut status = streaming();
-        assert_eq!(rows(&status, now).len(), 1);
+        assert_eq!(rows(&status, now).len(), 2);
         status.other_hosts = vec![
             HostSlot {
                 host: "b:5432".to_owned(),

@@ -1,14 +1,17 @@
 //! The replication slot, as its server shows it.
 
+use std::time::Duration;
+
 use pgwire_stream::{Feature, ReplicationClient};
 
 use super::{Row, State};
 use crate::peer::Peer;
 use crate::receiver::{KeptWal, SlotView, view_slot};
 use crate::settings::{CreateSlot, ServerSettings};
+use crate::units::{duration, size};
 
 const SLOT: &str = "replication slot";
-const WAL: &str = "WAL kept by the slot";
+const WAL: &str = super::KEPT_BY_SLOT;
 
 /// A slot, as far as the server tells.
 enum Slot {
@@ -20,14 +23,14 @@ enum Slot {
     Seen(SlotView),
 }
 
-/// Whether the slot is as it should be, and what it keeps.
-pub(super) async fn rows(
+/// Whether the slot is as it should be; and what the server shows of it, where it does.
+pub(super) async fn look(
     client: &mut ReplicationClient,
     database: Option<&mut ReplicationClient>,
     peer: &Peer,
     settings: &ServerSettings,
     received_before: bool,
-) -> Vec<Row> {
+) -> (Row, Option<SlotView>) {
     let name = &settings.slot_name;
     let found = match database {
         Some(database) => {
@@ -43,34 +46,47 @@ pub(super) async fn rows(
         None => {
             let remark = "cannot be seen: that needs a connection to a database before \
                           PostgreSQL 15";
-            return vec![Row::remark(SLOT, State::Warning, remark)];
+            return (Row::remark(SLOT, State::Warning, remark), None);
         }
     };
     match found {
-        Ok(slot) => judge(&slot, settings, received_before),
+        Ok(slot) => {
+            let row = judge(&slot, settings, received_before);
+            let seen = if let Slot::Seen(view) = slot { Some(view) } else { None };
+            (row, seen)
+        }
         Err(error) => {
             let error = peer.failed("read the slot of")(error);
-            vec![Row::failure(SLOT, State::Failed, &error)]
+            (Row::failure(SLOT, State::Failed, &error), None)
         }
     }
 }
 
-fn judge(slot: &Slot, settings: &ServerSettings, received_before: bool) -> Vec<Row> {
+fn judge(slot: &Slot, settings: &ServerSettings, received_before: bool) -> Row {
     let name = &settings.slot_name;
     let auto = settings.create_slot == CreateSlot::Auto;
     let failed = |remark: String| Row::remark(SLOT, State::Failed, remark);
     let empty = || failed(format!("slot '{name}' not initialised: it keeps no WAL"));
-    let row = match slot {
+    match slot {
         Slot::Missing if auto && !received_before => Row::remark(
             SLOT,
             State::Warning,
             format!("slot '{name}' is made when receiving begins"),
         ),
-        Slot::Missing => failed(format!(
-            "slot '{name}' doesn't exist: `walrecv-server receive-wal {} --create-slot` makes it, \
-             and WAL may be missing",
-            settings.name
-        )),
+        Slot::Missing => {
+            // An HA manager removes every slot that it does not know, at each failover at the latest.
+            let dropped = if received_before {
+                ". If Patroni or another HA manager runs the server, it has dropped it: name the \
+                 slot under `slots` (as `physical`) or `ignore_slots` in Patroni's configuration"
+            } else {
+                ""
+            };
+            failed(format!(
+                "slot '{name}' doesn't exist: `walrecv-server receive-wal {} --create-slot` makes \
+                 it, and WAL may be missing{dropped}",
+                settings.name
+            ))
+        }
         Slot::Present { empty: true } => empty(),
         Slot::Present { empty: false } => Row::ok(SLOT),
         Slot::Seen(view) if view.logical => failed(format!(
@@ -91,23 +107,20 @@ fn judge(slot: &Slot, settings: &ServerSettings, received_before: bool) -> Vec<R
         Slot::Seen(view) if view.occupant.is_some() => Row::ok(SLOT),
         Slot::Seen(view) if view.restart.is_none() => empty(),
         Slot::Seen(_) => failed(format!("slot '{name}' not active: is `run` running?")),
-    };
-    let mut rows = vec![row];
-    if let Slot::Seen(view) = slot {
-        rows.extend(kept(view));
     }
-    rows
 }
 
-/// What became of the WAL that the slot keeps, if the server tells.
-fn kept(view: &SlotView) -> Option<Row> {
-    let left = match view.safe {
-        Some(bytes) if bytes > 0 => format!("; {bytes} bytes may be written before it is lost"),
-        Some(_) => String::new(),
-        None => "; the server keeps it without a limit (max_slot_wal_keep_size)".to_owned(),
-    };
-    Some(match view.wal? {
-        KeptWal::Kept => Row::advice(WAL, State::Ok, format!("it is there{left}")),
+/// A slot that may be lost sooner than in so many seconds is worth a warning.
+const SOON: f64 = 3600.0;
+
+/// What became of the WAL that the slot keeps, and how long it will, if the server tells. `rate` is
+/// how many bytes of WAL the server writes in a second.
+pub(super) fn kept(view: &SlotView, rate: Option<f64>) -> Option<Row> {
+    let row = match view.wal? {
+        KeptWal::Kept => {
+            let (state, left) = left(view.safe, rate);
+            Row::advice(WAL, state, format!("it is there{left}"))
+        }
         KeptWal::Endangered => Row::advice(
             WAL,
             State::Warning,
@@ -115,7 +128,30 @@ fn kept(view: &SlotView) -> Option<Row> {
              `max_slot_wal_keep_size` on the server",
         ),
         KeptWal::Lost => Row::advice(WAL, State::Warning, "it is no longer kept for us"),
-    })
+    };
+    Some(row.measuring(view.safe))
+}
+
+/// How much may be written, if nothing is received, until the slot is lost.
+fn left(safe: Option<i64>, rate: Option<f64>) -> (State, String) {
+    let Some(bytes) = safe else {
+        let told = "; the server keeps it without a limit (max_slot_wal_keep_size)";
+        return (State::Ok, told.to_owned());
+    };
+    let bytes = u64::try_from(bytes).unwrap_or_default();
+    let mut told = format!("; {bytes} bytes may be written before it is lost");
+    let Some(rate) = rate.filter(|rate| *rate >= 1.0) else { return (State::Ok, told) };
+    let seconds = bytes as f64 / rate;
+    let words = duration(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX));
+    told.push_str(&format!(
+        ": at {} per second, that takes {words} while nothing is received",
+        size(rate as u64)
+    ));
+    if seconds >= SOON {
+        return (State::Ok, told);
+    }
+    told.push_str("; raise `max_slot_wal_keep_size` on the server");
+    (State::Warning, told)
 }
 
 #[cfg(test)]
@@ -144,7 +180,7 @@ mod tests {
     }
 
     fn told(slot: &Slot) -> (State, String) {
-        let row = judge(slot, &settings(CreateSlot::Auto), true).remove(0);
+        let row = judge(slot, &settings(CreateSlot::Auto), true);
         assert_eq!((row.name, row.advisory), (SLOT, false));
         (row.state, row.remark.unwrap_or_default())
     }
@@ -166,9 +202,9 @@ mod tests {
             assert!(remark.contains(words), "{remark}");
         }
         assert_eq!(told(&Slot::Present { empty: false }).0, State::Ok);
-        let first = judge(&Slot::Missing, &settings(CreateSlot::Auto), false).remove(0);
+        let first = judge(&Slot::Missing, &settings(CreateSlot::Auto), false);
         assert_eq!(first.state, State::Warning);
-        let by_hand = judge(&Slot::Missing, &settings(CreateSlot::Manual), false).remove(0);
+        let by_hand = judge(&Slot::Missing, &settings(CreateSlot::Manual), false);
         assert_eq!(by_hand.state, State::Failed);
     }
 
@@ -176,7 +212,7 @@ mod tests {
     fn what_the_slot_keeps_is_advice() {
         let advice = |change: fn(&mut SlotView)| {
             let Slot::Seen(view) = seen(change) else { unreachable!() };
-            kept(&view)
+            kept(&view, None)
         };
         let row = advice(|view| view.safe = Some(4096)).unwrap();
         assert_eq!((row.state, row.advisory), (State::Ok, true));
@@ -184,5 +220,24 @@ mod tests {
         let row = advice(|view| view.wal = Some(KeptWal::Endangered)).unwrap();
         assert_eq!(row.state, State::Warning);
         assert_eq!(advice(|view| view.wal = None), None);
+    }
+
+    #[test]
+    fn a_slot_that_could_soon_be_lost_is_worth_a_warning() {
+        let told = |safe, rate| left(safe, rate);
+        assert_eq!(told(None, Some(1000.0)).0, State::Ok);
+        assert_eq!(told(Some(7_200_000), None).0, State::Ok);
+        let (state, remark) = told(Some(7_200_000), Some(1000.0));
+        assert_eq!(state, State::Ok);
+        assert!(remark.contains("at 1000 B per second, that takes 2 hours"), "{remark}");
+        assert_eq!(told(Some(60_000), Some(1000.0)).0, State::Warning);
+        assert_eq!(told(Some(-5), Some(1000.0)).0, State::Warning);
+    }
+
+    #[test]
+    fn who_drops_slots_is_told_where_one_was_used_before() {
+        assert!(told(&Slot::Missing).1.contains("ignore_slots"));
+        let first = judge(&Slot::Missing, &settings(CreateSlot::Manual), false);
+        assert!(!first.remark.unwrap().contains("Patroni"));
     }
 }

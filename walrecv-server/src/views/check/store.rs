@@ -1,4 +1,4 @@
-//! What is stored for a server.
+//! How the store of a server is, apart from what is in it.
 
 use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt;
@@ -9,18 +9,12 @@ use rustix::fs::{Access as Allowed, access};
 
 use super::running::RECEIVER;
 use super::{Row, State};
-use crate::catalog::{
-    Absence, BackupError, BackupOutcome, BackupRecord, BackupStatus, Catalog, Identity, Leases,
-    SuspectWal, WalHealth,
-};
+use crate::catalog::Leases;
 use crate::failure::in_one_line;
 use crate::storage::{LockKind, ServerDir, ServerLock, durable};
-use crate::views::backups::{ListedBackup, list_backups};
 
 const DIRECTORIES: &str = "directories";
 const BACKLOG: &str = "archive backlog";
-const LAST_BACKUP: &str = "last backup";
-const WAL_ARCHIVE: &str = "WAL archive";
 const ERRORS: &str = "archiver errors";
 const LEASES: &str = "restores";
 
@@ -114,139 +108,12 @@ pub(super) fn set_apart(store: &ServerDir) -> Row {
     }
 }
 
-/// How the backups are.
-pub(super) struct Backups {
-    pub(super) rows: Vec<Row>,
-    pub(super) last_size: Option<u64>,
-    pub(super) wal_size: u64,
-}
-
-/// Looks at the last backup, and at the WAL that the backups need.
-pub(super) fn backups(store: &ServerDir) -> Backups {
-    let list = match list_backups(store) {
-        Ok(list) => list.backups,
-        Err(error) => {
-            let error: BackupError = error;
-            let rows = vec![Row::failure(LAST_BACKUP, State::Failed, &error)];
-            return Backups { rows, last_size: None, wal_size: 0 };
-        }
-    };
-    let mut wal_size = 0;
-    let mut last_size = None;
-    let mut broken = Vec::new();
-    let mut records = Vec::new();
-    for backup in &list {
-        if let ListedBackup::Known { record, standing, wal_size: size, .. } = backup {
-            wal_size += size;
-            records.push(&**record);
-            match standing.status {
-                BackupStatus::Done => last_size = last_size.or(Some(record.stored_size())),
-                BackupStatus::Broken => broken.push(match standing.missing {
-                    Some(gap) => {
-                        format!("backup {} lacks {gap}, which is {}", record.id, gap.absence)
-                    }
-                    None => format!("backup {} is broken", record.id),
-                }),
-                _ => {}
-            }
-        }
-    }
-    let rows = vec![last_backup(&list), wal_archive(store, &records, broken)];
-    Backups { rows, last_size, wal_size }
-}
-
-/// Whether a recovery gets from every backup to the end of WAL.
-fn wal_archive(store: &ServerDir, records: &[&BackupRecord], mut failed: Vec<String>) -> Row {
-    // What is wrong with the identity has a row of its own.
-    let health = match Identity::load(store) {
-        Ok(Some(identity)) => Catalog::new(store).wal_health(identity.segment_size, records),
-        Ok(None) | Err(_) => Ok(WalHealth::default()),
-    };
-    let WalHealth { gaps, suspect } = match health {
-        Ok(health) => health,
-        Err(error) => return Row::failure(WAL_ARCHIVE, State::Failed, &error),
-    };
-    let mut left_out = Vec::new();
-    for gap in gaps {
-        let list = if gap.absence == Absence::Missing { &mut failed } else { &mut left_out };
-        list.push(format!("WAL from {gap} is {}", gap.absence));
-    }
-    if let Some(SuspectWal { segment, range }) = suspect.first() {
-        let more = match suspect.len() {
-            1 => String::new(),
-            2 => ", and 1 more place is".to_owned(),
-            count => format!(", and {} more places are", count - 1),
-        };
-        failed.push(format!(
-            "WAL from {} to {} in segment {segment} is suspect: {}{more}; take a backup, because \
-             none before it can be recovered beyond it",
-            range.from, range.to, range.what
-        ));
-    }
-    if !failed.is_empty() {
-        failed.append(&mut left_out);
-        return Row::remark(WAL_ARCHIVE, State::Failed, failed.join("; "));
-    }
-    if left_out.is_empty() {
-        Row::ok(WAL_ARCHIVE)
-    } else {
-        Row::remark(WAL_ARCHIVE, State::Warning, left_out.join("; "))
-    }
-}
-
-/// How the newest backup is; the list begins with it.
-fn last_backup(list: &[ListedBackup]) -> Row {
-    let row = |state, remark: String| Row::remark(LAST_BACKUP, state, remark);
-    match list.first() {
-        None => row(State::Warning, "there is none yet".to_owned()),
-        Some(ListedBackup::Unreadable { id, reason, .. }) => {
-            row(State::Failed, format!("{id} cannot be read: {reason}"))
-        }
-        Some(ListedBackup::Known { record, standing, .. }) => {
-            let state = match standing.status {
-                BackupStatus::Done | BackupStatus::Started => State::Ok,
-                BackupStatus::WaitingForWals => State::Warning,
-                BackupStatus::Failed | BackupStatus::Broken => State::Failed,
-            };
-            let mut remark = format!("{} is {}", record.id, standing.status);
-            if let BackupOutcome::Failed { error } = &record.outcome {
-                remark.push_str(&format!(": {error}; take another one ({})", last_good(list)));
-            }
-            row(state, remark)
-        }
-    }
-}
-
-/// What there is to fall back on.
-fn last_good(list: &[ListedBackup]) -> String {
-    let good = list.iter().find_map(|backup| match backup {
-        ListedBackup::Known { record, standing, .. } if standing.status == BackupStatus::Done => {
-            Some(record.id)
-        }
-        _ => None,
-    });
-    good.map_or_else(
-        || "no good one is there".to_owned(),
-        |id| format!("{id} is the last good one"),
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs::{self, Permissions};
-    use std::sync::Arc;
-
-    use pgwire_stream::{
-        Lsn, SegmentName, SegmentNumber, SegmentSize, ServerVersion, SystemId, TimelineId,
-    };
 
     use super::*;
-    use crate::catalog::{
-        Position, SuspectRange, Validity, WalFindings, WalIndexRecord, WalIndexWriters, journal,
-    };
-    use crate::storage::{Access, ArchivedWal, BackupId, Codec, Home, Plain, Sha256Sum, Stored};
-
-    const MIB: u64 = 1 << 20;
+    use crate::storage::{Access, Home};
 
     fn store() -> (tempfile::TempDir, ServerDir) {
         let directory = tempfile::tempdir().unwrap();
@@ -259,7 +126,6 @@ mod tests {
         let (directory, store) = store();
         assert_eq!(directories(&store).state, State::Ok);
         assert_eq!(set_apart(&store).state, State::Ok);
-        assert_eq!(backups(&store).rows[0].state, State::Warning);
         assert_eq!(receiver(&store).state, State::Failed);
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
     }
@@ -320,130 +186,5 @@ mod tests {
         store.create().unwrap();
         fs::write(store.errors().join("x"), b"").unwrap();
         assert_eq!(set_apart(&store).state, State::Warning);
-    }
-
-    #[test]
-    fn an_unreadable_backup_is_a_failure() {
-        let (_directory, store) = store();
-        let backup = store.backup("20260305T151133".parse().unwrap());
-        fs::create_dir_all(backup.path()).unwrap();
-        let row = &backups(&store).rows[0];
-        assert_eq!((row.name, row.state), (LAST_BACKUP, State::Failed));
-        assert!(row.remark.as_ref().unwrap().starts_with("20260305T151133 cannot be read"));
-    }
-
-    /// A store with a backup in segment 1, and WAL in these.
-    fn backed_up(store: &ServerDir, held: &[u64]) {
-        let (size, version) = (SegmentSize::new(MIB).unwrap(), ServerVersion::from_num(180_000));
-        let system_id = SystemId::from_u64(7);
-        Identity { system_id, segment_size: size, server_version: version, data_checksums: None }
-            .establish(store)
-            .unwrap();
-        let id: BackupId = "20260305T151133".parse().unwrap();
-        let position =
-            |lsn| Some(Position { lsn: Lsn::from_u64(lsn), timeline: TimelineId::FIRST });
-        let record = BackupRecord {
-            id,
-            server: store.name().clone(),
-            outcome: BackupOutcome::Copied,
-            name: None,
-            label: String::new(),
-            parent: None,
-            system_id,
-            segment_size: size,
-            server_version: version,
-            data_checksums: None,
-            program_version: String::new(),
-            began_at: id.time(),
-            ended_at: None,
-            done_at: None,
-            begin: position(MIB + 40),
-            end: position(MIB + 400),
-            tablespaces: Vec::new(),
-            archives: Vec::new(),
-            manifest: None,
-            config_files: None,
-            damaged_pages: None,
-        };
-        fs::create_dir_all(store.backup(id).path()).unwrap();
-        record.save(&store.backup(id)).unwrap();
-        for number in held {
-            let path = store.archived(segment(*number), Codec::None);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, b"").unwrap();
-        }
-    }
-
-    fn segment(number: u64) -> SegmentName {
-        let size = SegmentSize::new(MIB).unwrap();
-        SegmentName::new(TimelineId::FIRST, SegmentNumber::from_u64(number), size)
-    }
-
-    fn wal_row(store: &ServerDir) -> (State, String) {
-        let mut rows = backups(store).rows;
-        let row = rows.pop().unwrap();
-        assert_eq!(row.name, WAL_ARCHIVE);
-        (row.state, row.remark.unwrap_or_default())
-    }
-
-    #[test]
-    fn wal_that_is_missing_behind_a_backup_is_told_and_why_it_is() {
-        let (_directory, store) = store();
-        let at = |mib| Lsn::from_u64(mib * MIB);
-        backed_up(&store, &[1, 2]);
-        assert_eq!(wal_row(&store), (State::Ok, String::new()));
-        backed_up(&store, &[5]);
-        let (state, remark) = wal_row(&store);
-        assert_eq!(state, State::Failed);
-        assert_eq!(
-            remark,
-            format!("WAL from 0/300000 to 0/400000 in segment {} is missing", segment(3))
-        );
-        journal::record_gap(&store, TimelineId::FIRST, at(3), at(5)).unwrap();
-        let (state, remark) = wal_row(&store);
-        assert_eq!(state, State::Warning);
-        assert!(remark.ends_with("is left out, as was asked for"), "{remark}");
-        let lock = ServerLock::try_acquire(&store, LockKind::Archive).unwrap();
-        journal::record_retired(&store, TimelineId::FIRST, at(2), at(5), &lock).unwrap();
-        assert_eq!(wal_row(&store), (State::Ok, String::new()));
-        // The backup itself needs the first one.
-        fs::remove_file(store.archived(segment(1), Codec::None)).unwrap();
-        let (state, remark) = wal_row(&store);
-        assert_eq!(state, State::Failed);
-        assert!(remark.contains("backup 20260305T151133 lacks 0/100028 to"), "{remark}");
-    }
-
-    #[test]
-    fn suspect_wal_is_a_failure_if_a_backup_needs_it() {
-        let (_directory, store) = store();
-        backed_up(&store, &[0, 1, 2, 3]);
-        let lock = ServerLock::try_acquire(&store, LockKind::Archive).unwrap();
-        let size = SegmentSize::new(MIB).unwrap();
-        let mut indexes = WalIndexWriters::new(&store, size, Arc::new(lock));
-        let mut suspect = |number| {
-            let file =
-                ArchivedWal { segment: segment(number), partial: false, form: Codec::None.into() };
-            let from = Lsn::from_u64(number * MIB);
-            let (to, what) = (from.saturating_add(8), "it is broken".to_owned());
-            let findings = WalFindings {
-                validity: Some(Validity::Suspect),
-                suspect: vec![SuspectRange { from, to, what }],
-                ..WalFindings::default()
-            };
-            let stored = Stored { size: 0, sha256: Sha256Sum::of(b"") };
-            let record = WalIndexRecord::new(file, Plain::default(), stored).with(findings);
-            indexes.append(&[record]).unwrap();
-        };
-        // What lies before the oldest backup harms nobody.
-        suspect(0);
-        assert_eq!(wal_row(&store), (State::Ok, String::new()));
-        suspect(2);
-        suspect(3);
-        let (state, remark) = wal_row(&store);
-        assert_eq!(state, State::Failed);
-        let expected =
-            format!("0/200000 to 0/200008 in segment {} is suspect: it is broken", segment(2));
-        assert!(remark.contains(&expected), "{remark}");
-        assert!(remark.contains("1 more place"), "{remark}");
     }
 }

@@ -1,0 +1,96 @@
+//! What is done for a server's backups from time to time.
+
+use jiff::Timestamp;
+
+use super::error::RetentionError;
+use super::execute::{Removed, execute};
+use super::plan::{RetentionPlan, plan, plan_wal};
+use super::policy::Rules;
+use crate::catalog::{BackupOutcome, BackupStatus, Catalog, Identity, WalStore};
+use crate::settings::ServerSettings;
+use crate::storage::{BackupId, LockKind, ServerDir, ServerLock};
+
+/// What was done for a server's backups.
+#[derive(Debug, Default)]
+pub struct Enforced {
+    /// The backups that are done since the last time.
+    pub settled: Vec<BackupId>,
+    /// What was planned; `None` if nothing is stored for the server.
+    pub plan: Option<RetentionPlan>,
+    /// What was removed.
+    pub removed: Removed,
+}
+
+/// Notes which backups are done, and removes what the policy says. Blocks, and changes nothing but
+/// the notes without a policy.
+///
+/// # Errors
+/// If another process works on the backups, something cannot be read that counts (nothing is removed
+/// then), or something cannot be removed.
+pub fn enforce(
+    settings: &ServerSettings,
+    server: &ServerDir,
+    now: Timestamp,
+) -> Result<Enforced, RetentionError> {
+    enforce_until(settings, server, now, &mut || true)
+}
+
+/// The same, ended by `go_on` before any step; the rest is for another time.
+///
+/// # Errors
+/// As [`enforce`].
+pub fn enforce_until(
+    settings: &ServerSettings,
+    server: &ServerDir,
+    now: Timestamp,
+    go_on: &mut dyn FnMut() -> bool,
+) -> Result<Enforced, RetentionError> {
+    let Some(identity) = Identity::load(server)? else { return Ok(Enforced::default()) };
+    let lock = ServerLock::try_acquire(server, LockKind::Backup)?;
+    let settled = settle(server, &lock)?;
+    let Some(plan) = plan(server, &Rules::from(settings), now)? else {
+        return Ok(Enforced::default());
+    };
+    // What an interrupted run has left is not in the plan.
+    let store = WalStore::new(server, identity.segment_size);
+    store.collect_removed(&lock)?;
+    Catalog::new(server).collect_removed(&lock);
+    let removed = execute(&plan, server, &lock, go_on)?;
+    Ok(Enforced { settled, plan: Some(plan), removed })
+}
+
+/// Notes which backups are done, and which were interrupted. What a plan counts on is durable then.
+///
+/// # Errors
+/// If something cannot be read or written.
+pub fn settle(server: &ServerDir, lock: &ServerLock) -> Result<Vec<BackupId>, RetentionError> {
+    let catalog = Catalog::new(server);
+    catalog.fail_interrupted(lock)?;
+    let mut settled = Vec::new();
+    for entry in catalog.list()? {
+        let backup = entry.id;
+        let failed = |source| RetentionError::Backup { backup, source };
+        let mut record = entry.record.map_err(failed)?;
+        if record.outcome == BackupOutcome::Copied && record.done_at.is_none() {
+            let standing = catalog.settle(&mut record, lock).map_err(failed)?;
+            if standing.status == BackupStatus::Done {
+                settled.push(backup);
+            }
+        }
+    }
+    Ok(settled)
+}
+
+/// Removes the WAL that no backup needs any more, where all backups stay that are there.
+///
+/// # Errors
+/// As [`enforce`].
+pub fn free_wal(
+    server: &ServerDir,
+    lock: &ServerLock,
+) -> Result<Option<RetentionPlan>, RetentionError> {
+    settle(server, lock)?;
+    let Some(plan) = plan_wal(server)? else { return Ok(None) };
+    execute(&plan, server, lock, &mut || true)?;
+    Ok(Some(plan))
+}

@@ -1,0 +1,428 @@
+//! The decision: facts of backups in, a verdict with its reasons for each of them out. Knows no
+//! files and no clock.
+//!
+//! Chains stay whole and go whole. What is wanted of one of their backups holds all of them: it builds
+//! on those before it, and those behind it are worth little without it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+
+use super::facts::{Facts, KnownBackup};
+use super::reason::{Generation, Reason};
+use crate::catalog::{BackupStatus, KeepTarget};
+use crate::settings::{Generations, RetentionPolicy, ServerSettings};
+use crate::storage::BackupId;
+
+/// What an operator wants to stay.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// The policy; without one, everything stays.
+    pub policy: Option<RetentionPolicy>,
+    /// How many full backups stay whatever the policy says.
+    pub minimum_redundancy: u32,
+}
+
+impl From<&ServerSettings> for Rules {
+    fn from(settings: &ServerSettings) -> Self {
+        Self { policy: settings.retention_policy, minimum_redundancy: settings.minimum_redundancy }
+    }
+}
+
+/// What Barman calls the retention of a backup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Label {
+    /// The policy wants it.
+    Valid,
+    /// It goes.
+    Obsolete,
+    /// The policy does not want it, and it stays nevertheless.
+    PotentiallyObsolete,
+    /// It is marked.
+    Kept(KeepTarget),
+    /// There is no policy, or it cannot be restored.
+    None,
+}
+
+/// Which WAL stays with a backup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum WalNeed {
+    /// None: there is nothing to recover.
+    Nothing,
+    /// What leads from its begin to its end.
+    Own,
+    /// All from its begin on.
+    Onward,
+}
+
+/// What becomes of a backup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// The backup.
+    pub backup: BackupId,
+    /// Whether it stays.
+    pub stays: bool,
+    /// Why; the first says most.
+    pub reasons: Vec<Reason>,
+    /// Which WAL stays with it.
+    pub wal: WalNeed,
+    /// What Barman calls that.
+    pub label: Label,
+}
+
+/// What becomes of all of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Decision {
+    /// In the order of the facts.
+    pub verdicts: Vec<Verdict>,
+    /// From when on every moment that can be reached stays so; `None` for always.
+    pub since: Option<Timestamp>,
+}
+
+/// Decides.
+pub fn decide(facts: &Facts, rules: &Rules, now: Timestamp) -> Decision {
+    match rules.policy {
+        Some(policy) => Deciding::new(facts).run(policy, rules.minimum_redundancy, now),
+        None => all_stay(facts),
+    }
+}
+
+/// Everything stays, with all WAL behind the backups that can be restored.
+pub(super) fn all_stay(facts: &Facts) -> Decision {
+    let verdict = |backup: &KnownBackup| {
+        let mut reasons = marks(backup);
+        reasons.push(Reason::NoPolicy);
+        let wal = match backup.keep {
+            Some(KeepTarget::Standalone) => WalNeed::Own,
+            _ => need_of(backup),
+        };
+        let label = backup.keep.map_or(Label::None, Label::Kept);
+        Verdict { backup: backup.id, stays: true, reasons, wal, label }
+    };
+    Decision { verdicts: facts.backups.iter().map(verdict).collect(), since: None }
+}
+
+/// What is needed of a backup that stays for itself.
+fn need_of(backup: &KnownBackup) -> WalNeed {
+    match backup.status {
+        BackupStatus::Failed => WalNeed::Nothing,
+        _ => WalNeed::Onward,
+    }
+}
+
+/// Why a backup stays in any case.
+fn marks(backup: &KnownBackup) -> Vec<Reason> {
+    let kept = backup.keep.map(Reason::Kept);
+    let taken = (backup.status == BackupStatus::Started).then_some(Reason::BeingTaken);
+    kept.into_iter().chain(taken).chain(backup.restores.iter().cloned()).collect()
+}
+
+struct Deciding<'a> {
+    facts: &'a Facts,
+    by_id: BTreeMap<BackupId, &'a KnownBackup>,
+    /// Those that can be restored, in the order in which they were taken.
+    done: Vec<&'a KnownBackup>,
+    wanted: BTreeMap<BackupId, Vec<Reason>>,
+    /// Those from which on all WAL stays because the policy, or the redundancy, wants it.
+    onward: BTreeSet<BackupId>,
+}
+
+impl<'a> Deciding<'a> {
+    fn new(facts: &'a Facts) -> Self {
+        let by_id = facts.backups.iter().map(|backup| (backup.id, backup)).collect();
+        let done = facts.in_order_of_wal();
+        Self { facts, by_id, done, wanted: BTreeMap::new(), onward: BTreeSet::new() }
+    }
+
+    fn run(mut self, policy: RetentionPolicy, minimum: u32, now: Timestamp) -> Decision {
+        let since = match policy {
+            RetentionPolicy::RecoveryWindow(period) => {
+                let since = period.before(now);
+                self.window(since);
+                Some(since)
+            }
+            RetentionPolicy::Redundancy(count) => {
+                self.redundancy(count);
+                None
+            }
+            RetentionPolicy::Generations(generations) => {
+                self.generations(generations);
+                None
+            }
+        };
+        self.newest_timeline();
+        for backup in &self.facts.backups {
+            for reason in marks(backup) {
+                self.want(backup.id, reason);
+            }
+        }
+        self.minimum(minimum);
+        let since = since.or_else(|| self.anchors().map(|backup| backup.began_at).min());
+        if self.done.is_empty() {
+            for backup in &self.facts.backups {
+                self.want(backup.id, Reason::NothingDone);
+            }
+        }
+        self.not_done();
+        self.whole_chains();
+        let verdicts = self.facts.backups.iter().map(|backup| self.verdict(backup, policy, since));
+        Decision { verdicts: verdicts.collect(), since }
+    }
+
+    fn want(&mut self, backup: BackupId, reason: Reason) {
+        let reasons = self.wanted.entry(backup).or_default();
+        if !reasons.contains(&reason) {
+            reasons.push(reason);
+        }
+    }
+
+    fn want_onward(&mut self, backup: BackupId, reason: Reason) {
+        self.want(backup, reason);
+        self.onward.insert(backup);
+    }
+
+    fn anchors(&self) -> impl Iterator<Item = &'a KnownBackup> + '_ {
+        self.done.iter().copied().filter(|backup| self.onward.contains(&backup.id))
+    }
+
+    /// Each timeline that was not left before the window has the newest backup that ended before
+    /// it, and all newer ones. A clock that was set back makes none older than the one before it.
+    fn window(&mut self, since: Timestamp) {
+        let ended_within =
+            |backup: &&&KnownBackup| backup.ended_at.is_none_or(|ended| ended > since);
+        let within: Vec<_> = self.done.iter().filter(ended_within).copied().collect();
+        let (before, newer): (Vec<_>, Vec<_>) = self.done.clone().into_iter().partition(|backup| {
+            !within.iter().any(|other| other.id == backup.id || self.facts.is_before(other, backup))
+        });
+        for backup in newer {
+            self.want_onward(backup.id, Reason::Window(since));
+        }
+        for timeline in self.facts.lineage.held() {
+            if self.facts.lineage.was_left_by(timeline, since) {
+                continue;
+            }
+            let leads_here = |backup: &&&KnownBackup| {
+                backup.end.is_some_and(|end| self.facts.lineage.leads_to(end, timeline))
+            };
+            let newest = before
+                .iter()
+                .filter(leads_here)
+                .max_by_key(|backup| (backup.begin.map(|begin| begin.lsn), backup.began_at));
+            if let Some(newest) = newest.map(|newest| newest.id) {
+                self.want_onward(newest, Reason::Window(since));
+            }
+        }
+    }
+
+    fn is_counted(backup: &KnownBackup) -> bool {
+        backup.parent.is_none()
+    }
+
+    fn redundancy(&mut self, count: u32) {
+        let full: Vec<_> =
+            self.done.iter().copied().filter(|backup| Self::is_counted(backup)).collect();
+        let surplus = full.len().saturating_sub(count as usize);
+        let stay: BTreeSet<_> = full.iter().skip(surplus).map(|backup| backup.id).collect();
+        // Those that are not counted are measured by the oldest that is.
+        let oldest = match full.get(surplus).filter(|_| surplus > 0) {
+            Some(oldest) => self.done.iter().position(|backup| backup.id == oldest.id),
+            None => Some(0),
+        };
+        for (place, backup) in self.done.clone().into_iter().enumerate() {
+            if stay.contains(&backup.id) {
+                self.want_onward(backup.id, Reason::NewestFull(count));
+            } else if oldest.is_some_and(|oldest| place >= oldest)
+                && !full.iter().any(|full| full.id == self.root(backup))
+            {
+                self.want_onward(backup.id, Reason::NotOlder);
+            }
+        }
+    }
+
+    /// Every moment since the oldest backup of the finest generation can be reached; of coarser
+    /// ones, the moment at which each ended.
+    fn generations(&mut self, generations: Generations) {
+        let Generations { daily, weekly, monthly, yearly } = generations;
+        let mut finest = true;
+        for (count, generation) in [
+            (daily, Generation::Day),
+            (weekly, Generation::Week),
+            (monthly, Generation::Month),
+            (yearly, Generation::Year),
+        ] {
+            if count == 0 {
+                continue;
+            }
+            let mut newest = BTreeMap::new();
+            for backup in &self.done {
+                newest.insert(generation.of(backup.began_at), backup.id);
+            }
+            for (name, backup) in newest.into_iter().rev().take(count as usize) {
+                self.want(backup, Reason::NewestOf(generation, name));
+                if finest {
+                    self.onward.insert(backup);
+                }
+            }
+            finest = false;
+        }
+        if let Some(newest) = self.done.last().map(|newest| newest.id) {
+            if !self.wanted.contains_key(&newest) {
+                self.want(newest, Reason::NotOlder);
+            }
+            self.onward.insert(newest);
+        }
+    }
+
+    /// Where the server is can be reached, if any backup leads there: a server that was restored to
+    /// an earlier point has left the newest backups behind on another branch.
+    fn newest_timeline(&mut self) {
+        let Some(timeline) = self.facts.lineage.newest_held() else { return };
+        let leads_there = |backup: &&&KnownBackup| {
+            backup.end.is_some_and(|end| self.facts.lineage.leads_to(end, timeline))
+        };
+        if self.anchors().any(|backup| leads_there(&&backup)) {
+            return;
+        }
+        let newest = self.done.iter().filter(leads_there).next_back().map(|backup| backup.id);
+        if let Some(newest) = newest {
+            self.want_onward(newest, Reason::LeadsTo(timeline));
+        }
+    }
+
+    /// What restores need, they need for a while only, so it does not count.
+    fn minimum(&mut self, minimum: u32) {
+        let lasting = |reason: &Reason| reason.is_policy() || matches!(reason, Reason::Kept(_));
+        let families: BTreeSet<_> = self
+            .wanted
+            .iter()
+            .filter(|(_, reasons)| reasons.iter().any(lasting))
+            .filter_map(|(id, _)| Some(self.root(self.by_id.get(id)?)))
+            .collect();
+        let full = self.done.iter().copied().filter(|backup| Self::is_counted(backup));
+        let (stay, others): (Vec<_>, Vec<_>) =
+            full.partition(|backup| families.contains(&backup.id));
+        let lacking = (minimum as usize).saturating_sub(stay.len());
+        for backup in others.into_iter().rev().take(lacking) {
+            self.want_onward(backup.id, Reason::MinimumRedundancy(minimum));
+        }
+    }
+
+    /// What cannot be restored, or not yet, stays as long as it is not older than what the policy
+    /// wants.
+    fn not_done(&mut self) {
+        let anchors: Vec<_> = self.anchors().collect();
+        for backup in &self.facts.backups {
+            let is_older = |anchor: &&KnownBackup| {
+                backup.began_at < anchor.began_at && !self.facts.is_before(anchor, backup)
+            };
+            if backup.status != BackupStatus::Done && !anchors.iter().all(is_older) {
+                self.want(backup.id, Reason::NotDone(backup.status));
+            }
+        }
+    }
+
+    fn parent(&self, backup: &KnownBackup) -> Option<&'a KnownBackup> {
+        self.by_id.get(&backup.parent?).copied()
+    }
+
+    /// The first backup of a chain; of one that is broken, the first that is left.
+    fn root(&self, backup: &KnownBackup) -> BackupId {
+        let mut seen = BTreeSet::from([backup.id]);
+        let mut root = backup.id;
+        let mut at = backup;
+        while let Some(parent) = self.parent(at)
+            && seen.insert(parent.id)
+        {
+            (root, at) = (parent.id, parent);
+        }
+        root
+    }
+
+    fn whole_chains(&mut self) {
+        // One that failed has nothing that builds on anything.
+        let is_there = |backup: &KnownBackup| backup.status != BackupStatus::Failed;
+        let wanted: Vec<_> = self
+            .wanted
+            .keys()
+            .filter_map(|id| self.by_id.get(id).copied())
+            .filter(|backup| is_there(backup))
+            .collect();
+        let mut roots = BTreeSet::new();
+        for backup in wanted {
+            roots.insert(self.root(backup));
+            let mut seen = BTreeSet::from([backup.id]);
+            let mut child = backup;
+            while let Some(parent) = self.parent(child)
+                && seen.insert(parent.id)
+            {
+                if !self.wanted.contains_key(&parent.id) {
+                    self.want(parent.id, Reason::BuiltUpon(child.id));
+                }
+                child = parent;
+            }
+        }
+        for backup in self.facts.backups.iter().filter(|backup| is_there(backup)) {
+            let root = self.root(backup);
+            if roots.contains(&root) && !self.wanted.contains_key(&backup.id) {
+                self.want(backup.id, Reason::Chain(root));
+            }
+        }
+    }
+
+    fn verdict(
+        &self,
+        backup: &KnownBackup,
+        policy: RetentionPolicy,
+        since: Option<Timestamp>,
+    ) -> Verdict {
+        let done = backup.status == BackupStatus::Done;
+        let Some(reasons) = self.wanted.get(&backup.id) else {
+            let root = self.root(backup);
+            let reason = match (policy, since) {
+                _ if !done => Reason::OfNoUse(backup.status),
+                _ if root != backup.id => Reason::GoesWith(root),
+                (RetentionPolicy::Redundancy(count), _) => Reason::MoreThan(count),
+                (RetentionPolicy::RecoveryWindow(_), Some(since)) => Reason::BeforeWindow(since),
+                _ => Reason::NewestOfNothing,
+            };
+            let label = if done { Label::Obsolete } else { Label::None };
+            let wal = WalNeed::Nothing;
+            return Verdict { backup: backup.id, stays: false, reasons: vec![reason], wal, label };
+        };
+        let wal = if self.onward.contains(&backup.id) || backup.keep == Some(KeepTarget::Full) {
+            WalNeed::Onward
+        } else if done || reasons.iter().all(|reason| matches!(reason, Reason::Chain(_))) {
+            WalNeed::Own
+        } else {
+            need_of(backup)
+        };
+        let label = match backup.keep {
+            Some(target) => Label::Kept(target),
+            None if !done => Label::None,
+            None if self.is_valid(backup) => Label::Valid,
+            None => Label::PotentiallyObsolete,
+        };
+        Verdict { backup: backup.id, stays: true, reasons: reasons.clone(), wal, label }
+    }
+
+    /// Whether the policy wants it, or one of its chain.
+    fn is_valid(&self, backup: &KnownBackup) -> bool {
+        let root = self.root(backup);
+        let family = self.facts.backups.iter().filter(|other| self.root(other) == root);
+        family.filter_map(|other| self.wanted.get(&other.id)).flatten().any(Reason::is_policy)
+    }
+}
+
+impl Label {
+    /// As Barman writes it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Valid => "VALID",
+            Self::Obsolete => "OBSOLETE",
+            Self::PotentiallyObsolete => "OBSOLETE*",
+            Self::Kept(KeepTarget::Full) => "KEEP:FULL",
+            Self::Kept(KeepTarget::Standalone) => "KEEP:STANDALONE",
+            Self::None => "-",
+        }
+    }
+}
