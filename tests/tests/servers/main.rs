@@ -18,6 +18,7 @@ mod failover;
 mod first_steps;
 mod full_path;
 mod harness;
+mod hooks;
 mod http;
 mod incremental_backups;
 mod ledger;
@@ -83,6 +84,7 @@ fn main() -> std::process::ExitCode {
         bad_input::register,
         commands::register,
         first_steps::register,
+        hooks::register,
         catalog_commands::register,
         config_files::register,
         incremental_backups::register,
