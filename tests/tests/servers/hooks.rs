@@ -88,7 +88,7 @@ fn hooks_are_told(installation: &Installation) -> ScenarioResult {
 
     // Neither what we are told nor PostgreSQL's password is told on.
     let mut command = site.walrecv.command(&["backup", "main", "--wait"])?;
-    command.env("PGPASSWORD", "geheim").env("WALRECV_DESCRIPTION", "geheim");
+    command.env("PGPASSWORD", "geheim").env("WALRECV_ANYTHING", "geheim");
     finish(&mut command)?.success()?;
     let second = site.last_backup()?;
     let [before, after] = told.around("backup")?;
@@ -122,8 +122,10 @@ fn hooks_are_told(installation: &Installation) -> ScenarioResult {
     assert!(after["WALRECV_TIMESTAMP"].parse::<f64>()? > 1.7e9);
     assert_eq!(after["WALRECV_SEGMENT"].len(), 24);
 
-    let (destination, output) =
-        site.restore("restored", &[&second, "--target-immediate", "--target-action", "promote"])?;
+    let (destination, output) = site.restore(
+        "restored",
+        &[&second, "--no-get-wal", "--target-immediate", "--target-action", "promote"],
+    )?;
     output.success()?;
     for told in told.around("recovery")? {
         assert_eq!(told["WALRECV_BACKUP_ID"], second);
@@ -201,8 +203,8 @@ fn hooks_refuse(installation: &Installation) -> ScenarioResult {
     site.configure(&format!("{}{}", refuse("delete"), refuse("recovery")))?;
     let output = site.walrecv.run(&["delete", "main", &id])?.code(1)?;
     assert!(output.stderr.contains("does not allow the removal of the backup"));
-    assert_eq!(site.shown(&id)?["status"], "DONE");
-    let (destination, output) = site.restore("restored", &[&id])?;
+    assert_eq!(site.shown(&id)?["results"][0]["status"], "DONE");
+    let (destination, output) = site.restore("restored", &[&id, "--no-get-wal"])?;
     assert!(output.code(1)?.stderr.contains("does not allow the restore"));
     assert!(!destination.exists() || fs::read_dir(&destination)?.next().is_none());
     // One that fails without refusing is only told of.
