@@ -79,7 +79,6 @@ use tracing::Instrument;
 pub use archive::ArchiveError;
 pub use breath::nap;
 pub use error::ReceiverError;
-#[cfg(test)]
 pub(crate) use held::newest as newest_held;
 pub use open_segment::SegmentError;
 pub(crate) use prepare::receiving_config;

@@ -5,7 +5,12 @@
 
 pub mod backups;
 pub mod check;
+pub mod diagnose;
 pub mod disk;
 pub mod privileges;
+pub mod replication;
+pub mod server_config;
 pub mod server_facts;
+pub mod servers;
+pub mod status;
 mod wal_rate;
