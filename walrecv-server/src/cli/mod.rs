@@ -8,6 +8,7 @@ mod catalog;
 mod generated;
 mod receive;
 mod restore;
+mod views;
 mod wal;
 
 use std::path::PathBuf;
@@ -25,6 +26,9 @@ pub use catalog::{
 pub use generated::{CompletionsArgs, ManArgs};
 pub use receive::{InitArgs, ReceiveWalArgs, RunArgs};
 pub use restore::{RestoreArgs, TargetArgs};
+pub use views::{
+    DiagnoseArgs, ListServersArgs, ReplicationStatusArgs, SourceArg, StatusArgs, TargetArg,
+};
 pub use wal::{GetWalArgs, SwitchWalArgs};
 
 /// Base backups and continuous WAL of PostgreSQL servers, restored to the last byte.
@@ -156,6 +160,15 @@ pub enum Command {
     Init(InitArgs),
     /// Check that a server is backed up as it should be
     Check(CheckArgs),
+    /// List the servers that are configured
+    #[command(visible_alias = "list-server")]
+    ListServers(ListServersArgs),
+    /// Show how a server is, how its WAL is received, and what is stored for it
+    Status(StatusArgs),
+    /// Show who receives WAL from a server
+    ReplicationStatus(ReplicationStatusArgs),
+    /// Print everything that helps to find out what is wrong, as JSON without secrets
+    Diagnose(DiagnoseArgs),
     /// Receive the WAL of all servers, until stopped
     Run(RunArgs),
     /// Receive the WAL of one server in the foreground
@@ -243,6 +256,9 @@ impl Command {
         match self {
             Self::Init(args) => args.server.iter().cloned().collect(),
             Self::Check(args) => several(&args.servers),
+            Self::ListServers(_) | Self::Diagnose(_) => Vec::new(),
+            Self::Status(args) => several(&args.servers),
+            Self::ReplicationStatus(args) => several(&args.servers),
             Self::Run(args) => several(&args.servers),
             Self::ReceiveWal(args) => vec![args.server.clone()],
             Self::Backup(args) => several(&args.servers),
@@ -300,6 +316,7 @@ impl Cli {
         });
         let mut arguments: Vec<_> = named.chain(set).collect();
         match &self.command {
+            Command::Check(args) => arguments.extend(args.settings()),
             Command::Backup(args) => arguments.extend(args.settings()),
             Command::ReceiveWal(args) => arguments.extend(args.settings()),
             Command::GetWal(args) => arguments.extend(args.settings()),
@@ -342,6 +359,12 @@ mod tests {
             "walrecv-server switch-xlog main",
             "walrecv-server -c x.toml -q -f json list-backups all --minimal",
             "walrecv-server list-backups a b c --format json2",
+            "walrecv-server list-server --minimal",
+            "walrecv-server check all --nagios --check-timeout 10",
+            "walrecv-server status a b",
+            "walrecv-server replication-status a --minimal --target wal-streamer --source wal-host",
+            "walrecv-server diagnose",
+            "walrecv-server switch-wal main --archive --archive-timeout 5",
         ] {
             assert!(parse(line).is_ok(), "{line}");
         }

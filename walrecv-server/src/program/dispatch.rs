@@ -12,7 +12,8 @@ use crate::catalog::KeepTarget;
 use crate::cli::{
     BackupArgs, CheckArgs, CheckBackupArgs, Cli, Command, DeleteArgs, ExtractArgs, FilesArg,
     GenerateManifestArgs, GetWalArgs, KeepArg, KeepArgs, ListBackupsArgs, ListFilesArgs,
-    ReceiveWalArgs, RestoreArgs, ShowBackupArgs, SwitchWalArgs, TargetArgs, VerifyBackupArgs,
+    ListServersArgs, ReceiveWalArgs, ReplicationStatusArgs, RestoreArgs, ShowBackupArgs, SourceArg,
+    SwitchWalArgs, TargetArg, TargetArgs, VerifyBackupArgs,
 };
 use crate::commands::backup::BackupOptions;
 use crate::commands::delete::DeleteOptions;
@@ -24,16 +25,22 @@ use crate::commands::keep::KeepAction;
 use crate::commands::list_files::FilesOf;
 use crate::commands::receive_wal::Action;
 use crate::commands::restore::RestoreOptions;
+use crate::commands::switch_wal::SwitchWalOptions;
 use crate::commands::verify_backup::VerifyOptions;
 use crate::commands::{self, store};
 use crate::daemon::{self, ControlClient, ControlError};
 use crate::failure::Failure;
-use crate::output::{CheckReport, Failed, ListBackupsReport, Printer, Report, Results};
+use crate::output::{
+    CheckReport, Failed, ListBackupsReport, ListServersReport, Printer, ReplicationStatusReport,
+    Report, Results,
+};
 use crate::restore::target::{RecoveryTarget, TargetError};
 use crate::restore::{Owner, Primary, Request, Served, StandbyRequest, WalDelivery};
 use crate::settings::{ConnInfo, Lookup, ServerName, ServerSettings, Settings, SettingsError};
 use crate::storage::KeyFile;
 use crate::verify::Depth;
+use crate::views;
+use crate::views::replication::{Source, Target};
 
 pub(super) type Outcome<T> = Result<T, Box<dyn Failure>>;
 
@@ -59,6 +66,13 @@ async fn with_settings(
     match command {
         Command::Backup(args) => backup(command, settings, args, printer).await,
         Command::Check(args) => check(command, settings, args).await,
+        Command::ListServers(args) => list_servers(settings, args),
+        Command::Status(_) => status(command, settings).await,
+        Command::ReplicationStatus(args) => replication_status(command, settings, args).await,
+        Command::Diagnose(_) => {
+            let diagnosed = commands::diagnose::diagnose(settings, &store::home(settings)).await;
+            Ok(Results::one(diagnosed))
+        }
         // Never come here: they do without settings, or without a runtime.
         Command::Init(_) | Command::GetWal(_) | Command::Completions(_) | Command::Man(_) => {
             Ok(Results::default())
@@ -123,6 +137,44 @@ async fn check(command: &Command, settings: &Settings, args: &CheckArgs) -> Outc
     Ok(Results::one(CheckReport { servers, nagios: args.nagios }))
 }
 
+fn list_servers(settings: &Settings, args: &ListServersArgs) -> Outcome<Results> {
+    let outcome = views::servers::list_servers(settings);
+    Ok(Results::one(ListServersReport { outcome, minimal: args.minimal }))
+}
+
+async fn status(command: &Command, settings: &Settings) -> Outcome<Results> {
+    let servers = selected(settings, &command.servers())?;
+    let mut results = Results::default();
+    for outcome in commands::status::status(&servers, &store::home(settings)).await {
+        results.reports.push(Box::new(outcome));
+    }
+    Ok(results)
+}
+
+async fn replication_status(
+    command: &Command,
+    settings: &Settings,
+    args: &ReplicationStatusArgs,
+) -> Outcome<Results> {
+    let servers = selected(settings, &command.servers())?;
+    let target = match args.target {
+        TargetArg::All => Target::All,
+        TargetArg::HotStandby => Target::HotStandby,
+        TargetArg::WalStreamer => Target::WalStreamer,
+    };
+    let source = match args.source {
+        None => Source::Conninfo,
+        Some(SourceArg::BackupHost) => Source::BackupHost,
+        Some(SourceArg::WalHost) => Source::WalHost,
+    };
+    let asked =
+        servers.iter().map(|server| views::replication::replication(server, target, source));
+    let reported = join_all(asked).await.into_iter().map(|asked| {
+        asked.map(|outcome| ReplicationStatusReport { outcome, minimal: args.minimal })
+    });
+    Ok(gathered(&servers, reported.collect()))
+}
+
 fn list_backups(
     command: &Command,
     settings: &Settings,
@@ -130,7 +182,7 @@ fn list_backups(
 ) -> Outcome<Results> {
     let mut results = Results::default();
     for server in store::servers(settings, &command.servers())? {
-        match crate::views::backups::list_backups(&server) {
+        match views::backups::list_backups(&server) {
             Ok(outcome) => {
                 results
                     .reports
@@ -389,8 +441,15 @@ async fn switch_wal(
     args: &SwitchWalArgs,
 ) -> Outcome<Results> {
     let servers = selected(settings, &command.servers())?;
-    let switched =
-        servers.iter().map(|server| commands::switch_wal::switch_wal(server, args.force));
+    let home = store::home(settings);
+    let options = SwitchWalOptions {
+        force: args.force,
+        archive: args.archive.then(|| Duration::from_secs(args.archive_timeout)),
+    };
+    let switched = servers.iter().map(|server| {
+        let store = home.server(&server.name);
+        async move { commands::switch_wal::switch_wal(server, &store, options).await }
+    });
     Ok(gathered(&servers, join_all(switched).await))
 }
 
