@@ -5,6 +5,7 @@
 
 mod backup;
 mod catalog;
+mod configuration;
 mod generated;
 mod receive;
 mod restore;
@@ -23,6 +24,7 @@ pub use catalog::{
     CheckArgs, CheckBackupArgs, DeleteArgs, ExtractArgs, FilesArg, GenerateManifestArgs, KeepArg,
     KeepArgs, ListBackupsArgs, ListFilesArgs, ShowBackupArgs, VerifyBackupArgs,
 };
+pub use configuration::{ConfigArg, ConfigArgs, ShowServersArgs};
 pub use generated::{CompletionsArgs, ManArgs};
 pub use receive::{InitArgs, ReceiveWalArgs, RunArgs};
 pub use restore::{RestoreArgs, TargetArgs};
@@ -158,6 +160,11 @@ pub enum ColorArg {
 pub enum Command {
     /// Write a first configuration, print what the server needs, and try the connection
     Init(InitArgs),
+    /// Print the annotated reference of the configuration, or its JSON schema for editors
+    Config(ConfigArgs),
+    /// Show all that is configured for a server, and where each value comes from
+    #[command(visible_alias = "show-server")]
+    ShowServers(ShowServersArgs),
     /// Check that a server is backed up as it should be
     Check(CheckArgs),
     /// List the servers that are configured
@@ -255,6 +262,8 @@ impl Command {
         };
         match self {
             Self::Init(args) => args.server.iter().cloned().collect(),
+            Self::Config(_) => Vec::new(),
+            Self::ShowServers(args) => several(&args.servers),
             Self::Check(args) => several(&args.servers),
             Self::ListServers(_) | Self::Diagnose(_) => Vec::new(),
             Self::Status(args) => several(&args.servers),

@@ -3,6 +3,7 @@
 pub mod backup;
 pub mod check;
 pub mod check_backup;
+pub mod config;
 pub mod delete;
 pub mod diagnose;
 pub mod extract;

@@ -6,6 +6,7 @@
 mod backup;
 mod check;
 mod check_backup;
+mod config;
 mod delete;
 mod diagnose;
 mod diagnostic;
@@ -26,6 +27,7 @@ mod receiving;
 mod replication_status;
 mod restore;
 mod show_backup;
+mod show_servers;
 mod status;
 mod switch_wal;
 mod units;

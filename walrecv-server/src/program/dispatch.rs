@@ -10,12 +10,13 @@ use super::init::init;
 use crate::backup::Incremental;
 use crate::catalog::KeepTarget;
 use crate::cli::{
-    BackupArgs, CheckArgs, CheckBackupArgs, Cli, Command, DeleteArgs, ExtractArgs, FilesArg,
-    GenerateManifestArgs, GetWalArgs, KeepArg, KeepArgs, ListBackupsArgs, ListFilesArgs,
-    ListServersArgs, ReceiveWalArgs, ReplicationStatusArgs, RestoreArgs, ShowBackupArgs, SourceArg,
-    SwitchWalArgs, TargetArg, TargetArgs, VerifyBackupArgs,
+    BackupArgs, CheckArgs, CheckBackupArgs, Cli, Command, ConfigArg, ConfigArgs, DeleteArgs,
+    ExtractArgs, FilesArg, GenerateManifestArgs, GetWalArgs, KeepArg, KeepArgs, ListBackupsArgs,
+    ListFilesArgs, ListServersArgs, ReceiveWalArgs, ReplicationStatusArgs, RestoreArgs,
+    ShowBackupArgs, SourceArg, SwitchWalArgs, TargetArg, TargetArgs, VerifyBackupArgs,
 };
 use crate::commands::backup::BackupOptions;
+use crate::commands::config::ConfigDocument;
 use crate::commands::delete::DeleteOptions;
 use crate::commands::extract::ExtractOptions;
 use crate::commands::generate_manifest::ManifestOptions;
@@ -30,6 +31,7 @@ use crate::commands::verify_backup::VerifyOptions;
 use crate::commands::{self, store};
 use crate::daemon::{self, ControlClient, ControlError};
 use crate::failure::Failure;
+use crate::hooks::Webhook;
 use crate::output::{
     CheckReport, Failed, ListBackupsReport, ListServersReport, Printer, ReplicationStatusReport,
     Report, Results,
@@ -48,6 +50,8 @@ pub(super) type Outcome<T> = Result<T, Box<dyn Failure>>;
 pub(super) async fn dispatch(cli: &Cli, environment: Lookup<'_>, printer: &Printer) -> Results {
     let result = match &cli.command {
         Command::Init(args) => init(cli, args, environment, printer).await,
+        Command::Config(args) => Ok(config(args)),
+        Command::ShowServers(_) => show_servers(cli, environment),
         _ => match Settings::load(&cli.typed(), environment) {
             Ok(settings) => with_settings(cli, &settings, environment, printer).await,
             Err(error) => Err(error.into()),
@@ -74,9 +78,12 @@ async fn with_settings(
             Ok(Results::one(diagnosed))
         }
         // Never come here: they do without settings, or without a runtime.
-        Command::Init(_) | Command::GetWal(_) | Command::Completions(_) | Command::Man(_) => {
-            Ok(Results::default())
-        }
+        Command::Init(_)
+        | Command::Config(_)
+        | Command::ShowServers(_)
+        | Command::GetWal(_)
+        | Command::Completions(_)
+        | Command::Man(_) => Ok(Results::default()),
         Command::ListBackups(args) => list_backups(command, settings, args),
         Command::ReceiveWal(args) => receive_wal(settings, args, printer).await,
         Command::Restore(args) => restore(settings, args, printer).await,
@@ -91,6 +98,21 @@ async fn with_settings(
         Command::Delete(args) => delete(settings, args).await,
         Command::SwitchWal(args) => switch_wal(command, settings, args).await,
     }
+}
+
+fn config(args: &ConfigArgs) -> Results {
+    Results::one(match args.what {
+        ConfigArg::Reference => ConfigDocument::Reference,
+        ConfigArg::Schema => ConfigDocument::Schema,
+    })
+}
+
+fn show_servers(cli: &Cli, environment: Lookup<'_>) -> Outcome<Results> {
+    let mut results = Results::default();
+    for server in Settings::show(&cli.typed(), environment)? {
+        results.reports.push(Box::new(server));
+    }
+    Ok(results)
 }
 
 /// Has work done that blocks. It is not cancelled: if it does not end, it has panicked.
@@ -405,7 +427,13 @@ async fn verify_backup(
     let verified = blocking(move || {
         commands::verify_backup::verify_backup(&server, options, &progress, &interrupted)
     });
-    Ok(Results::one(verified.await?))
+    let verified = verified.await;
+    if let Some(notice) = commands::verify_backup::notice(&args.server, &verified) {
+        let configured = settings.server(&args.server).ok();
+        let webhook = configured.and_then(|server| server.failure_webhook.as_ref());
+        Webhook::tell_last(webhook, notice).await;
+    }
+    Ok(Results::one(verified?))
 }
 
 fn keep(settings: &Settings, args: &KeepArgs) -> Outcome<Results> {
