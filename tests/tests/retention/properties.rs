@@ -66,6 +66,11 @@ impl Case<'_> {
         self.has(|event| matches!(event, Event::ClockBack { .. }))
     }
 
+    /// Whether nothing tells which backup of two branches is the newer one.
+    fn order_is_lost(&self) -> bool {
+        self.clock_was_set_back() && !self.world.parents.is_empty()
+    }
+
     /// The backups that stay can be restored as before, and what they build on stays.
     fn what_stays_is_worth_what_it_was(&self) {
         for taken in &self.world.backups {
@@ -126,8 +131,7 @@ impl Case<'_> {
     }
 
     fn newest_are_there(&self, count: usize) {
-        if self.clock_was_set_back() && !self.world.parents.is_empty() {
-            // Nothing tells which of two branches is the newer one.
+        if self.order_is_lost() {
             return;
         }
         for taken in self.full(self.before).into_iter().rev().take(count) {
@@ -136,6 +140,9 @@ impl Case<'_> {
     }
 
     fn generations_are_there(&self, policy: &str) {
+        if self.order_is_lost() {
+            return;
+        }
         let mut finest = true;
         for (word, format) in
             [("DAILY", "%Y%m%d"), ("WEEKLY", "%G%V"), ("MONTHLY", "%Y%m"), ("YEARLY", "%Y")]
@@ -173,12 +180,8 @@ impl Case<'_> {
         if !plain || marked || lossy || self.world.backups.is_empty() {
             return;
         }
-        let families: BTreeSet<_> = self
-            .after
-            .backups
-            .iter()
-            .map(|id| *self.world.chain(*id).last().unwrap())
-            .collect();
+        let families: BTreeSet<_> =
+            self.after.backups.iter().map(|id| *self.world.chain(*id).last().unwrap()).collect();
         if policy.starts_with("REDUNDANCY") {
             let wanted = number(&format!("{policy} X"), "X").max(minimum as usize);
             assert!(families.len() <= wanted, "{families:?}");
@@ -186,14 +189,19 @@ impl Case<'_> {
         if let Some(since) = self.since.filter(|_| policy.starts_with("RECOVERY") && minimum == 0) {
             let within = |taken: &Taken| taken.ended_at > since;
             let old = self.world.backups.iter().rfind(|taken| !within(taken));
-            let mut wanted: BTreeSet<_> =
-                self.world.backups.iter().filter(|taken| within(taken)).chain(old).map(|taken| {
-                    *self.world.chain(taken.id).last().unwrap()
-                }).collect();
+            let mut wanted: BTreeSet<_> = self
+                .world
+                .backups
+                .iter()
+                .filter(|taken| within(taken))
+                .chain(old)
+                .map(|taken| *self.world.chain(taken.id).last().unwrap())
+                .collect();
             wanted.retain(|root| self.before.backups.contains(root));
             assert_eq!(families, wanted);
         }
-        let first = self.world.backups.iter().filter(|taken| self.after.backups.contains(&taken.id));
+        let first =
+            self.world.backups.iter().filter(|taken| self.after.backups.contains(&taken.id));
         let first = first.map(|taken| taken.begin.1).min().unwrap();
         for (_, number) in &self.after.archived {
             assert!((number + 1) * SEGMENT > first, "segment {number} is older than all");
@@ -267,8 +275,7 @@ fn ends_in_the_same(events: &[Event], policy: &str, steps: usize) {
     enforce_until(&settings, &broken_off.server, world.now, &mut go_on).unwrap();
     // Whatever is there in between is worth something.
     let between = Left::of(&broken_off);
-    let case =
-        Case { world: &world, events, before: &before, after: &between, since: None };
+    let case = Case { world: &world, events, before: &before, after: &between, since: None };
     case.what_stays_is_worth_what_it_was();
     case.end_is_reachable();
     case.gaps_are_explained(&broken_off);

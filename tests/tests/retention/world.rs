@@ -148,9 +148,10 @@ impl World {
             }
             Event::Full { long } => self.take(None, long, true),
             Event::Incremental { on_full } => {
-                let usable = self.backups.iter().filter(|taken| {
-                    taken.copied && (!on_full || taken.parent.is_none())
-                });
+                let usable = self
+                    .backups
+                    .iter()
+                    .filter(|taken| taken.copied && (!on_full || taken.parent.is_none()));
                 if let Some(parent) = usable.last().map(|taken| taken.id) {
                     self.take(Some(parent), false, true);
                 }

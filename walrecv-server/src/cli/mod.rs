@@ -5,6 +5,7 @@
 
 mod backup;
 mod catalog;
+mod maintenance;
 mod receive;
 mod restore;
 mod wal;
@@ -21,6 +22,7 @@ pub use catalog::{
     CheckArgs, CheckBackupArgs, DeleteArgs, ExtractArgs, FilesArg, GenerateManifestArgs, KeepArg,
     KeepArgs, ListBackupsArgs, ListFilesArgs, ShowBackupArgs, VerifyBackupArgs,
 };
+pub use maintenance::{ArchiveWalArgs, CronArgs};
 pub use receive::{InitArgs, ReceiveWalArgs, RunArgs};
 pub use restore::{RestoreArgs, TargetArgs};
 pub use wal::{GetWalArgs, SwitchWalArgs};
@@ -168,6 +170,10 @@ pub enum Command {
     /// Have the server begin a new WAL segment
     #[command(visible_alias = "switch-xlog")]
     SwitchWal(SwitchWalArgs),
+    /// Archive the WAL that waits, if no receiver does
+    ArchiveWal(ArchiveWalArgs),
+    /// Archive WAL, settle backups and enforce retention, once
+    Cron(CronArgs),
 }
 
 /// A server by its name, or all of them.
@@ -228,6 +234,8 @@ impl Command {
             Self::Restore(args) => vec![args.server.clone()],
             Self::GetWal(args) => vec![args.server.clone()],
             Self::SwitchWal(args) => several(&args.servers),
+            Self::ArchiveWal(args) => several(&args.servers),
+            Self::Cron(args) => several(&args.servers),
         }
     }
 

@@ -1,8 +1,10 @@
 //! One file per command: what each does, as a value. No argument structs and no printing here.
 
+pub mod archive_wal;
 pub mod backup;
 pub mod check;
 pub mod check_backup;
+pub mod cron;
 pub mod delete;
 pub mod extract;
 pub mod generate_manifest;

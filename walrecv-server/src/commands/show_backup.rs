@@ -1,9 +1,12 @@
 //! `show-backup`: everything about a base backup.
 
+use jiff::Timestamp;
 use pgwire_stream::{Lsn, SegmentName, TimelineHistory};
 
 use crate::catalog::{BackupError, BackupRecord, Catalog, Keep, Lease, Leases, Standing, WalStore};
+use crate::retention::{Label, Rules};
 use crate::storage::{BackupId, ServerDir};
+use crate::views::backups::{ListedBackup, list_backups_under};
 
 /// Everything about a base backup.
 #[derive(Clone, Debug)]
@@ -22,6 +25,8 @@ pub struct ShowBackupOutcome {
     pub next: Option<BackupId>,
     /// The mark on it that it is to stay.
     pub keep: Option<Keep>,
+    /// What the retention policy says of it.
+    pub retention: Label,
     /// The restores that need it.
     pub leases: Vec<Lease>,
     /// The backups that build on it directly.
@@ -40,7 +45,11 @@ pub struct HeldWal {
 }
 
 /// Shows the backup that `wanted` names.
-pub fn show_backup(server: &ServerDir, wanted: &str) -> Result<ShowBackupOutcome, BackupError> {
+pub fn show_backup(
+    server: &ServerDir,
+    wanted: &str,
+    rules: &Rules,
+) -> Result<ShowBackupOutcome, BackupError> {
     let catalog = Catalog::new(server);
     let record = catalog.resolve(wanted)?;
     let standing = catalog.standing(&record)?;
@@ -53,12 +62,20 @@ pub fn show_backup(server: &ServerDir, wanted: &str) -> Result<ShowBackupOutcome
         .find(|(other, _)| other.id == record.id)
         .map_or(0, |(_, size)| size);
     let position = entries.iter().position(|entry| entry.id == record.id);
+    let listed = list_backups_under(server, rules, Timestamp::now())?;
+    let retention = listed.backups.iter().find_map(|listed| match listed {
+        ListedBackup::Known { record: other, retention, .. } if other.id == record.id => {
+            Some(*retention)
+        }
+        _ => None,
+    });
     let neighbour = |index: Option<usize>| Some(entries.get(index?)?.id);
     Ok(ShowBackupOutcome {
         wal: held_wal(server, &record)?,
         previous: neighbour(position.and_then(|position| position.checked_sub(1))),
         next: neighbour(position.map(|position| position + 1)),
         keep: Keep::load(&server.backup(record.id))?,
+        retention: retention.unwrap_or(Label::None),
         leases: Leases::load(server).of(record.id).cloned().collect(),
         children: records
             .iter()

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use super::list_backups::{kind, label};
+use super::list_backups::{clean_label, kind};
 use super::{Report, units};
 use crate::catalog::{Absence, BackupOutcome, BackupRecord, ManifestOrigin, Position};
 use crate::commands::show_backup::ShowBackupOutcome;
@@ -57,7 +57,7 @@ impl Report for ShowBackupOutcome {
         backup.insert(
             "catalog_information".into(),
             json!({
-                "retention_policy": label(self.keep),
+                "retention_policy": self.retention.name(),
                 "previous_backup": self.previous,
                 "next_backup": self.next,
             }),
@@ -101,6 +101,7 @@ impl Report for ShowBackupOutcome {
             "parent": record.parent,
             "children": self.children,
             "keep": self.keep.map(|keep| keep.target),
+            "retention": clean_label(self.retention),
             "leases": self.leases,
             "previous": self.previous,
             "next": self.next,
@@ -201,7 +202,7 @@ fn sections(outcome: &ShowBackupOutcome) -> [Section; 5] {
         id.map_or_else(|| none.to_owned(), |id| id.to_string())
     };
     let mut catalog = vec![
-        row("Retention Policy", label(outcome.keep)),
+        row("Retention Policy", outcome.retention.name()),
         row("Previous Backup", neighbour(outcome.previous, "- (this is the oldest base backup)")),
         row("Next Backup", neighbour(outcome.next, "- (this is the latest base backup)")),
     ];
@@ -351,6 +352,7 @@ pub(super) mod tests {
     use super::*;
     use crate::catalog::{Archive, BackupStatus, Standing, Tablespace};
     use crate::commands::show_backup::HeldWal;
+    use crate::retention::Label;
     use crate::storage::{Codec, Sha256Sum};
 
     pub(in crate::output) fn record(id: &str) -> BackupRecord {
@@ -408,6 +410,7 @@ pub(super) mod tests {
             previous: None,
             next: Some("20260306T151133".parse().unwrap()),
             keep: None,
+            retention: Label::None,
             leases: Vec::new(),
             children: Vec::new(),
         }

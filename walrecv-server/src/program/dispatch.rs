@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures::future::join_all;
+use jiff::Timestamp;
 use tokio::runtime::Handle;
 
 use crate::backup::Incremental;
@@ -31,6 +32,7 @@ use crate::failure::Failure;
 use crate::output::{CheckReport, Failed, ListBackupsReport, Printer, Report, Results};
 use crate::restore::target::{RecoveryTarget, TargetError};
 use crate::restore::{Owner, Primary, Request, Served, StandbyRequest, WalDelivery};
+use crate::retention::Rules;
 use crate::settings::{
     ConnInfo, DEFAULT_PATH, Lookup, ServerName, ServerSettings, Settings, SettingsError,
 };
@@ -77,6 +79,8 @@ async fn with_settings(
         Command::Keep(args) => keep(settings, args),
         Command::Delete(args) => delete(settings, args),
         Command::SwitchWal(args) => switch_wal(command, settings, args).await,
+        Command::ArchiveWal(_) => archive_wal(command, settings).await,
+        Command::Cron(args) => cron(command, settings, args.dry_run).await,
     }
 }
 
@@ -185,7 +189,8 @@ fn list_backups(
 ) -> Outcome<Results> {
     let mut results = Results::default();
     for server in store::servers(settings, &command.servers())? {
-        match crate::views::backups::list_backups(&server) {
+        let rules = rules(settings, server.name());
+        match crate::views::backups::list_backups_under(&server, &rules, Timestamp::now()) {
             Ok(outcome) => {
                 results
                     .reports
@@ -325,7 +330,8 @@ async fn receive_wal(
 
 fn show_backup(settings: &Settings, args: &ShowBackupArgs) -> Outcome<Results> {
     let server = store::server(settings, &args.server)?;
-    Ok(Results::one(commands::show_backup::show_backup(&server, &args.backup)?))
+    let rules = rules(settings, &args.server);
+    Ok(Results::one(commands::show_backup::show_backup(&server, &args.backup, &rules)?))
 }
 
 async fn extract(settings: &Settings, args: &ExtractArgs) -> Outcome<Results> {
@@ -431,6 +437,31 @@ async fn switch_wal(
     let switched =
         servers.iter().map(|server| commands::switch_wal::switch_wal(server, args.force));
     Ok(gathered(&servers, join_all(switched).await))
+}
+
+async fn archive_wal(command: &Command, settings: &Settings) -> Outcome<Results> {
+    let servers = selected(settings, &command.servers())?;
+    let home = store::home(settings);
+    let archived = servers.iter().map(|&server| {
+        let (server, home) = (server.clone(), home.clone());
+        blocking(move || commands::archive_wal::archive_wal(&server, &home))
+    });
+    Ok(gathered(&servers, join_all(archived).await))
+}
+
+async fn cron(command: &Command, settings: &Settings, dry_run: bool) -> Outcome<Results> {
+    let servers = selected(settings, &command.servers())?;
+    let home = store::home(settings);
+    let done = servers.iter().map(|&server| {
+        let (server, home) = (server.clone(), home.clone());
+        blocking(move || commands::cron::cron(&server, &home, dry_run))
+    });
+    Ok(gathered(&servers, join_all(done).await))
+}
+
+/// Which backups of a server are to stay; all, if it is not configured.
+fn rules(settings: &Settings, server: &ServerName) -> Rules {
+    settings.server(server).map(Rules::from).unwrap_or_default()
 }
 
 /// The settings of these servers, or of all.

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
-use pgwire_stream::{PgTimestamp, SegmentName, SegmentSize, TimelineHistory, TimelineId, WalFileName};
+use pgwire_stream::{
+    PgTimestamp, SegmentName, SegmentSize, TimelineHistory, TimelineId, WalFileName,
+};
 
 use super::error::RetentionError;
 use super::lineage::{Leaving, Lineage};

@@ -210,7 +210,11 @@ impl WalNeeds {
     }
 
     /// What becomes of all segments that a directory can have, where they share it.
-    pub(super) fn fate_of_directory(&self, directory: SegmentName, leases: &Leases) -> Option<Fate> {
+    pub(super) fn fate_of_directory(
+        &self,
+        directory: SegmentName,
+        leases: &Leases,
+    ) -> Option<Fate> {
         let start = directory.start(self.size).ok()?;
         let timeline = directory.timeline();
         let end = start.saturating_add(1 << 32);
@@ -218,8 +222,9 @@ impl WalNeeds {
         match self.fate(timeline, start, one, leases) {
             // What one needs onward, or all of it being old, is true of all of them.
             fate @ Fate::Backup { onward: true, .. } => Some(fate),
-            Fate::Goes => Some(Fate::Goes)
-                .filter(|goes| *goes == self.fate(timeline, start, end, leases)),
+            Fate::Goes => {
+                Some(Fate::Goes).filter(|goes| *goes == self.fate(timeline, start, end, leases))
+            }
             _ => None,
         }
     }

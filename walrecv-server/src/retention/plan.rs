@@ -165,11 +165,7 @@ pub(super) fn read_leases(server: &ServerDir) -> Result<Leases, RetentionError> 
     }
 }
 
-fn facts(
-    server: &ServerDir,
-    size: SegmentSize,
-    leases: &Leases,
-) -> Result<Facts, RetentionError> {
+fn facts(server: &ServerDir, size: SegmentSize, leases: &Leases) -> Result<Facts, RetentionError> {
     let backups = facts::backups(server, leases)?.into_iter().map(|(_, facts)| facts).collect();
     let facts = Facts::of(server, size, backups)?;
     // What goes is noted beside what has gone before.

@@ -27,10 +27,7 @@ pub struct Rules {
 
 impl From<&ServerSettings> for Rules {
     fn from(settings: &ServerSettings) -> Self {
-        Self {
-            policy: settings.retention_policy,
-            minimum_redundancy: settings.minimum_redundancy,
-        }
+        Self { policy: settings.retention_policy, minimum_redundancy: settings.minimum_redundancy }
     }
 }
 
@@ -147,7 +144,9 @@ impl<'a> Deciding<'a> {
         };
         let mut left_behind = BTreeSet::new();
         match policy {
-            RetentionPolicy::RecoveryWindow(period) => left_behind = self.window(period.before(now)),
+            RetentionPolicy::RecoveryWindow(period) => {
+                left_behind = self.window(period.before(now))
+            }
             RetentionPolicy::Redundancy(count) => self.redundancy(count),
             RetentionPolicy::Generations(generations) => self.generations(generations),
         }
@@ -194,12 +193,9 @@ impl<'a> Deciding<'a> {
         let ended_within =
             |backup: &&&KnownBackup| backup.ended_at.is_none_or(|ended| ended > since);
         let within: Vec<_> = self.done.iter().filter(ended_within).copied().collect();
-        let (before, newer): (Vec<_>, Vec<_>) =
-            self.done.clone().into_iter().partition(|backup| {
-                !within.iter().any(|other| {
-                    other.id == backup.id || self.facts.is_before(other, backup)
-                })
-            });
+        let (before, newer): (Vec<_>, Vec<_>) = self.done.clone().into_iter().partition(|backup| {
+            !within.iter().any(|other| other.id == backup.id || self.facts.is_before(other, backup))
+        });
         for backup in newer {
             self.want_onward(backup.id, Reason::Window(since));
         }
@@ -443,10 +439,7 @@ impl<'a> Deciding<'a> {
     fn is_valid(&self, backup: &KnownBackup) -> bool {
         let root = self.root(backup);
         let family = self.facts.backups.iter().filter(|other| self.root(other) == root);
-        family
-            .filter_map(|other| self.wanted.get(&other.id))
-            .flatten()
-            .any(Reason::is_policy)
+        family.filter_map(|other| self.wanted.get(&other.id)).flatten().any(Reason::is_policy)
     }
 }
 

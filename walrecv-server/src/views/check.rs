@@ -4,6 +4,7 @@
 
 mod encryption;
 mod peer;
+mod retention;
 mod running;
 mod slot;
 mod store;
@@ -124,6 +125,7 @@ pub async fn check(
     rows.extend(encryption::encryption(settings));
     let backups = store::backups(store);
     rows.extend(backups.rows);
+    rows.extend(retention::rows(settings, store));
     rows.push(store::set_apart(store));
     rows.extend(store::leases(store));
     CheckOutcome {
