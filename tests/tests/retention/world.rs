@@ -152,7 +152,7 @@ impl World {
                     .backups
                     .iter()
                     .filter(|taken| taken.copied && (!on_full || taken.parent.is_none()));
-                if let Some(parent) = usable.last().map(|taken| taken.id) {
+                if let Some(parent) = usable.next_back().map(|taken| taken.id) {
                     self.take(Some(parent), false, true);
                 }
             }

@@ -21,7 +21,7 @@ pub struct CronOutcome {
 #[derive(Debug)]
 pub enum CronDone {
     /// Nothing was done, as asked; this is what retention would do. `None` if nothing is stored.
-    Planned(Option<RetentionPlan>),
+    Planned(Option<Box<RetentionPlan>>),
     /// Everything was done.
     Done {
         /// What was archived.
@@ -75,7 +75,7 @@ pub fn cron(
     let server = home.server(&settings.name);
     let now = Timestamp::now();
     let done = if dry_run {
-        CronDone::Planned(retention::plan(&server, &Rules::from(settings), now)?)
+        CronDone::Planned(retention::plan(&server, &Rules::from(settings), now)?.map(Box::new))
     } else {
         // WAL that cannot be archived is no reason to keep more of it, or less.
         let archived = archive_waiting(settings, &server);

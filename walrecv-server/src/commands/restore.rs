@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
-use crate::catalog::{Catalog, HeldLease, LeaseId};
+use crate::catalog::{HeldLease, LeaseId};
 use crate::failure::{Class, Failure, in_one_line};
 use crate::progress::ProgressSink;
 use crate::restore::{self, Plan, Request, RestoreError, RestoreReport, ServesWal, WalDelivery};
@@ -82,11 +82,7 @@ pub fn restore(
     let leased = take_lease(&home.server(&options.server), &plan, lease);
     let (lease, mut unleased) =
         leased.map_or_else(|why| (None, Some(why)), |held| (Some(held), None));
-    // What was planned may have been removed before the lease was there.
-    let catalog = Catalog::new(&home.server(&options.server));
-    for &backup in &plan.chain {
-        catalog.load(backup).map_err(RestoreError::from)?;
-    }
+    plan.confirm()?;
     // Whether it fails or not: what is not kept is released.
     let mut report = restore::execute(&plan, progress, interrupted)?;
     if let Some(lease) = lease

@@ -3,10 +3,11 @@
 use jiff::Timestamp;
 use pgwire_stream::{Lsn, SegmentName, TimelineHistory};
 
-use crate::catalog::{BackupError, BackupRecord, Catalog, Keep, Lease, Leases, Standing, WalStore};
-use crate::retention::{Label, Rules};
+use crate::catalog::{
+    BackupError, BackupRecord, Catalog, CatalogEntry, Keep, Lease, Leases, Standing, WalStore,
+};
+use crate::retention::{self, Label, Rules};
 use crate::storage::{BackupId, ServerDir};
-use crate::views::backups::{ListedBackup, list_backups_under};
 
 /// Everything about a base backup.
 #[derive(Clone, Debug)]
@@ -62,20 +63,13 @@ pub fn show_backup(
         .find(|(other, _)| other.id == record.id)
         .map_or(0, |(_, size)| size);
     let position = entries.iter().position(|entry| entry.id == record.id);
-    let listed = list_backups_under(server, rules, Timestamp::now())?;
-    let retention = listed.backups.iter().find_map(|listed| match listed {
-        ListedBackup::Known { record: other, retention, .. } if other.id == record.id => {
-            Some(*retention)
-        }
-        _ => None,
-    });
     let neighbour = |index: Option<usize>| Some(entries.get(index?)?.id);
     Ok(ShowBackupOutcome {
         wal: held_wal(server, &record)?,
         previous: neighbour(position.and_then(|position| position.checked_sub(1))),
         next: neighbour(position.map(|position| position + 1)),
         keep: Keep::load(&server.backup(record.id))?,
-        retention: retention.unwrap_or(Label::None),
+        retention: label(server, &catalog, &entries, record.id, rules),
         leases: Leases::load(server).of(record.id).cloned().collect(),
         children: records
             .iter()
@@ -86,6 +80,32 @@ pub fn show_backup(
         standing,
         wal_size,
     })
+}
+
+/// What the policy says of a backup; nothing, while something cannot be read that it would have to
+/// know.
+fn label(
+    server: &ServerDir,
+    catalog: &Catalog,
+    entries: &[CatalogEntry],
+    backup: BackupId,
+    rules: &Rules,
+) -> Label {
+    let known = || {
+        let mut known = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let record = entry.record.as_ref().ok()?;
+            let keep = Keep::load(&server.backup(entry.id)).ok()?;
+            let standing = catalog.standing(record).ok().filter(|_| rules.policy.is_some())?;
+            known.push((record, standing, keep));
+        }
+        let known: Vec<_> =
+            known.iter().map(|(record, known, keep)| (*record, known, *keep)).collect();
+        retention::verdicts(server, &known, rules, Timestamp::now()).ok()
+    };
+    let verdict = known().and_then(|verdicts| verdicts.get(&backup).map(|verdict| verdict.label));
+    let kept = || Some(Label::Kept(Keep::load(&server.backup(backup)).ok()??.target));
+    verdict.or_else(kept).unwrap_or(Label::None)
 }
 
 fn held_wal(server: &ServerDir, record: &BackupRecord) -> Result<Option<HeldWal>, BackupError> {

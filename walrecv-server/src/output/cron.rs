@@ -32,7 +32,7 @@ impl Report for CronOutcome {
             CronDone::Planned(plan) => json!({
                 "server": self.server,
                 "dry_run": true,
-                "retention": plan.as_ref().map(plan_json),
+                "retention": plan.as_deref().map(plan_json),
             }),
             CronDone::Done { archived, enforced } => json!({
                 "server": self.server,

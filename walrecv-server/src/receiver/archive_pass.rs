@@ -88,3 +88,46 @@ pub fn archive_waiting(
     archiver::pass(&archive, &Mutex::new(None), |_| true)?;
     Ok(ArchivePass::Archived(before.saturating_sub(archiver::complete(server)?)))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use pgwire_stream::{SegmentSize, ServerVersion, SystemId};
+
+    use super::*;
+    use crate::settings::ConnInfo;
+    use crate::storage::{Access, Home};
+
+    #[test]
+    fn what_waits_is_archived_unless_a_receiver_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let server = Home::new(dir.path(), Access::Private).server(&"main".parse().unwrap());
+        let settings = ServerSettings::new(
+            server.name().clone(),
+            ConnInfo::new("host=localhost"),
+            "walrecv".parse().unwrap(),
+        );
+        assert_eq!(archive_waiting(&settings, &server).unwrap(), ArchivePass::Nothing);
+        let identity = Identity {
+            system_id: SystemId::from_u64(7),
+            segment_size: SegmentSize::new(1 << 20).unwrap(),
+            server_version: ServerVersion::from_num(180_000),
+            data_checksums: None,
+        };
+        identity.establish(&server).unwrap();
+        let segment = "000000010000000000000001".parse().unwrap();
+        let raw = server.streaming_segment(segment);
+        fs::write(&raw, vec![0; 1 << 20]).unwrap();
+
+        let receiver = ServerLock::try_acquire(&server, LockKind::Receiver).unwrap();
+        assert_eq!(archive_waiting(&settings, &server).unwrap(), ArchivePass::ByReceiver(1));
+        drop(receiver);
+        let archiver = ServerLock::try_acquire(&server, LockKind::Archive).unwrap();
+        assert_eq!(archive_waiting(&settings, &server).unwrap(), ArchivePass::ByReceiver(1));
+        drop(archiver);
+        assert_eq!(archive_waiting(&settings, &server).unwrap(), ArchivePass::Archived(1));
+        assert!(!raw.exists() && server.archived(segment, Codec::Zstd).exists());
+        assert_eq!(archive_waiting(&settings, &server).unwrap(), ArchivePass::Archived(0));
+    }
+}

@@ -3,9 +3,7 @@
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
-use pgwire_stream::{
-    PgTimestamp, SegmentName, SegmentSize, TimelineHistory, TimelineId, WalFileName,
-};
+use pgwire_stream::{PgTimestamp, SegmentSize, TimelineHistory, TimelineId, WalFileName};
 
 use super::error::RetentionError;
 use super::lineage::{Leaving, Lineage};
@@ -170,12 +168,10 @@ fn held_timelines(
 ) -> Result<BTreeSet<TimelineId>, RetentionError> {
     let store = WalStore::new(server, segment_size);
     let mut held: BTreeSet<_> = store.directories()?.iter().map(|name| name.timeline()).collect();
-    durable::for_each_name(&server.streaming(), |name| match name.parse() {
-        Ok(WalFileName::Segment(segment) | WalFileName::Partial(segment)) => {
-            let segment: SegmentName = segment;
+    durable::for_each_name(&server.streaming(), |name| {
+        if let Ok(WalFileName::Segment(segment) | WalFileName::Partial(segment)) = name.parse() {
             held.insert(segment.timeline());
         }
-        _ => {}
     })?;
     Ok(held)
 }
