@@ -233,7 +233,7 @@ fn is_as_it_should_be(events: &[Event], policy: &str, minimum: u32, later: u8) {
     let before = Left::of(&store);
     let now = world.now + SignedDuration::from_hours(later.into());
     let settings = settings(policy, minimum);
-    let enforced = enforce(&settings, &store.server, now).unwrap();
+    let enforced = enforce(&settings, &store.server, now, &|| false).unwrap();
     assert!(enforced.removed.finished);
     let after = Left::of(&store);
     let since = since(policy, now);
@@ -254,7 +254,7 @@ fn is_as_it_should_be(events: &[Event], policy: &str, minimum: u32, later: u8) {
         assert_eq!(before, after, "nothing could be restored, and something went");
     }
     // What has been done need not be done again.
-    let again = enforce(&settings, &store.server, now).unwrap();
+    let again = enforce(&settings, &store.server, now, &|| false).unwrap();
     assert!(again.plan.unwrap().is_empty());
     assert_eq!(Left::of(&store), *after);
 }
@@ -264,7 +264,7 @@ fn ends_in_the_same(events: &[Event], policy: &str, steps: usize) {
     let world = World::of(events);
     let settings = settings(policy, 0);
     let whole = world.build();
-    enforce(&settings, &whole.server, world.now).unwrap();
+    enforce(&settings, &whole.server, world.now, &|| false).unwrap();
     let broken_off = world.build();
     let before = Left::of(&broken_off);
     let mut left = steps;
@@ -279,7 +279,7 @@ fn ends_in_the_same(events: &[Event], policy: &str, steps: usize) {
     case.what_stays_is_worth_what_it_was();
     case.end_is_reachable();
     case.gaps_are_explained(&broken_off);
-    enforce(&settings, &broken_off.server, world.now).unwrap();
+    enforce(&settings, &broken_off.server, world.now, &|| false).unwrap();
     assert_eq!(Left::of(&broken_off), Left::of(&whole));
 }
 
@@ -358,7 +358,7 @@ proptest! {
         let store = world.build();
         if is_damaged(&world, &store, damage) {
             let before = Left::of(&store);
-            let error = enforce(&settings(&policy, 0), &store.server, world.now).unwrap_err();
+            let error = enforce(&settings(&policy, 0), &store.server, world.now, &|| false).unwrap_err();
             let told = match &error {
                 RetentionError::Identity(_) => matches!(damage, Damage::Identity),
                 RetentionError::Mark { .. } => matches!(damage, Damage::Mark(_)),

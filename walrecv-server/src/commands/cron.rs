@@ -1,6 +1,7 @@
 //! `cron`: one pass of maintenance, for those who prefer that to the daemon.
 
 use jiff::Timestamp;
+use tokio::sync::watch;
 
 use crate::failure::{Class, Failure};
 use crate::receiver::{ArchivePass, ArchivePassError, archive_waiting};
@@ -71,6 +72,7 @@ pub fn cron(
     settings: &ServerSettings,
     home: &Home,
     dry_run: bool,
+    interrupted: &watch::Receiver<bool>,
 ) -> Result<CronOutcome, CronFailure> {
     let server = home.server(&settings.name);
     let now = Timestamp::now();
@@ -79,7 +81,7 @@ pub fn cron(
     } else {
         // WAL that cannot be archived is no reason to keep more of it, or less.
         let archived = archive_waiting(settings, &server);
-        match retention::enforce(settings, &server, now) {
+        match retention::enforce(settings, &server, now, &|| *interrupted.borrow()) {
             Ok(enforced) => CronDone::Done { archived: archived?, enforced: Box::new(enforced) },
             Err(error) if error.is_busy() => {
                 CronDone::Busy { archived: archived?, by: error.to_string() }

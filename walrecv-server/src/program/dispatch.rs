@@ -500,9 +500,10 @@ async fn archive_wal(command: &Command, settings: &Settings) -> Outcome<Results>
 async fn cron(command: &Command, settings: &Settings, dry_run: bool) -> Outcome<Results> {
     let servers = selected(settings, &command.servers())?;
     let home = store::home(settings);
+    let interrupted = interruption()?;
     let done = servers.iter().map(|&server| {
-        let (server, home) = (server.clone(), home.clone());
-        blocking(move || commands::cron::cron(&server, &home, dry_run))
+        let (server, home, interrupted) = (server.clone(), home.clone(), interrupted.clone());
+        blocking(move || commands::cron::cron(&server, &home, dry_run, &interrupted))
     });
     Ok(gathered(&servers, join_all(done).await))
 }

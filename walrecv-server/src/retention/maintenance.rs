@@ -3,10 +3,11 @@
 use jiff::Timestamp;
 
 use super::error::RetentionError;
-use super::execute::{Removed, execute};
+use super::execute::{Removed, Steps, execute};
 use super::plan::{RetentionPlan, plan, plan_wal};
 use super::policy::Rules;
 use crate::catalog::{BackupOutcome, BackupStatus, Catalog, Identity, WalStore};
+use crate::hooks::{Hooks, Interrupted};
 use crate::settings::ServerSettings;
 use crate::storage::{BackupId, LockKind, ServerDir, ServerLock};
 
@@ -31,11 +32,15 @@ pub fn enforce(
     settings: &ServerSettings,
     server: &ServerDir,
     now: Timestamp,
+    interrupted: Interrupted<'_>,
 ) -> Result<Enforced, RetentionError> {
-    enforce_until(settings, server, now, &mut || true)
+    let hooks = Hooks::new(&settings.name, &settings.hooks);
+    let mut go_on = || !interrupted();
+    let steps = Steps { hooks: &hooks, interrupted, go_on: &mut go_on };
+    enforce_in(settings, server, now, steps)
 }
 
-/// The same, ended by `go_on` before any step; the rest is for another time.
+/// The same without scripts, ended by `go_on` before any step; the rest is for another time.
 ///
 /// # Errors
 /// As [`enforce`].
@@ -44,6 +49,16 @@ pub fn enforce_until(
     server: &ServerDir,
     now: Timestamp,
     go_on: &mut dyn FnMut() -> bool,
+) -> Result<Enforced, RetentionError> {
+    let hooks = Hooks::none(&settings.name);
+    enforce_in(settings, server, now, Steps { hooks: &hooks, interrupted: &|| false, go_on })
+}
+
+fn enforce_in(
+    settings: &ServerSettings,
+    server: &ServerDir,
+    now: Timestamp,
+    mut steps: Steps<'_>,
 ) -> Result<Enforced, RetentionError> {
     let Some(identity) = Identity::load(server)? else { return Ok(Enforced::default()) };
     let lock = ServerLock::try_acquire(server, LockKind::Backup)?;
@@ -55,7 +70,7 @@ pub fn enforce_until(
     let store = WalStore::new(server, identity.segment_size);
     store.collect_removed(&lock)?;
     Catalog::new(server).collect_removed(&lock);
-    let removed = execute(&plan, server, &lock, go_on)?;
+    let removed = execute(&plan, server, &lock, &mut steps)?;
     Ok(Enforced { settled, plan: Some(plan), removed })
 }
 
@@ -88,9 +103,11 @@ pub fn settle(server: &ServerDir, lock: &ServerLock) -> Result<Vec<BackupId>, Re
 pub fn free_wal(
     server: &ServerDir,
     lock: &ServerLock,
+    hooks: &Hooks,
 ) -> Result<Option<RetentionPlan>, RetentionError> {
     settle(server, lock)?;
     let Some(plan) = plan_wal(server)? else { return Ok(None) };
-    execute(&plan, server, lock, &mut || true)?;
+    let steps = &mut Steps { hooks, interrupted: &|| false, go_on: &mut || true };
+    execute(&plan, server, lock, steps)?;
     Ok(Some(plan))
 }
