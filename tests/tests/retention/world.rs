@@ -148,7 +148,7 @@ impl World {
             }
             Event::Full { long } => self.take(None, long, true),
             Event::Incremental { on_full } => {
-                let usable = self
+                let mut usable = self
                     .backups
                     .iter()
                     .filter(|taken| taken.copied && (!on_full || taken.parent.is_none()));

@@ -163,7 +163,7 @@ fn retention_is_killed(installation: &Installation) -> ScenarioResult {
     }
     site.walrecv.run(&["cron"])?.success()?;
     let last = site.last_backup()?;
-    assert_eq!(backups(&site)?, [last.clone()]);
+    assert_eq!(backups(&site)?, std::slice::from_ref(&last));
     let base = fs::read_dir(site.walrecv.home().join("main/base"))?.count();
     assert_eq!(base, 1, "something of what was removed is left");
     assert_eq!(site.walrecv.run(&["cron"])?.success()?.stdout, "");
