@@ -22,6 +22,7 @@ pub mod keep;
 pub mod leases;
 pub mod manifest_files;
 pub mod partial;
+pub mod previous;
 mod ranges;
 pub mod removal;
 pub mod status;

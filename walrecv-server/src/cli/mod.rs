@@ -22,7 +22,7 @@ pub use catalog::{
     CheckArgs, CheckBackupArgs, DeleteArgs, ExtractArgs, FilesArg, GenerateManifestArgs, KeepArg,
     KeepArgs, ListBackupsArgs, ListFilesArgs, ShowBackupArgs, VerifyBackupArgs,
 };
-pub use maintenance::{ArchiveWalArgs, CronArgs};
+pub use maintenance::{AdoptArgs, ArchiveWalArgs, CronArgs};
 pub use receive::{InitArgs, ReceiveWalArgs, RunArgs};
 pub use restore::{RestoreArgs, TargetArgs};
 pub use wal::{GetWalArgs, SwitchWalArgs};
@@ -174,6 +174,8 @@ pub enum Command {
     ArchiveWal(ArchiveWalArgs),
     /// Archive WAL, settle backups and enforce retention, once
     Cron(CronArgs),
+    /// Begin anew with another cluster under the same name, as after pg_upgrade, and keep the old
+    Adopt(AdoptArgs),
 }
 
 /// A server by its name, or all of them.
@@ -236,6 +238,7 @@ impl Command {
             Self::SwitchWal(args) => several(&args.servers),
             Self::ArchiveWal(args) => several(&args.servers),
             Self::Cron(args) => several(&args.servers),
+            Self::Adopt(args) => vec![args.server.clone()],
         }
     }
 

@@ -7,7 +7,7 @@ use super::execute::{Removed, execute};
 use super::plan::{RetentionPlan, plan, plan_wal};
 use super::policy::Rules;
 use crate::catalog::{BackupOutcome, BackupStatus, Catalog, Identity, WalStore};
-use crate::settings::ServerSettings;
+use crate::settings::{ServerName, ServerSettings};
 use crate::storage::{BackupId, LockKind, ServerDir, ServerLock};
 
 /// What was done for a server's backups.
@@ -19,6 +19,8 @@ pub struct Enforced {
     pub plan: Option<RetentionPlan>,
     /// What was removed.
     pub removed: Removed,
+    /// The same for the clusters that had the server's name before.
+    pub previous: Vec<(ServerName, Self)>,
 }
 
 /// Notes which backups are done, and removes what the policy says. Blocks, and changes nothing but
@@ -45,6 +47,21 @@ pub fn enforce_until(
     now: Timestamp,
     go_on: &mut dyn FnMut() -> bool,
 ) -> Result<Enforced, RetentionError> {
+    let mut enforced = enforce_one(settings, server, now, go_on)?;
+    let previous = server.previous();
+    for name in previous.servers()? {
+        let one = enforce_one(settings, &previous.server(&name), now, go_on)?;
+        enforced.previous.push((name, one));
+    }
+    Ok(enforced)
+}
+
+fn enforce_one(
+    settings: &ServerSettings,
+    server: &ServerDir,
+    now: Timestamp,
+    go_on: &mut dyn FnMut() -> bool,
+) -> Result<Enforced, RetentionError> {
     let Some(identity) = Identity::load(server)? else { return Ok(Enforced::default()) };
     let lock = ServerLock::try_acquire(server, LockKind::Backup)?;
     let settled = settle(server, &lock)?;
@@ -56,7 +73,7 @@ pub fn enforce_until(
     store.collect_removed(&lock)?;
     Catalog::new(server).collect_removed(&lock);
     let removed = execute(&plan, server, &lock, go_on)?;
-    Ok(Enforced { settled, plan: Some(plan), removed })
+    Ok(Enforced { settled, plan: Some(plan), removed, previous: Vec::new() })
 }
 
 /// Notes which backups are done, and which were interrupted. What a plan counts on is durable then.
