@@ -2,6 +2,7 @@
 // All of it is tests, which fail by panicking.
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 
+mod adopt;
 mod bad_input;
 mod barman_shapes;
 mod capabilities;
@@ -91,6 +92,7 @@ fn main() -> std::process::ExitCode {
         many_files::register,
         restored_chains::register,
         retention::register,
+        adopt::register,
         restore_plans::register,
         odd_places::register,
         disturbed_backups::register,

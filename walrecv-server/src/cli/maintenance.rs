@@ -1,8 +1,9 @@
-//! `cron` and `archive-wal`.
+//! `cron`, `archive-wal` and `adopt`.
 
 use clap::Args;
 
 use super::Selection;
+use crate::settings::ServerName;
 
 /// `cron`.
 #[derive(Args)]
@@ -26,4 +27,15 @@ pub struct ArchiveWalArgs {
     /// The servers, or `all`
     #[arg(value_name = "SERVER", required = true)]
     pub servers: Vec<Selection>,
+}
+
+/// `adopt`.
+#[derive(Args)]
+pub struct AdoptArgs {
+    /// The server
+    pub server: ServerName,
+
+    /// Do it, and not only say what would be done
+    #[arg(long)]
+    pub yes: bool,
 }

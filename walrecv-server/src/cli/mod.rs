@@ -27,7 +27,7 @@ pub use catalog::{
 };
 pub use configuration::{ConfigArg, ConfigArgs, ShowServersArgs};
 pub use generated::{CompletionsArgs, ManArgs};
-pub use maintenance::{ArchiveWalArgs, CronArgs};
+pub use maintenance::{AdoptArgs, ArchiveWalArgs, CronArgs};
 pub use receive::{InitArgs, ReceiveWalArgs, RunArgs};
 pub use restore::{RestoreArgs, TargetArgs};
 pub use views::{
@@ -224,6 +224,8 @@ pub enum Command {
     ArchiveWal(ArchiveWalArgs),
     /// Archive WAL, settle backups and enforce retention, once
     Cron(CronArgs),
+    /// Begin anew with another cluster under the same name, as after pg_upgrade, and keep the old
+    Adopt(AdoptArgs),
 }
 
 /// A server by its name, or all of them.
@@ -292,6 +294,7 @@ impl Command {
             Self::Completions(_) | Self::Man(_) => Vec::new(),
             Self::ArchiveWal(args) => several(&args.servers),
             Self::Cron(args) => several(&args.servers),
+            Self::Adopt(args) => vec![args.server.clone()],
         }
     }
 

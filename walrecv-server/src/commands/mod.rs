@@ -1,5 +1,6 @@
 //! One file per command: what each does, as a value. No argument structs and no printing here.
 
+pub mod adopt;
 pub mod archive_wal;
 pub mod backup;
 pub mod check;

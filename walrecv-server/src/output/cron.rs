@@ -14,7 +14,11 @@ impl Report for CronOutcome {
             CronDone::Planned(None) => format!("Nothing is stored for server '{server}' yet\n"),
             CronDone::Planned(Some(plan)) => planned(server, plan),
             CronDone::Done { archived, enforced } => {
-                archived_line(*archived, server) + &done(server, enforced)
+                let mut text = archived_line(*archived, server) + &done(server, enforced);
+                for (name, previous) in &enforced.previous {
+                    text.push_str(&done(&format!("{server}/previous/{name}"), previous));
+                }
+                text
             }
             CronDone::Busy { archived, by } => format!(
                 "{}Retention of server '{server}' waits for the next time: {by}\n",
@@ -40,6 +44,11 @@ impl Report for CronOutcome {
                 "settled": enforced.settled,
                 "retention": enforced.plan.as_ref().map(plan_json),
                 "deleted": enforced.removed.backups,
+                "previous": enforced.previous.iter().map(|(name, previous)| json!({
+                    "server": name,
+                    "retention": previous.plan.as_ref().map(plan_json),
+                    "deleted": previous.removed.backups,
+                })).collect::<Vec<_>>(),
             }),
             CronDone::Busy { archived, .. } => json!({
                 "server": self.server,

@@ -100,6 +100,11 @@ async fn with_settings(
         Command::Delete(args) => delete(settings, args).await,
         Command::SwitchWal(args) => switch_wal(command, settings, args).await,
         Command::ArchiveWal(_) => archive_wal(command, settings).await,
+        Command::Adopt(args) => {
+            let server = settings.server(&args.server)?;
+            let home = store::home(settings);
+            Ok(Results::one(commands::adopt::adopt(server, &home, args.yes).await?))
+        }
         Command::Cron(args) => cron(command, settings, args.dry_run).await,
     }
 }

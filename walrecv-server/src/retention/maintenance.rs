@@ -8,7 +8,7 @@ use super::plan::{RetentionPlan, plan, plan_wal};
 use super::policy::Rules;
 use crate::catalog::{BackupOutcome, BackupStatus, Catalog, Identity, WalStore};
 use crate::hooks::{Hooks, Interrupted};
-use crate::settings::ServerSettings;
+use crate::settings::{ServerName, ServerSettings};
 use crate::storage::{BackupId, LockKind, ServerDir, ServerLock};
 
 /// What was done for a server's backups.
@@ -20,6 +20,8 @@ pub struct Enforced {
     pub plan: Option<RetentionPlan>,
     /// What was removed.
     pub removed: Removed,
+    /// The same for the clusters that had the server's name before.
+    pub previous: Vec<(ServerName, Self)>,
 }
 
 /// Notes which backups are done, and removes what the policy says. Blocks, and changes nothing but
@@ -36,8 +38,8 @@ pub fn enforce(
 ) -> Result<Enforced, RetentionError> {
     let hooks = Hooks::new(&settings.name, &settings.hooks);
     let mut go_on = || !interrupted();
-    let steps = Steps { hooks: &hooks, interrupted, go_on: &mut go_on };
-    enforce_in(settings, server, now, steps)
+    let mut steps = Steps { hooks: &hooks, interrupted, go_on: &mut go_on };
+    enforce_all(settings, server, now, &mut steps)
 }
 
 /// The same without scripts, ended by `go_on` before any step; the rest is for another time.
@@ -51,14 +53,31 @@ pub fn enforce_until(
     go_on: &mut dyn FnMut() -> bool,
 ) -> Result<Enforced, RetentionError> {
     let hooks = Hooks::none(&settings.name);
-    enforce_in(settings, server, now, Steps { hooks: &hooks, interrupted: &|| false, go_on })
+    let mut steps = Steps { hooks: &hooks, interrupted: &|| false, go_on };
+    enforce_all(settings, server, now, &mut steps)
 }
 
-fn enforce_in(
+/// Also of the clusters that had the server's name before.
+fn enforce_all(
     settings: &ServerSettings,
     server: &ServerDir,
     now: Timestamp,
-    mut steps: Steps<'_>,
+    steps: &mut Steps<'_>,
+) -> Result<Enforced, RetentionError> {
+    let mut enforced = enforce_one(settings, server, now, steps)?;
+    let previous = server.previous();
+    for name in previous.servers()? {
+        let one = enforce_one(settings, &previous.server(&name), now, steps)?;
+        enforced.previous.push((name, one));
+    }
+    Ok(enforced)
+}
+
+fn enforce_one(
+    settings: &ServerSettings,
+    server: &ServerDir,
+    now: Timestamp,
+    steps: &mut Steps<'_>,
 ) -> Result<Enforced, RetentionError> {
     let Some(identity) = Identity::load(server)? else { return Ok(Enforced::default()) };
     let lock = ServerLock::try_acquire(server, LockKind::Backup)?;
@@ -70,8 +89,8 @@ fn enforce_in(
     let store = WalStore::new(server, identity.segment_size);
     store.collect_removed(&lock)?;
     Catalog::new(server).collect_removed(&lock);
-    let removed = execute(&plan, server, &lock, &mut steps)?;
-    Ok(Enforced { settled, plan: Some(plan), removed })
+    let removed = execute(&plan, server, &lock, steps)?;
+    Ok(Enforced { settled, plan: Some(plan), removed, previous: Vec::new() })
 }
 
 /// Notes which backups are done, and which were interrupted. What a plan counts on is durable then.
