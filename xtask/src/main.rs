@@ -8,13 +8,15 @@
 //! * `seeds`: makes the fuzz targets' seeds anew, from real servers.
 //! * `features`: the library in each of its features alone.
 //! * `api`: the library's public API against the list of it that is kept here.
-//! * `release-check`: everything that must hold before the library is published.
+//! * `release-check`: everything that must hold before library and server are published.
+//! * `deb`: the server's Debian package, and whether it installs on a clean root.
 //! * `postgres`: the PostgreSQL servers that the demonstration and the tests use.
 
 // It is a program for people at a terminal.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod bench;
+mod deb;
 mod demo;
 mod features;
 mod fuzz;
@@ -55,8 +57,10 @@ enum Task {
     Features(features::Arguments),
     /// Compare the library's public API with `pgwire-stream/public-api.txt`.
     Api(release::api::Arguments),
-    /// Check everything that must hold before the library is published.
+    /// Check everything that must hold before library and server are published.
     ReleaseCheck(release::Arguments),
+    /// Make the Debian package, and install it on a clean root.
+    Deb(deb::Arguments),
     /// List or install the PostgreSQL servers that the tests use.
     Postgres(postgres::Arguments),
 }
@@ -71,6 +75,7 @@ fn main() -> ExitCode {
         Task::Features(arguments) => features::run(&arguments),
         Task::Api(arguments) => release::api::run(&arguments),
         Task::ReleaseCheck(arguments) => release::run(&arguments),
+        Task::Deb(arguments) => deb::run(&arguments),
         Task::Postgres(arguments) => postgres::run(&arguments),
     };
     match outcome {

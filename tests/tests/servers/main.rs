@@ -3,6 +3,7 @@
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 
 mod bad_input;
+mod barman_shapes;
 mod capabilities;
 mod catalog_commands;
 mod commands;
@@ -99,6 +100,7 @@ fn main() -> std::process::ExitCode {
         encryption::register,
         wal_delivery::register,
         http::register,
+        barman_shapes::register,
     ] {
         scenarios = register(scenarios);
     }

@@ -1,7 +1,8 @@
-//! `cargo xtask release-check`: everything that must hold before the library is published, beyond
+//! `cargo xtask release-check`: everything that must hold before library and server are published, beyond
 //! what `cargo xtask test` checks.
 
 pub(crate) mod api;
+mod binary;
 mod package;
 
 use std::process::Command;
@@ -36,9 +37,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         deny.arg("advisories");
     }
     tools::succeed(&mut deny)?;
-    announce("package");
+    announce("packages");
     package::check()?;
-    println!("\nThe library can be published.");
+    announce("binary");
+    binary::check()?;
+    println!("\nLibrary and server can be published.");
     Ok(())
 }
 
