@@ -19,7 +19,11 @@ const seconds = (text, now) => Math.max((now - Date.parse(text)) / 1000, 0);
 function inTheWay(server) {
   const { recoverable, interruptions } = server.stored.window;
   const first = recoverable[0];
-  return interruptions.filter((gap) => gap.kind !== "retired" && (!first || gap.from >= first.from));
+  const behind = (gap) => {
+    const end = gap.to ?? gap.from;
+    return !first || !end || Date.parse(end) >= Date.parse(first.from);
+  };
+  return interruptions.filter((gap) => gap.kind !== "retired" && behind(gap));
 }
 
 // Whether WAL comes in.
