@@ -39,6 +39,7 @@ mod odd_places;
 mod power_cut;
 mod restore_plans;
 mod restored_chains;
+mod retention;
 mod runtime;
 mod same_segments;
 mod site;
@@ -89,6 +90,7 @@ fn main() -> std::process::ExitCode {
         incremental_backups::register,
         many_files::register,
         restored_chains::register,
+        retention::register,
         restore_plans::register,
         odd_places::register,
         disturbed_backups::register,

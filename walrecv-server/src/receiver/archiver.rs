@@ -16,14 +16,14 @@ use super::archive::{Archive, ArchiveError};
 use super::status::Status;
 use super::{ReceiverError, blocking};
 use crate::hooks::HookError;
-use crate::storage::{StorageError, durable};
+use crate::storage::{ServerDir, StorageError, durable};
 
 /// When archiving is tried again after it failed.
 const RETRY: Duration = Duration::from_secs(5);
 
 /// Partial segments before this one are not received any more: their timeline was left, or WAL
 /// after them was given up on.
-type Frontier = (TimelineId, SegmentNumber);
+pub(super) type Frontier = (TimelineId, SegmentNumber);
 
 /// Archives all that waits; `go_on` is asked before each file, and told how many there are.
 ///
@@ -32,7 +32,7 @@ type Frontier = (TimelineId, SegmentNumber);
 /// The frontier does not move while a partial segment is archived: the receiver may be led
 /// back to its timeline, as by the old primary after a failover, and must not go on with a
 /// file that is about to be removed.
-fn pass(
+pub(super) fn pass(
     archive: &Archive,
     frontier: &Mutex<Option<Frontier>>,
     go_on: impl Fn(u64) -> bool + Sync,
@@ -100,6 +100,15 @@ fn waiting(
     }
     waiting.sort();
     Ok(waiting)
+}
+
+/// How many complete segments are not archived yet.
+pub(super) fn complete(server: &ServerDir) -> Result<u64, StorageError> {
+    let mut complete = 0;
+    durable::for_each_name(&server.streaming(), |name| {
+        complete += u64::from(matches!(name.parse(), Ok(WalFileName::Segment(_))));
+    })?;
+    Ok(complete)
 }
 
 /// Whether nothing more comes for this partial segment.
@@ -278,8 +287,8 @@ mod tests {
     use super::*;
     use crate::catalog::{WalIndex, WalIndexRecord};
     use crate::storage::{
-        Access, ArchivedWal, Codec, Crc32c, Form, Home, Method, Packing, Plain, ServerDir,
-        Sha256Sum, encryption,
+        Access, ArchivedWal, Codec, Crc32c, Form, Home, Method, Packing, Plain, Sha256Sum,
+        encryption,
     };
 
     mod encrypted;

@@ -57,7 +57,8 @@ pub fn execute(
         }
         journal::record_retired(server, span.timeline, span.start, span.end, lock)?;
     }
-    if plan.wal_files() > 0 && !remove_wal(plan, server, &store, lock, go_on, &mut removed)? {
+    // Directories may be left of which an interrupted run has taken all.
+    if !plan.wal.is_empty() && !remove_wal(plan, server, &store, lock, go_on, &mut removed)? {
         return Ok(removed);
     }
     if go_on() {
@@ -129,6 +130,13 @@ fn remove_wal(
     removed: &mut Removed,
 ) -> Result<bool, RetentionError> {
     for directory in store.directories()? {
+        let leases = read_leases(server)?;
+        if matches!(
+            plan.needs.fate_of_directory(directory, &leases),
+            Some(Fate::Backup { onward: true, .. })
+        ) {
+            continue;
+        }
         let files = store.files_in(directory)?;
         for batch in files.chunks(BATCH) {
             let barrier = NoNewLeases::hold(server)?;
