@@ -245,7 +245,7 @@ fn questions_cost_what_they_must() {
     }
 
     let now = Store::time(BACKUPS);
-    let (drawn, counts) = measured("window", || stored(&store.server, None, now));
+    let (drawn, counts) = measured("window", || stored(&store.server, now));
     assert_eq!(drawn.window.wal.len(), 1);
     assert_eq!(drawn.window.backups.len() as u64, BACKUPS);
     assert_eq!(drawn.sizes.wal_bytes, segments * 8);
