@@ -2,7 +2,9 @@
 // All of it is tests, which fail by panicking.
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 
+mod adopt;
 mod bad_input;
+mod barman_shapes;
 mod capabilities;
 mod catalog_commands;
 mod commands;
@@ -39,6 +41,7 @@ mod odd_places;
 mod power_cut;
 mod restore_plans;
 mod restored_chains;
+mod retention;
 mod runtime;
 mod same_segments;
 mod site;
@@ -90,6 +93,8 @@ fn main() -> std::process::ExitCode {
         incremental_backups::register,
         many_files::register,
         restored_chains::register,
+        retention::register,
+        adopt::register,
         restore_plans::register,
         odd_places::register,
         disturbed_backups::register,
@@ -101,6 +106,7 @@ fn main() -> std::process::ExitCode {
         encryption::register,
         wal_delivery::register,
         http::register,
+        barman_shapes::register,
     ] {
         scenarios = register(scenarios);
     }

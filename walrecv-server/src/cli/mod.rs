@@ -7,8 +7,10 @@ mod backup;
 mod catalog;
 mod configuration;
 mod generated;
+mod maintenance;
 mod receive;
 mod restore;
+mod views;
 mod wal;
 
 use std::path::PathBuf;
@@ -25,8 +27,12 @@ pub use catalog::{
 };
 pub use configuration::{ConfigArg, ConfigArgs, ShowServersArgs};
 pub use generated::{CompletionsArgs, ManArgs};
+pub use maintenance::{AdoptArgs, ArchiveWalArgs, CronArgs};
 pub use receive::{InitArgs, ReceiveWalArgs, RunArgs};
 pub use restore::{RestoreArgs, TargetArgs};
+pub use views::{
+    DiagnoseArgs, ListServersArgs, ReplicationStatusArgs, SourceArg, StatusArgs, TargetArg,
+};
 pub use wal::{GetWalArgs, SwitchWalArgs};
 
 /// Base backups and continuous WAL of PostgreSQL servers, restored to the last byte.
@@ -163,6 +169,15 @@ pub enum Command {
     ShowServers(ShowServersArgs),
     /// Check that a server is backed up as it should be
     Check(CheckArgs),
+    /// List the servers that are configured
+    #[command(visible_alias = "list-server")]
+    ListServers(ListServersArgs),
+    /// Show how a server is, how its WAL is received, and what is stored for it
+    Status(StatusArgs),
+    /// Show who receives WAL from a server
+    ReplicationStatus(ReplicationStatusArgs),
+    /// Print everything that helps to find out what is wrong, as JSON without secrets
+    Diagnose(DiagnoseArgs),
     /// Receive the WAL of all servers, until stopped
     Run(RunArgs),
     /// Receive the WAL of one server in the foreground
@@ -205,6 +220,12 @@ pub enum Command {
     Completions(CompletionsArgs),
     /// Print the manual page, or write one for each command
     Man(ManArgs),
+    /// Archive the WAL that waits, if no receiver does
+    ArchiveWal(ArchiveWalArgs),
+    /// Archive WAL, settle backups and enforce retention, once
+    Cron(CronArgs),
+    /// Begin anew with another cluster under the same name, as after pg_upgrade, and keep the old
+    Adopt(AdoptArgs),
 }
 
 /// A server by its name, or all of them.
@@ -252,6 +273,9 @@ impl Command {
             Self::Config(_) => Vec::new(),
             Self::ShowServers(args) => several(&args.servers),
             Self::Check(args) => several(&args.servers),
+            Self::ListServers(_) | Self::Diagnose(_) => Vec::new(),
+            Self::Status(args) => several(&args.servers),
+            Self::ReplicationStatus(args) => several(&args.servers),
             Self::Run(args) => several(&args.servers),
             Self::ReceiveWal(args) => vec![args.server.clone()],
             Self::Backup(args) => several(&args.servers),
@@ -268,6 +292,9 @@ impl Command {
             Self::GetWal(args) => vec![args.server.clone()],
             Self::SwitchWal(args) => several(&args.servers),
             Self::Completions(_) | Self::Man(_) => Vec::new(),
+            Self::ArchiveWal(args) => several(&args.servers),
+            Self::Cron(args) => several(&args.servers),
+            Self::Adopt(args) => vec![args.server.clone()],
         }
     }
 
@@ -309,6 +336,7 @@ impl Cli {
         });
         let mut arguments: Vec<_> = named.chain(set).collect();
         match &self.command {
+            Command::Check(args) => arguments.extend(args.settings()),
             Command::Backup(args) => arguments.extend(args.settings()),
             Command::ReceiveWal(args) => arguments.extend(args.settings()),
             Command::GetWal(args) => arguments.extend(args.settings()),
@@ -351,6 +379,12 @@ mod tests {
             "walrecv-server switch-xlog main",
             "walrecv-server -c x.toml -q -f json list-backups all --minimal",
             "walrecv-server list-backups a b c --format json2",
+            "walrecv-server list-server --minimal",
+            "walrecv-server check all --nagios --check-timeout 10",
+            "walrecv-server status a b",
+            "walrecv-server replication-status a --minimal --target wal-streamer --source wal-host",
+            "walrecv-server diagnose",
+            "walrecv-server switch-wal main --archive --archive-timeout 5",
         ] {
             assert!(parse(line).is_ok(), "{line}");
         }

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use futures::future::join_all;
+use jiff::Timestamp;
 use tokio::runtime::Handle;
 
 use super::init::init;
@@ -12,8 +13,8 @@ use crate::catalog::KeepTarget;
 use crate::cli::{
     BackupArgs, CheckArgs, CheckBackupArgs, Cli, Command, ConfigArg, ConfigArgs, DeleteArgs,
     ExtractArgs, FilesArg, GenerateManifestArgs, GetWalArgs, KeepArg, KeepArgs, ListBackupsArgs,
-    ListFilesArgs, ReceiveWalArgs, RestoreArgs, ShowBackupArgs, SwitchWalArgs, TargetArgs,
-    VerifyBackupArgs,
+    ListFilesArgs, ListServersArgs, ReceiveWalArgs, ReplicationStatusArgs, RestoreArgs,
+    ShowBackupArgs, SourceArg, SwitchWalArgs, TargetArg, TargetArgs, VerifyBackupArgs,
 };
 use crate::commands::backup::BackupOptions;
 use crate::commands::config::ConfigDocument;
@@ -26,17 +27,24 @@ use crate::commands::keep::KeepAction;
 use crate::commands::list_files::FilesOf;
 use crate::commands::receive_wal::Action;
 use crate::commands::restore::RestoreOptions;
+use crate::commands::switch_wal::SwitchWalOptions;
 use crate::commands::verify_backup::VerifyOptions;
 use crate::commands::{self, store};
 use crate::daemon::{self, ControlClient, ControlError};
 use crate::failure::Failure;
 use crate::hooks::Webhook;
-use crate::output::{CheckReport, Failed, ListBackupsReport, Printer, Report, Results};
+use crate::output::{
+    CheckReport, Failed, ListBackupsReport, ListServersReport, Printer, ReplicationStatusReport,
+    Report, Results,
+};
 use crate::restore::target::{RecoveryTarget, TargetError};
 use crate::restore::{Owner, Primary, Request, Served, StandbyRequest, WalDelivery};
+use crate::retention::Rules;
 use crate::settings::{ConnInfo, Lookup, ServerName, ServerSettings, Settings, SettingsError};
 use crate::storage::KeyFile;
 use crate::verify::Depth;
+use crate::views;
+use crate::views::replication::{Source, Target};
 
 pub(super) type Outcome<T> = Result<T, Box<dyn Failure>>;
 
@@ -64,6 +72,13 @@ async fn with_settings(
     match command {
         Command::Backup(args) => backup(command, settings, args, printer).await,
         Command::Check(args) => check(command, settings, args).await,
+        Command::ListServers(args) => list_servers(settings, args),
+        Command::Status(_) => status(command, settings).await,
+        Command::ReplicationStatus(args) => replication_status(command, settings, args).await,
+        Command::Diagnose(_) => {
+            let diagnosed = commands::diagnose::diagnose(settings, &store::home(settings)).await;
+            Ok(Results::one(diagnosed))
+        }
         // Never come here: they do without settings, or without a runtime.
         Command::Init(_)
         | Command::Config(_)
@@ -84,6 +99,13 @@ async fn with_settings(
         Command::Keep(args) => keep(settings, args),
         Command::Delete(args) => delete(settings, args).await,
         Command::SwitchWal(args) => switch_wal(command, settings, args).await,
+        Command::ArchiveWal(_) => archive_wal(command, settings).await,
+        Command::Adopt(args) => {
+            let server = settings.server(&args.server)?;
+            let home = store::home(settings);
+            Ok(Results::one(commands::adopt::adopt(server, &home, args.yes).await?))
+        }
+        Command::Cron(args) => cron(command, settings, args.dry_run).await,
     }
 }
 
@@ -146,6 +168,44 @@ async fn check(command: &Command, settings: &Settings, args: &CheckArgs) -> Outc
     Ok(Results::one(CheckReport { servers, nagios: args.nagios }))
 }
 
+fn list_servers(settings: &Settings, args: &ListServersArgs) -> Outcome<Results> {
+    let outcome = views::servers::list_servers(settings);
+    Ok(Results::one(ListServersReport { outcome, minimal: args.minimal }))
+}
+
+async fn status(command: &Command, settings: &Settings) -> Outcome<Results> {
+    let servers = selected(settings, &command.servers())?;
+    let mut results = Results::default();
+    for outcome in commands::status::status(&servers, &store::home(settings)).await {
+        results.reports.push(Box::new(outcome));
+    }
+    Ok(results)
+}
+
+async fn replication_status(
+    command: &Command,
+    settings: &Settings,
+    args: &ReplicationStatusArgs,
+) -> Outcome<Results> {
+    let servers = selected(settings, &command.servers())?;
+    let target = match args.target {
+        TargetArg::All => Target::All,
+        TargetArg::HotStandby => Target::HotStandby,
+        TargetArg::WalStreamer => Target::WalStreamer,
+    };
+    let source = match args.source {
+        None => Source::Conninfo,
+        Some(SourceArg::BackupHost) => Source::BackupHost,
+        Some(SourceArg::WalHost) => Source::WalHost,
+    };
+    let asked =
+        servers.iter().map(|server| views::replication::replication(server, target, source));
+    let reported = join_all(asked).await.into_iter().map(|asked| {
+        asked.map(|outcome| ReplicationStatusReport { outcome, minimal: args.minimal })
+    });
+    Ok(gathered(&servers, reported.collect()))
+}
+
 fn list_backups(
     command: &Command,
     settings: &Settings,
@@ -153,7 +213,8 @@ fn list_backups(
 ) -> Outcome<Results> {
     let mut results = Results::default();
     for server in store::servers(settings, &command.servers())? {
-        match crate::views::backups::list_backups(&server) {
+        let rules = rules(settings, server.name());
+        match views::backups::list_backups_under(&server, &rules, Timestamp::now()) {
             Ok(outcome) => {
                 results
                     .reports
@@ -304,7 +365,8 @@ async fn receive_wal(
 
 fn show_backup(settings: &Settings, args: &ShowBackupArgs) -> Outcome<Results> {
     let server = store::server(settings, &args.server)?;
-    Ok(Results::one(commands::show_backup::show_backup(&server, &args.backup)?))
+    let rules = rules(settings, &args.server);
+    Ok(Results::one(commands::show_backup::show_backup(&server, &args.backup, &rules)?))
 }
 
 async fn extract(settings: &Settings, args: &ExtractArgs) -> Outcome<Results> {
@@ -418,9 +480,42 @@ async fn switch_wal(
     args: &SwitchWalArgs,
 ) -> Outcome<Results> {
     let servers = selected(settings, &command.servers())?;
-    let switched =
-        servers.iter().map(|server| commands::switch_wal::switch_wal(server, args.force));
+    let home = store::home(settings);
+    let options = SwitchWalOptions {
+        force: args.force,
+        archive: args.archive.then(|| Duration::from_secs(args.archive_timeout)),
+    };
+    let switched = servers.iter().map(|server| {
+        let store = home.server(&server.name);
+        async move { commands::switch_wal::switch_wal(server, &store, options).await }
+    });
     Ok(gathered(&servers, join_all(switched).await))
+}
+
+async fn archive_wal(command: &Command, settings: &Settings) -> Outcome<Results> {
+    let servers = selected(settings, &command.servers())?;
+    let home = store::home(settings);
+    let archived = servers.iter().map(|&server| {
+        let (server, home) = (server.clone(), home.clone());
+        blocking(move || commands::archive_wal::archive_wal(&server, &home))
+    });
+    Ok(gathered(&servers, join_all(archived).await))
+}
+
+async fn cron(command: &Command, settings: &Settings, dry_run: bool) -> Outcome<Results> {
+    let servers = selected(settings, &command.servers())?;
+    let home = store::home(settings);
+    let interrupted = interruption()?;
+    let done = servers.iter().map(|&server| {
+        let (server, home, interrupted) = (server.clone(), home.clone(), interrupted.clone());
+        blocking(move || commands::cron::cron(&server, &home, dry_run, &interrupted))
+    });
+    Ok(gathered(&servers, join_all(done).await))
+}
+
+/// Which backups of a server are to stay; all, if it is not configured.
+fn rules(settings: &Settings, server: &ServerName) -> Rules {
+    settings.server(server).map(Rules::from).unwrap_or_default()
 }
 
 /// The settings of these servers, or of all.

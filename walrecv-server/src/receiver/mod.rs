@@ -41,6 +41,7 @@
 //! backlog, the size of segments or the slowness of the disk.
 
 mod archive;
+mod archive_pass;
 mod archiver;
 mod backoff;
 mod beside;
@@ -77,10 +78,10 @@ use tokio::sync::{Semaphore, watch};
 use tracing::Instrument;
 
 pub use archive::ArchiveError;
+pub use archive_pass::{ArchivePass, ArchivePassError, archive_waiting};
 pub(crate) use backoff::Backoff;
 pub use breath::nap;
 pub use error::ReceiverError;
-#[cfg(test)]
 pub(crate) use held::newest as newest_held;
 pub use open_segment::SegmentError;
 pub(crate) use prepare::receiving_config;
