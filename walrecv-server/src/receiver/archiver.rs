@@ -48,9 +48,11 @@ pub(super) fn pass(
             // Neither is kept from others while scripts run.
             let archive_it = || {
                 let _hand = Hand::free();
+                if interrupted() {
+                    return Ok(());
+                }
                 let frontier = partial.then(|| lock_of(frontier));
                 match &frontier {
-                    _ if interrupted() => Ok(()),
                     Some(frontier) if !is_over(archive, segment, **frontier) => Ok(()),
                     None if archive.notes().is_held(segment) => Ok(()),
                     _ => archive.archive(segment, partial),
