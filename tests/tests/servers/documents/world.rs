@@ -80,7 +80,7 @@ impl World {
             ("/var/lib/walrecv-server", path("home")),
             ("/srv", path("srv")),
             ("/root/", format!("{}/", path("root"))),
-            ("\"-p 5499", format!("\"-p {other} -c unix_socket_directories={}", path("srv"))),
+            ("\"-p 5499", format!("\"-p {other} -c unix_socket_directories=")),
             ("5499", other.to_string()),
             (
                 "s/^#wal_readers/wal_readers/",
