@@ -14,6 +14,7 @@
 //! * [`strace`]: system calls, watched and disturbed.
 //! * [`tools`]: the independent judges (`pg_verifybackup`, `pg_amcheck`, `pg_dumpall`, ...).
 //! * [`walrecv`]: running `walrecv-server`.
+//! * [`barman`]: running a real Barman.
 //! * [`recorder`]: writing down what a client and a server say to each other.
 //! * [`terminal`]: a program that asks questions, and somebody who answers.
 //! * [`run`]: registering scenarios per PostgreSQL major; a missing major is skipped loudly.
@@ -22,6 +23,7 @@
 #![allow(clippy::print_stderr)]
 
 pub mod account;
+pub mod barman;
 mod certificates;
 mod cgroup;
 pub mod cluster;

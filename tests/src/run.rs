@@ -21,6 +21,8 @@ use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Trial};
 
+use crate::barman::BarmanInstallation;
+use crate::failure::Failure;
 use crate::installation::{self, Installation, MAJORS};
 use crate::{tools, walrecv};
 
@@ -75,6 +77,36 @@ impl Scenarios {
                     let trial = Trial::test(name, move || Err(reason.into()));
                     self.trials.push(trial.with_ignored_flag(true));
                 }
+            }
+        }
+        self
+    }
+
+    /// A scenario with a server of this major and a real Barman.
+    #[must_use]
+    pub fn beside_barman(
+        mut self,
+        name: &str,
+        major: u32,
+        scenario: fn(&Installation, &BarmanInstallation) -> ScenarioResult,
+    ) -> Self {
+        let name = format!("{name}::pg{major}");
+        if chosen_majors().is_some_and(|chosen| !chosen.contains(&major)) {
+            return self;
+        }
+        let found = match installation::of_major(major) {
+            Some(server) => BarmanInstallation::for_major(major).map(|barman| (server, barman)),
+            None => Err(Failure::new(format!("PostgreSQL {major} is not on this machine"))),
+        };
+        match found {
+            Ok((server, barman)) => {
+                self.trials.push(Trial::test(name, move || scenario(server, &barman)));
+            }
+            Err(reason) => {
+                let reason = reason.to_string();
+                self.skipped.push(format!("{name}: {reason}"));
+                let trial = Trial::test(name, move || Err(reason.into()));
+                self.trials.push(trial.with_ignored_flag(true));
             }
         }
         self

@@ -70,7 +70,7 @@ impl Walrecv {
     pub fn configure(&self, configuration: &str) -> Result<()> {
         let path = self.configuration();
         let text = format!("home = \"{}\"\n{configuration}", self.home().display());
-        fs::write(&path, text).context(|| format!("cannot write {}", path.display()))
+        write_configuration(&path, &text)
     }
 
     /// The configuration file.
@@ -253,6 +253,15 @@ pub fn finish(command: &mut Command) -> Result<Output> {
 fn exit_code(status: ExitStatus) -> i32 {
     use std::os::unix::process::ExitStatusExt;
     status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
+}
+
+/// Writes a configuration. It may have passwords in it, so nobody else can read it.
+pub fn write_configuration(path: &Path, text: &str) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+
+    let about = || format!("cannot write {}", path.display());
+    fs::write(path, text).context(about)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).context(about)
 }
 
 static CHOSEN: OnceLock<PathBuf> = OnceLock::new();

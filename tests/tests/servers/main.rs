@@ -3,6 +3,7 @@
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 
 mod bad_input;
+mod barman_shapes;
 mod capabilities;
 mod catalog_commands;
 mod commands;
@@ -19,6 +20,7 @@ mod failover;
 mod first_steps;
 mod full_path;
 mod harness;
+mod http;
 mod incremental_backups;
 mod ledger;
 mod library_backup;
@@ -99,6 +101,8 @@ fn main() -> std::process::ExitCode {
         standby_restore::register,
         encryption::register,
         wal_delivery::register,
+        http::register,
+        barman_shapes::register,
     ] {
         scenarios = register(scenarios);
     }

@@ -50,6 +50,15 @@ impl Site {
         self.walrecv.configure(&format!("{}{lines}", configuration(&self.cluster)))
     }
 
+    /// Has the daemon answer HTTP as these lines say, and adds others to the server's section.
+    pub(crate) fn configure_http(&self, http: &str, server: &str) -> Result<()> {
+        let silent = "[http]\nlisten = \"off\"";
+        let configuration = configuration(&self.cluster);
+        let answering = configuration.replace(silent, &format!("[http]\n{http}"));
+        assert_ne!(configuration, answering);
+        self.walrecv.configure(&format!("{answering}{server}"))
+    }
+
     /// Starts the daemon and waits until WAL flows.
     pub(crate) fn run(&self) -> Result<Daemon> {
         let daemon = self.walrecv.spawn(&["run"])?;
@@ -194,7 +203,7 @@ fn configuration(cluster: &Cluster) -> String {
         cluster.conninfo(ROLE, PASSWORD)
     };
     format!(
-        "wal_readers = [\"{}\"]\n[servers.main]\nconninfo = \"{conninfo}\"\n\
+        "wal_readers = [\"{}\"]\n[http]\nlisten = \"off\"\n[servers.main]\nconninfo = \"{conninfo}\"\n\
          immediate_checkpoint = true\n",
         cluster.account().name
     )

@@ -19,6 +19,21 @@ pub struct CheckArgs {
     /// One line for Nagios; exit code 2 if anything fails
     #[arg(long)]
     pub nagios: bool,
+
+    /// How many seconds the look at a server may take [default: check_timeout]
+    #[arg(long, value_name = "SECONDS")]
+    pub check_timeout: Option<u32>,
+}
+
+impl CheckArgs {
+    /// The settings that were given as options of this command.
+    pub fn settings(&self) -> Option<Argument> {
+        Some(Argument {
+            option: "--check-timeout".to_owned(),
+            key: "check_timeout".to_owned(),
+            value: format!("{}s", self.check_timeout?),
+        })
+    }
 }
 
 /// `list-backups`.

@@ -5,9 +5,11 @@
 
 mod backup;
 mod catalog;
+mod configuration;
 mod generated;
 mod receive;
 mod restore;
+mod views;
 mod wal;
 
 use std::path::PathBuf;
@@ -22,9 +24,13 @@ pub use catalog::{
     CheckArgs, CheckBackupArgs, DeleteArgs, ExtractArgs, FilesArg, GenerateManifestArgs, KeepArg,
     KeepArgs, ListBackupsArgs, ListFilesArgs, ShowBackupArgs, VerifyBackupArgs,
 };
+pub use configuration::{ConfigArg, ConfigArgs, ShowServersArgs};
 pub use generated::{CompletionsArgs, ManArgs};
 pub use receive::{InitArgs, ReceiveWalArgs, RunArgs};
 pub use restore::{RestoreArgs, TargetArgs};
+pub use views::{
+    DiagnoseArgs, ListServersArgs, ReplicationStatusArgs, SourceArg, StatusArgs, TargetArg,
+};
 pub use wal::{GetWalArgs, SwitchWalArgs};
 
 /// Base backups and continuous WAL of PostgreSQL servers, restored to the last byte.
@@ -154,8 +160,22 @@ pub enum ColorArg {
 pub enum Command {
     /// Write a first configuration, print what the server needs, and try the connection
     Init(InitArgs),
+    /// Print the annotated reference of the configuration, or its JSON schema for editors
+    Config(ConfigArgs),
+    /// Show all that is configured for a server, and where each value comes from
+    #[command(visible_alias = "show-server")]
+    ShowServers(ShowServersArgs),
     /// Check that a server is backed up as it should be
     Check(CheckArgs),
+    /// List the servers that are configured
+    #[command(visible_alias = "list-server")]
+    ListServers(ListServersArgs),
+    /// Show how a server is, how its WAL is received, and what is stored for it
+    Status(StatusArgs),
+    /// Show who receives WAL from a server
+    ReplicationStatus(ReplicationStatusArgs),
+    /// Print everything that helps to find out what is wrong, as JSON without secrets
+    Diagnose(DiagnoseArgs),
     /// Receive the WAL of all servers, until stopped
     Run(RunArgs),
     /// Receive the WAL of one server in the foreground
@@ -242,7 +262,12 @@ impl Command {
         };
         match self {
             Self::Init(args) => args.server.iter().cloned().collect(),
+            Self::Config(_) => Vec::new(),
+            Self::ShowServers(args) => several(&args.servers),
             Self::Check(args) => several(&args.servers),
+            Self::ListServers(_) | Self::Diagnose(_) => Vec::new(),
+            Self::Status(args) => several(&args.servers),
+            Self::ReplicationStatus(args) => several(&args.servers),
             Self::Run(args) => several(&args.servers),
             Self::ReceiveWal(args) => vec![args.server.clone()],
             Self::Backup(args) => several(&args.servers),
@@ -300,6 +325,7 @@ impl Cli {
         });
         let mut arguments: Vec<_> = named.chain(set).collect();
         match &self.command {
+            Command::Check(args) => arguments.extend(args.settings()),
             Command::Backup(args) => arguments.extend(args.settings()),
             Command::ReceiveWal(args) => arguments.extend(args.settings()),
             Command::GetWal(args) => arguments.extend(args.settings()),
@@ -342,6 +368,12 @@ mod tests {
             "walrecv-server switch-xlog main",
             "walrecv-server -c x.toml -q -f json list-backups all --minimal",
             "walrecv-server list-backups a b c --format json2",
+            "walrecv-server list-server --minimal",
+            "walrecv-server check all --nagios --check-timeout 10",
+            "walrecv-server status a b",
+            "walrecv-server replication-status a --minimal --target wal-streamer --source wal-host",
+            "walrecv-server diagnose",
+            "walrecv-server switch-wal main --archive --archive-timeout 5",
         ] {
             assert!(parse(line).is_ok(), "{line}");
         }

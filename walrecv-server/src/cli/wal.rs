@@ -70,4 +70,12 @@ pub struct SwitchWalArgs {
     /// Make a checkpoint first, so that there is something to switch
     #[arg(long)]
     pub force: bool,
+
+    /// Wait until the segment that was closed is archived here
+    #[arg(long)]
+    pub archive: bool,
+
+    /// How many seconds to wait for that
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, requires = "archive")]
+    pub archive_timeout: u64,
 }

@@ -9,6 +9,7 @@ use pgwire_stream::SlotName;
 
 use crate::catalog::{BackupRecord, BackupStatus};
 use crate::failure::{Class, Failure, advice};
+use crate::hooks::{News, Notice, Webhook};
 use crate::progress::ProgressSink;
 use crate::settings::{CompressionLocation, ServerName, ServerSettings};
 use crate::storage::Home;
@@ -114,7 +115,12 @@ pub async fn backup(
             }
             let (server, role) = (settings.name.clone(), role_of(settings.backup_conninfo()));
             let by_server = settings.backup_compression.location == CompressionLocation::Server;
-            Err(BackupFailure { server, role, by_server, source })
+            let failure = BackupFailure { server, role, by_server, source };
+            if failure.class() != Class::Interrupted {
+                let notice = Notice::of(&settings.name, News::BackupFailed, &failure);
+                Webhook::tell_last(settings.failure_webhook.as_ref(), notice).await;
+            }
+            Err(failure)
         }
     }
 }

@@ -3,7 +3,9 @@
 pub mod backup;
 pub mod check;
 pub mod check_backup;
+pub mod config;
 pub mod delete;
+pub mod diagnose;
 pub mod extract;
 pub mod generate_manifest;
 pub mod get_wal;
@@ -16,6 +18,7 @@ pub mod restore;
 #[cfg(test)]
 mod scale;
 pub mod show_backup;
+pub mod status;
 pub mod store;
 pub mod switch_wal;
 pub mod verify_backup;

@@ -27,6 +27,7 @@ use crate::storage::{
 };
 use crate::views::backups::{ListedBackup, list_backups};
 use crate::views::check::backups;
+use crate::views::stored::stored;
 
 const BACKUPS: u64 = 10;
 const PER_FOLDER: u64 = 256;
@@ -241,6 +242,15 @@ fn questions_cost_what_they_must() {
         assert!(counts.names < 2 * behind + 9 * folders + few, "{counts:?}");
         assert!(counts.sizes < 100 && counts.index_bytes < tails + index, "{counts:?}");
     }
+
+    let now = Store::time(BACKUPS);
+    let (drawn, counts) = measured("window", || stored(&store.server, None, now));
+    assert_eq!(drawn.window.wal.len(), 1);
+    assert_eq!(drawn.window.backups.len() as u64, BACKUPS);
+    assert_eq!(drawn.sizes.wal_bytes, segments * 8);
+    assert!(drawn.problems.is_empty(), "{:?}", drawn.problems);
+    assert!(counts.names < 12 * folders + BACKUPS * few, "{counts:?}");
+    assert!(counts.index_bytes < 3 * tails + (BACKUPS + 4) * index, "{counts:?}");
 
     let (rows, counts) = measured("check", || backups(&store.server));
     assert!(rows.iter().all(|row| row.remark.as_deref().is_none_or(|r| !r.contains("WAL"))));

@@ -1,10 +1,14 @@
-//! `switch-wal`: has the server begin a new WAL segment.
+//! `switch-wal`: has the server begin a new WAL segment, and waits for the old one if wanted.
+
+use std::time::{Duration, Instant};
 
 use pgwire_stream::{Error, Lsn, ReplicationClient, SegmentName, SegmentSize};
 
+use crate::catalog::{Held, WalError, WalStore};
 use crate::failure::{Class, Failure, quoted_role};
 use crate::peer::{Peer, ServerFailure};
 use crate::settings::{ServerName, ServerSettings};
+use crate::storage::ServerDir;
 
 /// What became of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,7 +20,21 @@ pub struct SwitchWalOutcome {
     /// The segment that was closed; `None` if there was nothing in the current one, so that nothing
     /// was switched.
     pub closed: Option<SegmentName>,
+    /// Whether that segment is archived here; `None` if nobody waited for it.
+    pub archived: Option<bool>,
 }
+
+/// How it is done.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SwitchWalOptions {
+    /// Make a checkpoint first, so that there is something to switch.
+    pub force: bool,
+    /// Wait so long until the segment that was closed is archived here.
+    pub archive: Option<Duration>,
+}
+
+/// How often the archive is looked at.
+const GLANCE: Duration = Duration::from_millis(100);
 
 /// Why no new segment was begun.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +55,22 @@ pub enum SwitchWalError {
         /// What the server says.
         source: Box<Error>,
     },
+    /// The segment was closed, and did not come into the archive in time.
+    #[error(
+        "segment {segment} of server `{server}` was closed, and is not archived after {} seconds",
+        waited.as_secs()
+    )]
+    NotArchived {
+        /// The segment.
+        segment: SegmentName,
+        /// The server.
+        server: ServerName,
+        /// How long was waited.
+        waited: Duration,
+    },
+    /// The archive cannot be read.
+    #[error(transparent)]
+    Wal(#[from] WalError),
     /// The server is a standby.
     #[error("server `{server}` is a standby: its WAL is switched on the primary")]
     Standby {
@@ -77,6 +111,7 @@ impl Failure for SwitchWalError {
     fn class(&self) -> Class {
         match self {
             Self::Connect(error) => error.class(),
+            Self::Wal(error) => error.class(),
             _ => Class::Failed,
         }
     }
@@ -88,6 +123,11 @@ impl Failure for SwitchWalError {
                 "as a superuser, in that database: {}",
                 function.grant(&quoted_role(role))
             )),
+            Self::NotArchived { server, .. } => Some(format!(
+                "`walrecv-server status {server}` tells whether its WAL is received; \
+                 `--archive-timeout` waits longer"
+            )),
+            Self::Wal(error) => error.hint(),
             Self::Standby { .. } => Some(
                 "a backup does not need a switch: what is received of a \
                                           segment is durable and restorable"
@@ -100,7 +140,8 @@ impl Failure for SwitchWalError {
 /// Has the server begin a new segment, after a checkpoint if there may be nothing to switch.
 pub async fn switch_wal(
     server: &ServerSettings,
-    force: bool,
+    store: &ServerDir,
+    options: SwitchWalOptions,
 ) -> Result<SwitchWalOutcome, SwitchWalError> {
     let peer = Peer::new(&server.name, server.conninfo.as_str())?;
     let mut client = peer.database().await?;
@@ -110,7 +151,7 @@ pub async fn switch_wal(
     if standby.single() == Some("t") {
         return Err(SwitchWalError::Standby { server: server.name.clone() });
     }
-    if force {
+    if options.force {
         run(&mut client, &peer, &server.name, Function::Checkpoint, "CHECKPOINT").await?;
     }
     let sql = "SELECT pg_switch_wal()";
@@ -119,7 +160,37 @@ pub async fn switch_wal(
     let ended_at = switched.unwrap_or(Lsn::ZERO);
     let closed =
         closed_segment(ended_at, size).map(|number| SegmentName::new(timeline, number, size));
-    Ok(SwitchWalOutcome { server: server.name.clone(), ended_at, closed })
+    let archived = match (options.archive, closed) {
+        (Some(patience), Some(segment)) => {
+            wait(store, size, segment, patience).await?;
+            Some(true)
+        }
+        (Some(_), None) | (None, _) => None,
+    };
+    Ok(SwitchWalOutcome { server: server.name.clone(), ended_at, closed, archived })
+}
+
+/// Waits until a segment is archived.
+async fn wait(
+    store: &ServerDir,
+    size: SegmentSize,
+    segment: SegmentName,
+    patience: Duration,
+) -> Result<(), SwitchWalError> {
+    let (wal, begin) = (WalStore::new(store, size), Instant::now());
+    loop {
+        if matches!(wal.find(segment)?, Some(Held::Archived { .. })) {
+            return Ok(());
+        }
+        if begin.elapsed() >= patience {
+            return Err(SwitchWalError::NotArchived {
+                segment,
+                server: store.name().clone(),
+                waited: patience,
+            });
+        }
+        tokio::time::sleep(GLANCE).await;
+    }
 }
 
 /// The segment that ended at this position: none if that is the beginning of one, where

@@ -6,6 +6,7 @@ use tokio::sync::watch;
 
 use crate::catalog::{BackupError, Catalog};
 use crate::failure::{Class, Failure};
+use crate::hooks::{News, Notice};
 use crate::progress::ProgressSink;
 use crate::settings::ServerName;
 use crate::storage::{KeyFile, ServerDir};
@@ -75,4 +76,20 @@ pub fn verify_backup(
     let request = Request { server: server.clone(), record, depth, wal, keys, jobs, pace: None };
     let verification = verify::verify(&request, progress, interrupted)?;
     Ok(VerifyOutcome { server: server.name().clone(), verification })
+}
+
+/// What the webhook is told of it, if it did not end well.
+pub fn notice(
+    server: &ServerName,
+    verified: &Result<VerifyOutcome, VerifyFailure>,
+) -> Option<Notice> {
+    match verified {
+        Ok(VerifyOutcome { verification, .. }) => {
+            let first = verification.problems.told().first()?;
+            let error = format!("backup {}: {first}", verification.backup);
+            Some(Notice::new(server, News::VerificationFailed).with_error(error))
+        }
+        Err(failure) if failure.class() == Class::Interrupted => None,
+        Err(failure) => Some(Notice::of(server, News::VerificationFailed, failure)),
+    }
 }

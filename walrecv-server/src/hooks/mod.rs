@@ -5,12 +5,15 @@
 //! succeeds (exit code 0), does not want to be asked again (62), or refuses (63). One that refuses
 //! before something is done, or cannot be brought to succeed, stops it.
 //!
-//! All of this blocks for as long as scripts take, and is to be called where nothing else waits.
+//! Failures can be told to a webhook, too, which keeps nobody waiting.
+//!
+//! The scripts block for as long as they take, and are to be run where nothing else waits.
 
 mod event;
 mod script;
 #[cfg(test)]
 mod tests;
+mod webhook;
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -19,6 +22,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 pub use event::{BackupFacts, Event, RecoveryFacts, WalFacts};
+pub use webhook::{News, Notice, Webhook};
 
 use crate::failure::{Class, Failure, in_one_line};
 use crate::settings::{Hook, HookEvent, HookKind, HookPhase, HookScripts, ServerName};

@@ -51,23 +51,11 @@ impl Report for CheckReport {
 
     fn clean(&self) -> Value {
         let server = |server: &CheckOutcome| {
-            let rows: Vec<_> = server
-                .rows
-                .iter()
-                .map(|row| {
-                    json!({
-                        "check": row.name,
-                        "state": word(row.state),
-                        "remark": row.remark,
-                        "advisory": row.advisory,
-                    })
-                })
-                .collect();
             json!({
                 "server": server.server,
                 "active": server.active,
                 "ok": server.is_ok(),
-                "checks": rows,
+                "checks": rows(server),
             })
         };
         Value::Array(self.servers.iter().map(server).collect())
@@ -80,6 +68,19 @@ impl Report for CheckReport {
             false => 1,
         }
     }
+}
+
+/// The rows in clean JSON.
+pub(super) fn rows(server: &CheckOutcome) -> Vec<Value> {
+    let row = |row: &Row| {
+        json!({
+            "check": row.name,
+            "state": word(row.state),
+            "remark": row.remark,
+            "advisory": row.advisory,
+        })
+    };
+    server.rows.iter().map(row).collect()
 }
 
 fn word(state: State) -> &'static str {

@@ -11,7 +11,10 @@ impl Report for ListFilesOutcome {
     }
 
     fn barman(&self, document: &mut Map<String, Value>) {
-        document.insert(self.server.to_string(), json!(shown(self)));
+        // Barman has no other place for them.
+        for file in shown(self) {
+            super::message(document, "_INFO", file);
+        }
     }
 
     fn clean(&self) -> Value {

@@ -6,7 +6,9 @@
 mod backup;
 mod check;
 mod check_backup;
+mod config;
 mod delete;
+mod diagnose;
 mod diagnostic;
 mod extract;
 mod generate_manifest;
@@ -16,13 +18,17 @@ mod init;
 mod keep;
 mod list_backups;
 mod list_files;
+mod list_servers;
 mod logging;
 mod progress;
 mod questions;
 mod receive_wal;
 mod receiving;
+mod replication_status;
 mod restore;
 mod show_backup;
+mod show_servers;
+mod status;
 mod switch_wal;
 mod units;
 mod verify_backup;
@@ -40,10 +46,12 @@ pub use check::CheckReport;
 pub use generated::{GeneratedText, ManualPages};
 pub use get_wal::END_OF_ARCHIVE;
 pub use list_backups::ListBackupsReport;
+pub use list_servers::ListServersReport;
 pub use logging::{LogFormat, start_logging};
 pub use progress::Progress;
 pub use questions::NoAnswer;
 pub use receiving::Receiving;
+pub use replication_status::ReplicationStatusReport;
 
 /// How results are printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -210,11 +218,19 @@ fn barman(results: &Results) -> Value {
         report.barman(&mut document);
     }
     if !results.failures.is_empty() {
-        let messages: Vec<_> =
-            results.failures.iter().map(|failed| json!(diagnostic::sentence(failed))).collect();
-        document.insert("_ERROR".to_owned(), Value::Array(messages));
+        for failed in &results.failures {
+            message(&mut document, "_ERROR", diagnostic::sentence(failed));
+        }
     }
     Value::Object(document)
+}
+
+/// Adds a message to one of the lists that Barman has for them beside its servers.
+fn message(document: &mut Map<String, Value>, list: &str, text: impl Into<String>) {
+    let messages = document.entry(list).or_insert_with(|| Value::Array(Vec::new()));
+    if let Value::Array(messages) = messages {
+        messages.push(Value::String(text.into()));
+    }
 }
 
 fn clean(results: &Results) -> Value {

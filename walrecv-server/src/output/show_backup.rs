@@ -6,9 +6,15 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::list_backups::{kind, label};
+use super::units::local;
 use super::{Report, units};
 use crate::catalog::{Absence, BackupOutcome, BackupRecord, ManifestOrigin, Position};
 use crate::commands::show_backup::ShowBackupOutcome;
+use crate::storage::BackupId;
+
+/// Barman's words for neighbours that there are not.
+const OLDEST: &str = "- (this is the oldest base backup)";
+const LATEST: &str = "- (this is the latest base backup)";
 
 /// Rows under a title.
 struct Section {
@@ -48,20 +54,17 @@ impl Report for ShowBackupOutcome {
             backup.insert("error".into(), json!(error));
         }
         let checksums = record.data_checksums.map(|on| if on { "on" } else { "off" });
-        backup.insert("server_information".into(), json!({"data_checksums": checksums}));
+        // Whether WAL was summarised then is not asked for: an incremental backup proves it.
+        let server = json!({"data_checksums": checksums, "summarize_wal": Value::Null});
+        backup.insert("server_information".into(), server);
+        // Where the server's files lay is known to those who may see its settings only.
+        backup.insert("pgdata_directory".into(), Value::Null);
         backup.insert("postgresql_version".into(), json!(record.server_version.num()));
         backup.insert("cluster_size".into(), json!(units::size(record.plain_size())));
         backup.insert("cluster_size_bytes".into(), json!(record.plain_size()));
         backup.insert("tablespaces".into(), tablespaces(record));
         backup.insert("base_backup_information".into(), base_backup(self));
-        backup.insert(
-            "catalog_information".into(),
-            json!({
-                "retention_policy": label(self.keep),
-                "previous_backup": self.previous,
-                "next_backup": self.next,
-            }),
-        );
+        backup.insert("catalog_information".into(), catalog(self));
         if let Some(wal) = &self.wal {
             backup.insert(
                 "wal_information".into(),
@@ -70,6 +73,10 @@ impl Report for ShowBackupOutcome {
                     "disk_usage": units::size(self.wal_size),
                     "disk_usage_bytes": self.wal_size,
                     "last_available": wal.last,
+                    "compression_ratio": compression_ratio(self, wal.segments),
+                    "wal_rate": wal_rate(self, wal.segments).map(per_hour),
+                    "wal_rate_per_second": wal_rate(self, wal.segments),
+                    "timelines": [],
                 }),
             );
         }
@@ -197,13 +204,12 @@ fn sections(outcome: &ShowBackupOutcome) -> [Section; 5] {
             row("Last LSN", wal.end),
         ]
     });
-    let neighbour = |id: Option<crate::storage::BackupId>, none: &str| {
-        id.map_or_else(|| none.to_owned(), |id| id.to_string())
-    };
+    let neighbour =
+        |id: Option<BackupId>, none: &str| id.map_or_else(|| none.to_owned(), |id| id.to_string());
     let mut catalog = vec![
         row("Retention Policy", label(outcome.keep)),
-        row("Previous Backup", neighbour(outcome.previous, "- (this is the oldest base backup)")),
-        row("Next Backup", neighbour(outcome.next, "- (this is the latest base backup)")),
+        row("Previous Backup", neighbour(outcome.previous, OLDEST)),
+        row("Next Backup", neighbour(outcome.next, LATEST)),
     ];
     catalog.extend(outcome.leases.iter().map(|lease| {
         let until = if lease.restoring { "runs".to_owned() } else { local(lease.expires) };
@@ -298,8 +304,48 @@ fn elapsed(from: Timestamp, to: Timestamp) -> Duration {
     Duration::try_from(to.duration_since(from)).unwrap_or_default()
 }
 
-fn local(time: Timestamp) -> String {
-    time.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S%.f%:z").to_string()
+/// What a backup is among the others, with Barman's words for neighbours that there are not.
+fn catalog(outcome: &ShowBackupOutcome) -> Value {
+    let neighbour = |id: Option<BackupId>, none: &str| match id {
+        Some(id) => json!(id),
+        None => json!(none),
+    };
+    let mut catalog = Map::new();
+    let mut put = |key: &str, value: Value| drop(catalog.insert(key.to_owned(), value));
+    put("retention_policy", json!(label(outcome.keep)));
+    put("previous_backup", neighbour(outcome.previous, OLDEST));
+    put("next_backup", neighbour(outcome.next, LATEST));
+    if let Some(parent) = outcome.record.parent {
+        put("parent_backup_id", json!(parent));
+    }
+    let children = &outcome.children;
+    put("children_backup_ids", json!((!children.is_empty()).then_some(children)));
+    Value::Object(catalog)
+}
+
+/// How many segments came in a second since the backup ended.
+fn wal_rate(outcome: &ShowBackupOutcome, segments: u64) -> Option<f64> {
+    let ended_at = outcome.record.ended_at?;
+    let elapsed = elapsed(ended_at, Timestamp::now()).as_secs_f64();
+    (elapsed > 0.0).then(|| segments as f64 / elapsed)
+}
+
+fn per_hour(rate: f64) -> String {
+    format!("{:.2}/hour", rate * 3600.0)
+}
+
+/// The part of the WAL that compression saves.
+fn compression_ratio(outcome: &ShowBackupOutcome, segments: u64) -> f64 {
+    let plain = segments.saturating_mul(outcome.record.segment_size.bytes().into());
+    if plain == 0 { 0.0 } else { (1.0 - outcome.wal_size as f64 / plain as f64).max(0.0) }
+}
+
+/// How many segments a backup needs to be consistent.
+fn segments_of(record: &BackupRecord) -> Option<u64> {
+    let (begin, end) = (record.begin?, record.end?);
+    let size = record.segment_size;
+    let (first, last) = (size.segment_of(begin.lsn), size.last_byte_segment_of(end.lsn));
+    Some(last.as_u64().saturating_sub(first.as_u64()) + 1)
 }
 
 fn base_backup(outcome: &ShowBackupOutcome) -> Value {
@@ -329,6 +375,8 @@ fn base_backup(outcome: &ShowBackupOutcome) -> Value {
         put("end_offset", json!(record.segment_size.offset_in_segment(end.lsn)));
         put("end_lsn", json!(end.lsn));
     }
+    put("wal_num", json!(segments_of(record)));
+    put("number_of_workers", json!(1));
     put("begin_time", json!(local(record.began_at)));
     put("begin_time_timestamp", json!(record.began_at.as_second().to_string()));
     if let Some(ended_at) = record.ended_at {

@@ -10,7 +10,12 @@ impl Report for SwitchWalOutcome {
         let server = &self.server;
         match self.closed {
             Some(segment) => {
-                format!("The WAL file {segment} has been closed on server '{server}'\n")
+                let mut text =
+                    format!("The WAL file {segment} has been closed on server '{server}'\n");
+                if self.archived == Some(true) {
+                    text.push_str(&format!("{segment} is archived\n"));
+                }
+                text
             }
             None => format!(
                 "No switch required for server '{server}': nothing was written since the last\n"
@@ -19,10 +24,17 @@ impl Report for SwitchWalOutcome {
     }
 
     fn barman(&self, document: &mut Map<String, Value>) {
-        document.insert(self.server.to_string(), self.clean());
+        for line in self.console().lines() {
+            super::message(document, "_INFO", line);
+        }
     }
 
     fn clean(&self) -> Value {
-        json!({"server": self.server, "closed": self.closed, "ended_at": self.ended_at})
+        json!({
+            "server": self.server,
+            "closed": self.closed,
+            "ended_at": self.ended_at,
+            "archived": self.archived,
+        })
     }
 }

@@ -16,6 +16,11 @@ fn in_ctime(time: Timestamp, zone: TimeZone) -> String {
     time.to_zoned(zone).strftime("%a %b %e %H:%M:%S %Y").to_string()
 }
 
+/// A time as Python writes it, in this machine's zone.
+pub(super) fn local(time: Timestamp) -> String {
+    time.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S%.f%:z").to_string()
+}
+
 /// Bytes per second; `None` where no time has passed.
 pub(super) fn per_second(bytes: u64, duration: Duration) -> Option<u64> {
     let seconds = duration.as_secs_f64();

@@ -10,11 +10,13 @@ use super::init::init;
 use crate::backup::Incremental;
 use crate::catalog::KeepTarget;
 use crate::cli::{
-    BackupArgs, CheckArgs, CheckBackupArgs, Cli, Command, DeleteArgs, ExtractArgs, FilesArg,
-    GenerateManifestArgs, GetWalArgs, KeepArg, KeepArgs, ListBackupsArgs, ListFilesArgs,
-    ReceiveWalArgs, RestoreArgs, ShowBackupArgs, SwitchWalArgs, TargetArgs, VerifyBackupArgs,
+    BackupArgs, CheckArgs, CheckBackupArgs, Cli, Command, ConfigArg, ConfigArgs, DeleteArgs,
+    ExtractArgs, FilesArg, GenerateManifestArgs, GetWalArgs, KeepArg, KeepArgs, ListBackupsArgs,
+    ListFilesArgs, ListServersArgs, ReceiveWalArgs, ReplicationStatusArgs, RestoreArgs,
+    ShowBackupArgs, SourceArg, SwitchWalArgs, TargetArg, TargetArgs, VerifyBackupArgs,
 };
 use crate::commands::backup::BackupOptions;
+use crate::commands::config::ConfigDocument;
 use crate::commands::delete::DeleteOptions;
 use crate::commands::extract::ExtractOptions;
 use crate::commands::generate_manifest::ManifestOptions;
@@ -24,16 +26,23 @@ use crate::commands::keep::KeepAction;
 use crate::commands::list_files::FilesOf;
 use crate::commands::receive_wal::Action;
 use crate::commands::restore::RestoreOptions;
+use crate::commands::switch_wal::SwitchWalOptions;
 use crate::commands::verify_backup::VerifyOptions;
 use crate::commands::{self, store};
 use crate::daemon::{self, ControlClient, ControlError};
 use crate::failure::Failure;
-use crate::output::{CheckReport, Failed, ListBackupsReport, Printer, Report, Results};
+use crate::hooks::Webhook;
+use crate::output::{
+    CheckReport, Failed, ListBackupsReport, ListServersReport, Printer, ReplicationStatusReport,
+    Report, Results,
+};
 use crate::restore::target::{RecoveryTarget, TargetError};
 use crate::restore::{Owner, Primary, Request, Served, StandbyRequest, WalDelivery};
 use crate::settings::{ConnInfo, Lookup, ServerName, ServerSettings, Settings, SettingsError};
 use crate::storage::KeyFile;
 use crate::verify::Depth;
+use crate::views;
+use crate::views::replication::{Source, Target};
 
 pub(super) type Outcome<T> = Result<T, Box<dyn Failure>>;
 
@@ -41,6 +50,8 @@ pub(super) type Outcome<T> = Result<T, Box<dyn Failure>>;
 pub(super) async fn dispatch(cli: &Cli, environment: Lookup<'_>, printer: &Printer) -> Results {
     let result = match &cli.command {
         Command::Init(args) => init(cli, args, environment, printer).await,
+        Command::Config(args) => Ok(config(args)),
+        Command::ShowServers(_) => show_servers(cli, environment),
         _ => match Settings::load(&cli.typed(), environment) {
             Ok(settings) => with_settings(cli, &settings, environment, printer).await,
             Err(error) => Err(error.into()),
@@ -59,10 +70,20 @@ async fn with_settings(
     match command {
         Command::Backup(args) => backup(command, settings, args, printer).await,
         Command::Check(args) => check(command, settings, args).await,
-        // Never come here: they do without settings, or without a runtime.
-        Command::Init(_) | Command::GetWal(_) | Command::Completions(_) | Command::Man(_) => {
-            Ok(Results::default())
+        Command::ListServers(args) => list_servers(settings, args),
+        Command::Status(_) => status(command, settings).await,
+        Command::ReplicationStatus(args) => replication_status(command, settings, args).await,
+        Command::Diagnose(_) => {
+            let diagnosed = commands::diagnose::diagnose(settings, &store::home(settings)).await;
+            Ok(Results::one(diagnosed))
         }
+        // Never come here: they do without settings, or without a runtime.
+        Command::Init(_)
+        | Command::Config(_)
+        | Command::ShowServers(_)
+        | Command::GetWal(_)
+        | Command::Completions(_)
+        | Command::Man(_) => Ok(Results::default()),
         Command::ListBackups(args) => list_backups(command, settings, args),
         Command::ReceiveWal(args) => receive_wal(settings, args, printer).await,
         Command::Restore(args) => restore(settings, args, printer).await,
@@ -77,6 +98,21 @@ async fn with_settings(
         Command::Delete(args) => delete(settings, args).await,
         Command::SwitchWal(args) => switch_wal(command, settings, args).await,
     }
+}
+
+fn config(args: &ConfigArgs) -> Results {
+    Results::one(match args.what {
+        ConfigArg::Reference => ConfigDocument::Reference,
+        ConfigArg::Schema => ConfigDocument::Schema,
+    })
+}
+
+fn show_servers(cli: &Cli, environment: Lookup<'_>) -> Outcome<Results> {
+    let mut results = Results::default();
+    for server in Settings::show(&cli.typed(), environment)? {
+        results.reports.push(Box::new(server));
+    }
+    Ok(results)
 }
 
 /// Has work done that blocks. It is not cancelled: if it does not end, it has panicked.
@@ -123,6 +159,44 @@ async fn check(command: &Command, settings: &Settings, args: &CheckArgs) -> Outc
     Ok(Results::one(CheckReport { servers, nagios: args.nagios }))
 }
 
+fn list_servers(settings: &Settings, args: &ListServersArgs) -> Outcome<Results> {
+    let outcome = views::servers::list_servers(settings);
+    Ok(Results::one(ListServersReport { outcome, minimal: args.minimal }))
+}
+
+async fn status(command: &Command, settings: &Settings) -> Outcome<Results> {
+    let servers = selected(settings, &command.servers())?;
+    let mut results = Results::default();
+    for outcome in commands::status::status(&servers, &store::home(settings)).await {
+        results.reports.push(Box::new(outcome));
+    }
+    Ok(results)
+}
+
+async fn replication_status(
+    command: &Command,
+    settings: &Settings,
+    args: &ReplicationStatusArgs,
+) -> Outcome<Results> {
+    let servers = selected(settings, &command.servers())?;
+    let target = match args.target {
+        TargetArg::All => Target::All,
+        TargetArg::HotStandby => Target::HotStandby,
+        TargetArg::WalStreamer => Target::WalStreamer,
+    };
+    let source = match args.source {
+        None => Source::Conninfo,
+        Some(SourceArg::BackupHost) => Source::BackupHost,
+        Some(SourceArg::WalHost) => Source::WalHost,
+    };
+    let asked =
+        servers.iter().map(|server| views::replication::replication(server, target, source));
+    let reported = join_all(asked).await.into_iter().map(|asked| {
+        asked.map(|outcome| ReplicationStatusReport { outcome, minimal: args.minimal })
+    });
+    Ok(gathered(&servers, reported.collect()))
+}
+
 fn list_backups(
     command: &Command,
     settings: &Settings,
@@ -130,7 +204,7 @@ fn list_backups(
 ) -> Outcome<Results> {
     let mut results = Results::default();
     for server in store::servers(settings, &command.servers())? {
-        match crate::views::backups::list_backups(&server) {
+        match views::backups::list_backups(&server) {
             Ok(outcome) => {
                 results
                     .reports
@@ -353,7 +427,13 @@ async fn verify_backup(
     let verified = blocking(move || {
         commands::verify_backup::verify_backup(&server, options, &progress, &interrupted)
     });
-    Ok(Results::one(verified.await?))
+    let verified = verified.await;
+    if let Some(notice) = commands::verify_backup::notice(&args.server, &verified) {
+        let configured = settings.server(&args.server).ok();
+        let webhook = configured.and_then(|server| server.failure_webhook.as_ref());
+        Webhook::tell_last(webhook, notice).await;
+    }
+    Ok(Results::one(verified?))
 }
 
 fn keep(settings: &Settings, args: &KeepArgs) -> Outcome<Results> {
@@ -389,8 +469,15 @@ async fn switch_wal(
     args: &SwitchWalArgs,
 ) -> Outcome<Results> {
     let servers = selected(settings, &command.servers())?;
-    let switched =
-        servers.iter().map(|server| commands::switch_wal::switch_wal(server, args.force));
+    let home = store::home(settings);
+    let options = SwitchWalOptions {
+        force: args.force,
+        archive: args.archive.then(|| Duration::from_secs(args.archive_timeout)),
+    };
+    let switched = servers.iter().map(|server| {
+        let store = home.server(&server.name);
+        async move { commands::switch_wal::switch_wal(server, &store, options).await }
+    });
     Ok(gathered(&servers, join_all(switched).await))
 }
 

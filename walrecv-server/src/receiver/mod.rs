@@ -80,7 +80,6 @@ pub use archive::ArchiveError;
 pub(crate) use backoff::Backoff;
 pub use breath::nap;
 pub use error::ReceiverError;
-#[cfg(test)]
 pub(crate) use held::newest as newest_held;
 pub use open_segment::SegmentError;
 pub(crate) use prepare::receiving_config;

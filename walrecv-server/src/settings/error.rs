@@ -117,7 +117,7 @@ impl Failure for SettingsError {
                     _ => None,
                 };
                 Some(own.unwrap_or_else(|| {
-                    "`walrecv-server init` writes a configuration with every key explained".into()
+                    "`walrecv-server config reference` explains every key".into()
                 }))
             }
             Self::UnknownServer { name, configured } => {

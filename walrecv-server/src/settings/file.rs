@@ -12,8 +12,9 @@ use toml::de::{DeTable, DeValue};
 
 use super::ServerName;
 use super::error::{Mistake, Origin, SettingsError};
-use super::keys;
+use super::keys::{self, Kind, Section};
 use super::layer::Layer;
+use super::secrets::{open_to_everybody, without_passwords};
 use super::value::{Given, Raw};
 
 /// Where the configuration is looked for when nothing names one.
@@ -44,7 +45,38 @@ impl Files {
                 files.parse(&path, &text, Place::Added);
             }
         }
+        files.refuse_open_passwords();
         Ok(files)
+    }
+
+    /// A password that everybody on this machine can read is none.
+    fn refuse_open_passwords(&mut self) {
+        let conninfos = keys::of(Section::Server).filter(|key| key.kind == Kind::Conninfo);
+        for key in conninfos {
+            for given in self.servers.values().filter_map(|layer| layer.get(key.name)) {
+                let (Raw::Text(text), Origin::File { path, .. }) = (&given.raw, &given.origin)
+                else {
+                    continue;
+                };
+                if without_passwords(text) == *text {
+                    continue;
+                }
+                if let Some(mode) = open_to_everybody(path) {
+                    self.mistakes.push(Mistake {
+                        origin: given.origin.clone(),
+                        problem: format!(
+                            "`{}`: everybody on this machine can read the password in it \
+                             (the file's mode is {mode:04o})",
+                            key.name
+                        ),
+                        hint: Some(format!(
+                            "`chmod o= {}`, or put the password into a password file (mode 0600)",
+                            path.display()
+                        )),
+                    });
+                }
+            }
+        }
     }
 
     /// Takes in what one file says.
@@ -84,8 +116,9 @@ impl Files {
                 self.mistakes.push(source.mistake(&key.span(), problem, Some(hint)));
             }
             ("defaults", DeValue::Table(table)) => {
-                self.defaults = source.layer(table, keys::SERVER, &mut self.mistakes);
-                for key in keys::OF_ONE_SERVER {
+                self.defaults = source.layer(table, Section::Server, &mut self.mistakes);
+                for key in keys::of(Section::Server).filter(|key| key.of_one_server) {
+                    let key = key.name;
                     if let Some(given) = self.defaults.get(key) {
                         self.mistakes.push(Mistake {
                             origin: given.origin.clone(),
@@ -96,7 +129,7 @@ impl Files {
                 }
             }
             ("http", DeValue::Table(table)) => {
-                self.http = source.layer(table, keys::HTTP, &mut self.mistakes);
+                self.http = source.layer(table, Section::Http, &mut self.mistakes);
             }
             ("defaults" | "http" | "servers", _) => {
                 let problem = format!("`{name}` must be a section");
@@ -107,12 +140,11 @@ impl Files {
                 };
                 self.mistakes.push(source.mistake(&key.span(), problem, Some(hint.into())));
             }
-            _ if keys::GLOBAL.contains(&name) => {
+            _ if keys::find(Section::Global, name).is_some() => {
                 self.global.insert(name, source.given(&key.span(), value.get_ref()));
             }
             _ => {
-                let known: Vec<_> = keys::GLOBAL.iter().chain(keys::TABLES).copied().collect();
-                let (problem, hint) = keys::unknown(name, &known);
+                let (problem, hint) = keys::unknown(name, Section::Global);
                 self.mistakes.push(source.mistake(&key.span(), problem, hint));
             }
         }
@@ -146,14 +178,14 @@ impl Files {
             self.mistakes.push(source.mistake(&span, problem, None));
             return;
         }
-        let mut layer = source.layer(table, keys::SERVER, &mut self.mistakes);
+        let mut layer = source.layer(table, Section::Server, &mut self.mistakes);
         layer.place = Some(source.origin(&span));
         self.servers.insert(parsed, layer);
     }
 }
 
 fn is_unknown(name: &str) -> bool {
-    !keys::GLOBAL.contains(&name) && !keys::TABLES.contains(&name)
+    keys::find(Section::Global, name).is_none() && !keys::TABLES.contains(&name)
 }
 
 /// Which of the files is read.
@@ -186,19 +218,14 @@ impl Source<'_> {
         Given { raw: raw(value), origin: self.origin(span) }
     }
 
-    fn layer(
-        &self,
-        table: &DeTable<'_>,
-        known: &[&'static str],
-        mistakes: &mut Vec<Mistake>,
-    ) -> Layer {
+    fn layer(&self, table: &DeTable<'_>, section: Section, mistakes: &mut Vec<Mistake>) -> Layer {
         let mut layer = Layer::default();
         for (key, value) in table {
             let name: &str = key.get_ref();
-            if known.contains(&name) {
+            if keys::find(section, name).is_some() {
                 layer.insert(name, self.given(&key.span(), value.get_ref()));
             } else {
-                let (problem, hint) = keys::unknown(name, known);
+                let (problem, hint) = keys::unknown(name, section);
                 mistakes.push(self.mistake(&key.span(), problem, hint));
             }
         }

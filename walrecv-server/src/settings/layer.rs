@@ -18,6 +18,10 @@ impl Layer {
         self.values.insert(key.to_owned(), given);
     }
 
+    pub(super) fn get_mut(&mut self, key: &str) -> Option<&mut Given> {
+        self.values.get_mut(key)
+    }
+
     pub(super) fn get(&self, key: &str) -> Option<&Given> {
         self.values.get(key)
     }

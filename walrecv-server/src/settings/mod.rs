@@ -14,14 +14,18 @@ mod keys;
 mod layer;
 mod period;
 mod recipient;
+mod reference;
 mod retention_policy;
 mod schedule;
+mod schema;
+mod secrets;
 mod server;
 mod server_name;
+mod shown;
+mod sources;
 mod value;
+mod webhook_url;
 
-use std::collections::BTreeSet;
-use std::io;
 use std::path::{Path, PathBuf};
 
 pub use environment::{Lookup, process as process_environment};
@@ -31,26 +35,26 @@ pub use hook_scripts::{Hook, HookEvent, HookKind, HookPhase, HookScripts};
 pub use http::HttpSettings;
 pub use period::{Period, PeriodError};
 pub use recipient::{Recipient, RecipientError};
+pub use reference::reference;
 pub use retention_policy::{Generations, RetentionPolicy, RetentionPolicyError};
 pub use schedule::{Moments, Schedule, ScheduleError};
+pub use schema::{SCHEMA_LINE, schema};
 pub use server::{
     BackupCompression, Compression, CompressionLocation, ConnInfo, CreateSlot, IncrementalBase,
     ServerSettings, Synchronous,
 };
 pub use server_name::{ServerName, ServerNameError};
+pub use shown::{ShownServer, ShownSetting};
+pub use webhook_url::{WebhookUrl, WebhookUrlError};
 
-use file::Files;
-use layer::{Layer, Layers};
-use value::{Given, Raw};
+use layer::Layers;
+use sources::Sources;
 
 /// Where the store lies when nothing says otherwise.
 pub const DEFAULT_HOME: &str = "/var/lib/walrecv-server";
 
 /// How many base backups are taken at a time.
 const MAX_PARALLEL_BACKUPS: u32 = 2;
-
-/// The environment variable that names the configuration.
-const CONFIG_VARIABLE: &str = "WALRECV_CONFIG";
 
 /// What was typed on the command line, as far as it concerns settings.
 #[derive(Clone, Default)]
@@ -128,21 +132,8 @@ impl Settings {
     /// Brings together what was typed, the environment and the configuration files.
     pub fn load(typed: &Typed, environment: Lookup<'_>) -> Result<Self, SettingsError> {
         let mut mistakes = Vec::new();
-        let arguments = arguments(typed, &mut mistakes);
-        let environment = from_environment(environment);
-
-        let path = if wants_file(typed, &arguments, &environment) {
-            find_file(typed, &environment.config)?
-        } else {
-            None
-        };
-        let mut files = match &path {
-            Some(path) => Files::read(path)?,
-            None => Files::default(),
-        };
-        mistakes.append(&mut files.mistakes);
-
-        let overriding = [&arguments, &environment.layer];
+        let sources = Sources::read(typed, environment, &mut mistakes)?;
+        let (files, overriding) = (&sources.files, sources.overriding());
         let mut global =
             Layers::new(overriding.into_iter().chain([&files.global]).collect(), &mut mistakes);
         let home = global.value("home", value::path).unwrap_or_else(|| DEFAULT_HOME.into());
@@ -158,33 +149,27 @@ impl Settings {
         let encryption_identity = Layers::new(overriding.to_vec(), &mut mistakes)
             .value("encryption_identity", value::path);
 
-        let mut names: BTreeSet<_> = files.servers.keys().cloned().collect();
-        let described = overriding.iter().any(|layer| layer.get("conninfo").is_some());
-        match typed.servers.as_slice() {
-            [only] if described => {
-                names.insert(only.clone());
-            }
-            _ => one_server_only(overriding, typed.scope, &mut mistakes),
-        }
-        let nothing = Layer::default();
-        let servers = names
+        let servers = sources
+            .names(typed, &mut mistakes)
             .into_iter()
             .filter_map(|name| {
-                let own = files.servers.get(&name).unwrap_or(&nothing);
-                // Arguments and environment speak about the servers that the command is about.
-                let concerned = typed.servers.is_empty() || typed.servers.contains(&name);
-                let layers = overriding.into_iter().filter(|_| concerned);
-                let layers = layers.chain([own, &files.defaults]).collect();
+                let layers = sources.of_server(&name, typed);
                 let mut server =
                     ServerSettings::resolve(name, &mut Layers::new(layers, &mut mistakes))?;
-                server.hooks.configuration.clone_from(&path);
+                server.hooks.configuration.clone_from(&sources.path);
                 Some(server)
             })
             .collect();
 
+        if files.servers.is_empty() {
+            // No server would tell what is wrong with them.
+            let name = "defaults".parse()?;
+            ServerSettings::resolve(name, &mut Layers::new(vec![&files.defaults], &mut mistakes));
+        }
+
         if mistakes.is_empty() {
             Ok(Self {
-                file: path,
+                file: sources.path,
                 home,
                 group_access,
                 wal_readers,
@@ -222,75 +207,6 @@ impl Settings {
                 configured: self.servers.iter().map(|server| server.name.clone()).collect(),
             }
         })
-    }
-}
-
-/// What the environment gives.
-struct Environment {
-    config: Option<PathBuf>,
-    layer: Layer,
-}
-
-fn from_environment(lookup: Lookup<'_>) -> Environment {
-    let mut layer = Layer::default();
-    for key in keys::GLOBAL.iter().chain(keys::SERVER) {
-        if let Some(given) = environment::given(lookup, key) {
-            layer.insert(key, given);
-        }
-    }
-    Environment { config: lookup(CONFIG_VARIABLE).map(PathBuf::from), layer }
-}
-
-fn arguments(typed: &Typed, mistakes: &mut Vec<Mistake>) -> Layer {
-    let known: Vec<_> = keys::GLOBAL.iter().chain(keys::SERVER).copied().collect();
-    let mut layer = Layer::default();
-    for Argument { option, key, value } in &typed.arguments {
-        let origin = Origin::Argument(option.clone());
-        if known.contains(&key.as_str()) {
-            layer.insert(key, Given { raw: Raw::Text(value.clone()), origin });
-        } else {
-            let (problem, hint) = keys::unknown(key, &known);
-            mistakes.push(Mistake { origin, problem, hint });
-        }
-    }
-    layer
-}
-
-/// Whether the configuration is read at all. What names the store more closely counts more: a home
-/// among the arguments makes up for a configuration in the environment.
-fn wants_file(typed: &Typed, arguments: &Layer, environment: &Environment) -> bool {
-    let home_suffices = arguments.get("home").is_some()
-        || environment.layer.get("home").is_some() && environment.config.is_none();
-    typed.config.is_some() || typed.scope == Scope::Servers || !home_suffices
-}
-
-/// The configuration: one that is named must exist, the default one may.
-fn find_file(typed: &Typed, named: &Option<PathBuf>) -> Result<Option<PathBuf>, SettingsError> {
-    if let Some(path) = typed.config.as_ref().or(named.as_ref()) {
-        return Ok(Some(path.clone()));
-    }
-    let path = Path::new(DEFAULT_PATH);
-    match path.try_exists() {
-        Ok(exists) => Ok(exists.then(|| path.to_owned())),
-        Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(None),
-        Err(source) => Err(SettingsError::Unreadable { path: path.to_owned(), source }),
-    }
-}
-
-/// What describes one server cannot be given for several.
-fn one_server_only(overriding: [&Layer; 2], scope: Scope, mistakes: &mut Vec<Mistake>) {
-    if scope == Scope::Store {
-        return;
-    }
-    for given in overriding
-        .into_iter()
-        .flat_map(|layer| keys::OF_ONE_SERVER.iter().filter_map(|key| layer.get(key)))
-    {
-        mistakes.push(Mistake {
-            origin: given.origin.clone(),
-            problem: "this describes one server".into(),
-            hint: Some("name that server, and only it, on the command line".into()),
-        });
     }
 }
 

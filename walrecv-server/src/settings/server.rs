@@ -10,7 +10,9 @@ use pgwire_stream::{ManifestChecksums, SlotName};
 
 use super::layer::Layers;
 use super::value;
-use super::{HookScripts, Moments, Period, Recipient, RetentionPolicy, Schedule, ServerName};
+use super::{
+    HookScripts, Moments, Period, Recipient, RetentionPolicy, Schedule, ServerName, WebhookUrl,
+};
 
 /// The slot's name where none is configured.
 const DEFAULT_SLOT: &str = "walrecv";
@@ -90,6 +92,8 @@ pub struct ServerSettings {
     pub basebackup_retry_sleep: Duration,
     /// The operator's commands around what is done.
     pub hooks: HookScripts,
+    /// Where failures are told.
+    pub failure_webhook: Option<WebhookUrl>,
 }
 
 /// A connection string. Its `Debug` does not show it, because it may hold a password.
@@ -278,6 +282,7 @@ impl ServerSettings {
             basebackup_retry_times: 0,
             basebackup_retry_sleep: Duration::from_secs(30),
             hooks: HookScripts::default(),
+            failure_webhook: None,
         }
     }
 
@@ -306,6 +311,7 @@ impl ServerSettings {
             last_backup_maximum_age: other.last_backup_maximum_age,
             last_backup_minimum_size: other.last_backup_minimum_size,
             last_wal_maximum_age: other.last_wal_maximum_age,
+            failure_webhook: other.failure_webhook.clone(),
             ..self.clone()
         };
         of_no_concern == *other
@@ -426,6 +432,7 @@ impl ServerSettings {
                 })
                 .unwrap_or(defaults.basebackup_retry_sleep),
             hooks: HookScripts::resolve(layers),
+            failure_webhook: layers.value("failure_webhook", value::webhook),
             ..defaults
         };
         conninfo.map(|_| settings)

@@ -1,4 +1,5 @@
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use pgwire_stream::ManifestChecksums;
@@ -21,7 +22,9 @@ impl Written {
     fn add(&self, name: &str, text: &str) {
         let path = self.directory.path().join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
+        fs::write(&path, text).unwrap();
+        // Some of them have passwords.
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
     }
 
     fn path(&self) -> PathBuf {
@@ -42,7 +45,7 @@ impl Written {
         assert_eq!(error.class().exit_code(), 2);
         let mut text = error.to_string();
         // The general one says nothing about the mistake.
-        if let Some(hint) = error.hint().filter(|hint| !hint.contains("walrecv-server init")) {
+        if let Some(hint) = error.hint().filter(|hint| !hint.contains("config reference")) {
             text.push_str(&format!("\nhint: {hint}"));
         }
         text.replace(&format!("{}/", self.directory.path().display()), "")
@@ -369,4 +372,110 @@ fn an_identity_file_can_be_named_for_servers_that_are_not_configured() {
     let typed = Typed { arguments: vec![argument], servers: vec![main.clone()], ..written.typed() };
     let settings = Settings::load(&typed, &|_| None).unwrap();
     assert_eq!(settings.identity_file(&main), Some(Path::new("/mnt/key")));
+}
+
+#[test]
+fn mistakes_among_the_defaults_need_no_server() {
+    assert_eq!(
+        complaint("[defaults]\ncompression = \"zip\"\nflush_interval = \"2h\""),
+        "the configuration has 2 mistakes\n  \
+         walrecv-server.toml:2: `compression`: must be one of `zstd`, `lz4`, `gzip`, `none`\n  \
+         walrecv-server.toml:3: `flush_interval`: must be a duration from 1ms to 1h, as \"2s\""
+    );
+    // And what is right needs none either.
+    assert!(Written::new("[defaults]\ncompression = \"lz4\"").load().unwrap().servers.is_empty());
+}
+
+#[test]
+fn credentials_of_systemd_are_named_by_their_directory() {
+    let written = Written::new(
+        "[http]\ntoken_file = \"${CREDENTIALS_DIRECTORY}/token\"\n\
+         [servers.main]\nconninfo = \"postgresql://u@db/?passfile=${CREDENTIALS_DIRECTORY}/pgpass\"\n\
+         encryption_identity = \"${CREDENTIALS_DIRECTORY}/key\"\n\
+         description = \"${CREDENTIALS_DIRECTORY}\"",
+    );
+    let by_systemd =
+        |name: &str| (name == "CREDENTIALS_DIRECTORY").then(|| "/run/credentials/x".to_owned());
+    let settings = Settings::load(&written.typed(), &by_systemd).unwrap();
+    assert_eq!(settings.http.token_file.as_deref(), Some(Path::new("/run/credentials/x/token")));
+    let [main] = settings.servers.as_slice() else { panic!() };
+    assert_eq!(main.encryption_identity.as_deref(), Some(Path::new("/run/credentials/x/key")));
+    assert_eq!(main.conninfo.as_str(), "postgresql://u@db/?passfile=/run/credentials/x/pgpass");
+    // It is text elsewhere.
+    assert_eq!(main.description.as_deref(), Some("${CREDENTIALS_DIRECTORY}"));
+    // A command that systemd did not start looks where the daemon has them.
+    let settings = written.load().unwrap();
+    let token = settings.http.token_file.unwrap();
+    assert_eq!(token, Path::new("/run/credentials/walrecv-server.service/token"));
+}
+
+#[test]
+fn a_password_that_everybody_can_read_is_refused() {
+    let text = "[servers.main]\nconninfo = \"host=db password=geheim\"";
+    let written = Written::new(text);
+    let mode =
+        |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    // Nobody comes so far as to read it.
+    mode(written.directory.path(), 0o700);
+    mode(&written.path(), 0o644);
+    assert!(written.load().is_ok());
+    mode(written.directory.path(), 0o755);
+    let told = written.complaint();
+    assert!(
+        told.starts_with(
+            "walrecv-server.toml:2: `conninfo`: everybody on this machine can read the password in \
+             it (the file's mode is 0644)\nhint: `chmod o= walrecv-server.toml`"
+        ),
+        "{told}"
+    );
+    assert!(!told.contains("geheim"));
+    mode(&written.path(), 0o640);
+    assert!(written.load().is_ok());
+    // Without a password it is nobody's secret.
+    let written = Written::new("[servers.main]\nconninfo = \"host=db passfile=/x/password\"");
+    mode(written.directory.path(), 0o755);
+    mode(&written.path(), 0o644);
+    assert!(written.load().is_ok());
+}
+
+#[test]
+fn what_is_shown_says_where_it_comes_from_and_no_secrets() {
+    let written = Written::new(
+        "[defaults]\nflush_interval = \"250ms\"\ncompression = \"gzip\"\n\
+         [servers.main]\nconninfo = \"host=db password=geheim\"\n\
+         failure_webhook = \"https://hooks.example.com/geheim\"\n\
+         [servers.web]\nconninfo = \"host=web\"\n",
+    );
+    let mut typed = written.typed();
+    typed.arguments = vec![argument("--set slot_name", "slot_name", "x")];
+    typed.servers = vec!["main".parse().unwrap()];
+    let environment = |name: &str| (name == "WALRECV_SYNCHRONOUS").then(|| "false".to_owned());
+    let shown = Settings::show(&typed, &environment).unwrap();
+    let [main] = shown.as_slice() else { panic!() };
+    assert!(!format!("{shown:?}").contains("geheim"));
+    let told = |key: &str| {
+        let setting = main.settings.iter().find(|setting| setting.key == key).unwrap();
+        let from = setting.from();
+        let from = from.rsplit('/').next().unwrap();
+        format!("{} {from}", setting.text())
+    };
+    assert_eq!(told("flush_interval"), "250ms walrecv-server.toml:2");
+    assert_eq!(told("conninfo"), "host=db password=*** walrecv-server.toml:5");
+    assert_eq!(told("backup_conninfo"), "host=db password=*** default");
+    assert_eq!(told("failure_webhook"), "https://hooks.example.com/*** walrecv-server.toml:6");
+    assert_eq!(told("slot_name"), "x --set slot_name");
+    assert_eq!(told("synchronous"), "false WALRECV_SYNCHRONOUS");
+    // That of gzip, and not that of zstd.
+    assert_eq!(told("compression_level"), "6 default");
+    assert_eq!(told("retention_policy"), " default");
+    assert_eq!(told("home"), "/var/lib/walrecv-server default");
+    assert_eq!(main.settings.len(), keys::anywhere().count());
+
+    typed.servers = vec!["mian".parse().unwrap()];
+    assert!(matches!(
+        Settings::show(&typed, &environment),
+        Err(SettingsError::UnknownServer { .. })
+    ));
+    typed = written.typed();
+    assert_eq!(Settings::show(&typed, &|_| None).unwrap().len(), 2);
 }

@@ -11,6 +11,7 @@ use pgwire_stream::{Config, ConfigError, SlotName};
 
 use super::error::Origin;
 use super::recipient::Recipient;
+use super::webhook_url::WebhookUrl;
 
 /// A value as it was given. Has no `Debug`: it may hold a password.
 #[derive(Clone)]
@@ -88,9 +89,16 @@ pub(super) fn duration(given: &Given, least: Duration, most: Duration) -> Parsed
         },
         _ => None,
     };
-    value
-        .filter(|value| (least..=most).contains(value))
-        .ok_or_else(|| format!("must be a duration from {least:?} to {most:?}, as \"2s\"").into())
+    value.filter(|value| (least..=most).contains(value)).ok_or_else(|| {
+        let [least, most] = [least, most].map(in_words);
+        format!("must be a duration from {least} to {most}, as \"2s\"").into()
+    })
+}
+
+/// A duration as it may be written.
+fn in_words(duration: Duration) -> String {
+    let duration = jiff::SignedDuration::try_from(duration).unwrap_or(jiff::SignedDuration::MAX);
+    format!("{duration:#}")
 }
 
 /// A rate in kB/s, as Barman and PostgreSQL count; text may carry a unit. `None` is unlimited.
@@ -178,6 +186,17 @@ pub(super) fn recipients(given: &Given) -> Parsed<Vec<Recipient>> {
 /// Text that says by itself what is wrong with it.
 pub(super) fn parsed<T: FromStr<Err: fmt::Display>>(given: &Given) -> Parsed<T> {
     text(given)?.parse().map_err(|error: T::Err| error.to_string().into())
+}
+
+/// The address of a webhook. It may hold a secret, which has no place in an argument.
+pub(super) fn webhook(given: &Given) -> Parsed<WebhookUrl> {
+    if matches!(given.origin, Origin::Argument(_)) {
+        return Err(Problem {
+            text: "the secret in it can be seen by every user of this machine, with `ps`".into(),
+            hint: Some("put it into the configuration file, or WALRECV_FAILURE_WEBHOOK".into()),
+        });
+    }
+    parsed(given)
 }
 
 /// A number of bytes; text may carry one of Barman's units: `k`, `M`, `G`, `T`, and those of 1024.

@@ -5,10 +5,15 @@
 
 pub mod backups;
 pub mod check;
+pub mod diagnose;
 pub mod disk;
 pub mod privileges;
+pub mod replication;
+pub mod server_config;
 pub mod server_facts;
+pub mod servers;
 pub mod sizes;
+pub mod status;
 pub mod stored;
 mod wal_rate;
 pub mod window;

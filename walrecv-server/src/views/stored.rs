@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::backups::list_backups;
 use super::sizes::{Sizes, sizes};
 use super::window::{Window, window};
-use crate::catalog::{BackupError, Identity, IdentityError, WalOutline, WalStore};
+use crate::catalog::{BackupError, Identity, IdentityError, Scrub, WalOutline, WalStore};
 use crate::failure::{Failure, in_one_line};
 use crate::settings::RetentionPolicy;
 use crate::storage::ServerDir;
@@ -24,8 +24,19 @@ pub struct Stored {
     pub window: Window,
     /// The room that it takes.
     pub sizes: Sizes,
+    /// The last verification of everything.
+    pub scrub: Option<Scrubbed>,
     /// What could not be looked at, each in one line.
     pub problems: Vec<String>,
+}
+
+/// A verification of everything.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Scrubbed {
+    /// When it ended.
+    pub at: Timestamp,
+    /// How many problems it found.
+    pub problems: u64,
 }
 
 /// Looks at what is stored for a server. What cannot be looked at hides nothing else.
@@ -62,6 +73,10 @@ pub fn stored(server: &ServerDir, policy: Option<&RetentionPolicy>, now: Timesta
             Err(error) => note(&BackupError::from(error)),
         }
     }
+    let scrub = Scrub::load(server).unwrap_or_else(|error| {
+        note(&error);
+        None
+    });
     if picture.summary.is_empty() {
         "nothing can be recovered yet: nothing was received".clone_into(&mut picture.summary);
     }
@@ -70,6 +85,7 @@ pub fn stored(server: &ServerDir, policy: Option<&RetentionPolicy>, now: Timesta
         server_version: identity.as_ref().map(|identity| identity.server_version.to_string()),
         system_id: identity.as_ref().map(|identity| identity.system_id.to_string()),
         window: picture,
+        scrub: scrub.map(|scrub| Scrubbed { at: scrub.ended_at, problems: scrub.problems }),
         sizes: sizes(server.path(), outline.as_ref(), &backups, policy, now),
         problems,
     }

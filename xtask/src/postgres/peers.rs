@@ -31,6 +31,13 @@ pub(crate) fn install() -> Result<()> {
     Ok(())
 }
 
+/// Gets Barman, whose output tests compare with ours, if it is missing.
+pub(crate) fn install_for_tests() -> Result<()> {
+    let barman = Item::new(format!("PyPI {}", BARMAN[0]), install_barman);
+    obtain(&[barman], &Cache::open()?, "peers");
+    Ok(())
+}
+
 /// Barman, if it was installed here.
 pub(crate) fn barman() -> Option<PathBuf> {
     let place = barman_place().ok()?;

@@ -10,7 +10,7 @@ use walrecv_tests::{Context, Result, installation, program};
 use super::{Item, Outcome};
 
 /// Debian packages, each with a program that shows that it need not be installed.
-const PACKAGES: [(&str, &str); 9] = [
+const PACKAGES: [(&str, &str); 10] = [
     ("npm", "npm"),
     ("python3-pip", "pip3"),
     ("patchelf", "patchelf"),
@@ -21,6 +21,8 @@ const PACKAGES: [(&str, &str); 9] = [
     ("xfsprogs", "xfs_io"),
     ("eatmydata", "eatmydata"),
     ("strace", "strace"),
+    // The status page is looked at.
+    ("chromium", "chromium"),
 ];
 
 /// PostgreSQL, whichever major this release has.

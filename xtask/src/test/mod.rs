@@ -30,6 +30,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let majors: &[u32] = if arguments.quick { &[QUICK] } else { &[] };
     step::announce("PostgreSQL servers");
     postgres::install(majors)?;
+    postgres::peers::install_for_tests()?;
 
     let mut tally = Tally::default();
     for step in steps(arguments)? {

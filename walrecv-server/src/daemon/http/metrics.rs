@@ -6,7 +6,7 @@ use std::fmt;
 use jiff::Timestamp;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
@@ -340,6 +340,16 @@ const METRICS: &[Metric] = &[
         },
     ),
     metric(
+        "last_scrub_timestamp",
+        Some(Unit::Seconds),
+        None,
+        "When all that is stored was verified last.",
+        |server| seconds_of(server.stored.scrub.map(|scrub| scrub.at)),
+    ),
+    metric("last_scrub_problems", None, None, "How many problems were found then.", |server| {
+        one(server.stored.scrub.map(|scrub| scrub.problems as f64))
+    }),
+    metric(
         "store_problems",
         None,
         None,
@@ -436,12 +446,8 @@ struct Snapshot(Vec<Overview>);
 impl Collector for Snapshot {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         for OfDaemon { name, unit, label, help, read } in OF_DAEMON {
-            let mut family =
-                encoder.encode_descriptor(name, help, unit.as_ref(), MetricType::Gauge)?;
-            for (of, value) in read() {
-                let labels: Vec<_> = label.iter().map(|label| (*label, of)).collect();
-                ConstGauge::new(value).encode(family.encode_family(&labels)?)?;
-            }
+            let family = encoder.encode_descriptor(name, help, unit.as_ref(), MetricType::Gauge)?;
+            encode_of_daemon(family, *label, read())?;
         }
         for Metric { name, unit, label, help, read } in METRICS {
             let samples: Vec<(&str, Vec<Sample>)> =
@@ -461,6 +467,20 @@ impl Collector for Snapshot {
         }
         Ok(())
     }
+}
+
+fn encode_of_daemon(
+    mut family: MetricEncoder<'_>,
+    label: Option<&'static str>,
+    samples: Vec<Sample>,
+) -> Result<(), fmt::Error> {
+    for (of, value) in samples {
+        match label {
+            Some(label) => family.encode_family(&[(label, of)])?.encode_gauge(&value)?,
+            None => family.encode_gauge(&value)?,
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

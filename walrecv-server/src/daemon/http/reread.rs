@@ -8,7 +8,13 @@ use std::time::SystemTime;
 /// What is made of some files, and made again when they have changed.
 pub(super) struct Reread<T> {
     paths: Vec<PathBuf>,
-    made: Mutex<Option<(Vec<Option<SystemTime>>, Arc<T>)>>,
+    made: Mutex<Option<Made<T>>>,
+}
+
+/// What was made, and when the files were written then.
+struct Made<T> {
+    of: Vec<Option<SystemTime>>,
+    value: Arc<T>,
 }
 
 impl<T> Reread<T> {
@@ -24,7 +30,7 @@ impl<T> Reread<T> {
         let modified = |path: &PathBuf| fs::metadata(path).and_then(|found| found.modified()).ok();
         let times: Vec<_> = self.paths.iter().map(modified).collect();
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((of, value)) = &*made
+        if let Some(Made { of, value }) = &*made
             && *of == times
         {
             return Ok(Arc::clone(value));
@@ -32,10 +38,10 @@ impl<T> Reread<T> {
         match (make(), &mut *made) {
             (Ok(value), _) => {
                 let value = Arc::new(value);
-                *made = Some((times, Arc::clone(&value)));
+                *made = Some(Made { of: times, value: Arc::clone(&value) });
                 Ok(value)
             }
-            (Err(error), Some((of, value))) => {
+            (Err(error), Some(Made { of, value })) => {
                 tracing::error!(error = %error, "going on with what was read before");
                 *of = times;
                 Ok(Arc::clone(value))

@@ -1,9 +1,9 @@
 //! The product: every file is compared with the manifest while it is written.
 
-use std::fs;
 use std::path::Path;
 
-use walrecv_tests::{Context, Result};
+use walrecv_tests::Result;
+use walrecv_tests::walrecv::write_configuration;
 
 use super::super::wal::receivers::{SERVER, section};
 use super::{Contender, Subject};
@@ -40,7 +40,7 @@ impl Contender for Product {
             section(SERVER, &subject.conninfo, "walrecv", &["immediate_checkpoint = true"])
                 .replace("create_slot = \"manual\"", "create_slot = \"auto\"")
         );
-        fs::write(&path, text).context(|| format!("cannot write {}", path.display()))?;
+        write_configuration(&path, &text)?;
         self.run(place, &["backup", SERVER]).map(drop)
     }
 
