@@ -16,7 +16,7 @@ use page::{blocks, repository};
 use world::{Beginning, World};
 
 /// The pages with commands that can be run.
-const PAGES: [&str; 8] = [
+const PAGES: [&str; 12] = [
     "docs/first-server.md",
     "docs/synchronous.md",
     "docs/failover-patroni.md",
@@ -25,6 +25,10 @@ const PAGES: [&str; 8] = [
     "docs/monitoring.md",
     "docs/from-barman.md",
     "docs/installation.md",
+    "README.md",
+    "docs/backups.md",
+    "docs/restore.md",
+    "docs/restore-by-hand.md",
 ];
 
 pub(crate) fn register(scenarios: Scenarios) -> Scenarios {
@@ -38,6 +42,10 @@ pub(crate) fn register(scenarios: Scenarios) -> Scenarios {
         .per_major("documents_monitoring", &[18], |on| read(on, PAGES[5], Beginning::BackedUp))
         .per_major("documents_from_barman", &[18], |on| read(on, PAGES[6], Beginning::BackedUp))
         .per_major("documents_installation", &[18], |on| read(on, PAGES[7], Beginning::Nothing))
+        .per_major("documents_front", &[18], |on| read(on, PAGES[8], Beginning::Nothing))
+        .per_major("documents_backups", &[18], |on| read(on, PAGES[9], Beginning::BackedUp))
+        .per_major("documents_restore", &[18], |on| read(on, PAGES[10], Beginning::BackedUp))
+        .per_major("documents_by_hand", &[18], |on| read(on, PAGES[11], Beginning::BackedUp))
 }
 
 /// Does what a page says, block by block.
@@ -65,12 +73,14 @@ fn read(installation: &Installation, page: &str, beginning: Beginning) -> Scenar
 
 /// No page is forgotten, and what is not run says why.
 fn all_are_run() -> ScenarioResult {
+    let mut pages = vec!["README.md".to_owned()];
     for entry in fs::read_dir(repository().join("docs"))? {
         let name = entry?.file_name().to_string_lossy().into_owned();
-        if !name.ends_with(".md") {
-            continue;
+        if name.ends_with(".md") {
+            pages.push(format!("docs/{name}"));
         }
-        let page = format!("docs/{name}");
+    }
+    for page in pages {
         for block in blocks(&page)?.iter().filter(|block| block.language == "sh") {
             assert!(PAGES.contains(&page.as_str()), "{page} has commands, and is not run");
             let reason = block.mark("norun");
