@@ -21,7 +21,6 @@ pub(super) fn check(package: &Path) -> Result<()> {
 
     for (path, mode, owner) in [
         ("usr/bin/walrecv-server", 0o755, "root"),
-        ("usr/lib/sysusers.d/walrecv-server.conf", 0o644, "root"),
         ("usr/share/bash-completion/completions/walrecv-server", 0o644, "root"),
         ("usr/share/man/man1/walrecv-server-backup.1.gz", 0o644, "root"),
         ("usr/share/doc/walrecv-server/examples/walrecv-server.toml", 0o644, "root"),
