@@ -208,7 +208,9 @@ impl World {
         path.push(":");
         path.push(std::env::var_os("PATH").unwrap_or_default());
         let mut bash = Command::new("bash");
-        bash.args(["-euo", "pipefail", "-c", &self.here(text)]);
+        // What runs in the background ends with the block, whatever becomes of it.
+        let text = format!("trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n{}", self.here(text));
+        bash.args(["-euo", "pipefail", "-c", &text]);
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy();
             if name.starts_with("PG") || name.starts_with("WALRECV_") {
