@@ -13,6 +13,7 @@ mod crashes;
 mod daemon;
 mod disk_trouble;
 mod disturbed_backups;
+mod documents;
 mod encryption;
 mod examples;
 mod failing_disk;
@@ -86,6 +87,7 @@ fn main() -> std::process::ExitCode {
         bad_input::register,
         commands::register,
         first_steps::register,
+        documents::register,
         catalog_commands::register,
         config_files::register,
         incremental_backups::register,
