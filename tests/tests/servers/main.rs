@@ -33,6 +33,7 @@ mod library_tls;
 mod library_wal;
 mod many_files;
 mod odd_places;
+mod operator_views;
 mod power_cut;
 mod restore_plans;
 mod restored_chains;
@@ -95,6 +96,7 @@ fn main() -> std::process::ExitCode {
         encryption::register,
         wal_delivery::register,
         barman_shapes::register,
+        operator_views::register,
     ] {
         scenarios = register(scenarios);
     }
