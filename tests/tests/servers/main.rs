@@ -38,6 +38,7 @@ mod library_tls;
 mod library_wal;
 mod many_files;
 mod odd_places;
+mod operator_views;
 mod power_cut;
 mod restore_plans;
 mod restored_chains;
@@ -107,6 +108,7 @@ fn main() -> std::process::ExitCode {
         wal_delivery::register,
         http::register,
         barman_shapes::register,
+        operator_views::register,
     ] {
         scenarios = register(scenarios);
     }
