@@ -21,6 +21,7 @@ mod failover;
 mod first_steps;
 mod full_path;
 mod harness;
+mod hooks;
 mod http;
 mod incremental_backups;
 mod ledger;
@@ -89,6 +90,7 @@ fn main() -> std::process::ExitCode {
         commands::register,
         first_steps::register,
         documents::register,
+        hooks::register,
         catalog_commands::register,
         config_files::register,
         incremental_backups::register,
