@@ -25,7 +25,8 @@ const RETRY: Duration = Duration::from_secs(5);
 /// after them was given up on.
 pub(super) type Frontier = (TimelineId, SegmentNumber);
 
-/// Archives all that waits; `go_on` is asked before each file, and told how many there are.
+/// Archives all that waits; `go_on` is asked before each file and while scripts run, and told how
+/// many there are.
 ///
 /// A file that cannot be archived keeps no other from it: the first such error is given in the end.
 ///
@@ -40,10 +41,10 @@ pub(super) fn pass(
     let known = *lock_of(frontier);
     let waiting = waiting(archive, known)?;
     let (next, failed) = (AtomicUsize::new(0), Mutex::new(None));
-    let left = || waiting.len().saturating_sub(next.load(Ordering::Relaxed) - 1) as u64;
-    let interrupted = || !go_on(left());
     let work = || {
         while let Some(&(segment, partial)) = waiting.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let left = waiting.len().saturating_sub(next.load(Ordering::Relaxed) - 1) as u64;
+            let interrupted = || !go_on(left);
             // Neither is kept from others while scripts run.
             let archive_it = || {
                 let _hand = Hand::free();
@@ -536,7 +537,10 @@ mod tests {
             left > 2
         })
         .unwrap();
-        assert_eq!(seen.into_inner().unwrap()[..2], [3, 2]);
+        let mut seen = seen.into_inner().unwrap();
+        // It is asked more than once for each.
+        seen.dedup();
+        assert_eq!(seen[..2], [3, 2]);
         assert!(!dir.streaming_segment(one()).exists());
         pass(&archive, &nowhere(), |_| true).unwrap();
         assert_eq!(fs::read_dir(dir.streaming()).unwrap().count(), 0);
