@@ -329,7 +329,7 @@ fn keep_and_delete(installation: &Installation) -> ScenarioResult {
     run(&["keep", "main", &first, "--target", "full"])?.success()?;
     assert_eq!(shown(&first)?, "Keep: full\n");
     let listed = run(&["list-backups", "main"])?.success()?.stdout;
-    assert!(listed.contains("[KEEP:FULL]"), "{listed}");
+    assert!(listed.contains(" - KEEP:FULL"), "{listed}");
 
     let refused = run(&["delete", "main", &first])?.code(3)?;
     assert!(refused.stderr.contains("is kept (full)"), "{}", refused.stderr);

@@ -2,6 +2,7 @@
 // All of it is tests, which fail by panicking.
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 
+mod adopt;
 mod bad_input;
 mod barman_shapes;
 mod capabilities;
@@ -20,6 +21,7 @@ mod failover;
 mod first_steps;
 mod full_path;
 mod harness;
+mod hooks;
 mod http;
 mod incremental_backups;
 mod ledger;
@@ -37,9 +39,11 @@ mod library_tls;
 mod library_wal;
 mod many_files;
 mod odd_places;
+mod operator_views;
 mod power_cut;
 mod restore_plans;
 mod restored_chains;
+mod retention;
 mod runtime;
 mod same_segments;
 mod site;
@@ -86,11 +90,14 @@ fn main() -> std::process::ExitCode {
         commands::register,
         first_steps::register,
         documents::register,
+        hooks::register,
         catalog_commands::register,
         config_files::register,
         incremental_backups::register,
         many_files::register,
         restored_chains::register,
+        retention::register,
+        adopt::register,
         restore_plans::register,
         odd_places::register,
         disturbed_backups::register,
@@ -103,6 +110,7 @@ fn main() -> std::process::ExitCode {
         wal_delivery::register,
         http::register,
         barman_shapes::register,
+        operator_views::register,
     ] {
         scenarios = register(scenarios);
     }

@@ -85,7 +85,8 @@ impl Failure for IdentityError {
         match self {
             Self::WrongSystem { .. } | Self::WrongSegmentSize { .. } => Some(
                 "if the connection leads to the right server and it was upgraded or made anew, \
-                 configure it under a new name; what is stored stays restorable under this one"
+                 `walrecv-server adopt` begins anew and keeps what is stored; or configure it under \
+                 a new name"
                     .to_owned(),
             ),
             Self::Absent { .. } => {

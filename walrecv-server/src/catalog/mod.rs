@@ -24,6 +24,7 @@ pub mod leases;
 pub mod manifest_files;
 mod outline;
 pub mod partial;
+pub mod previous;
 mod ranges;
 pub mod removal;
 mod scrub;

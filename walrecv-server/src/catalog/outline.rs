@@ -1,17 +1,12 @@
 //! What is held, as stretches, for pictures: what a look costs depends on the directories of the
 //! archive, and not on the segments in them.
 
-use std::fs;
-use std::io;
-use std::path::Path;
-use std::time::SystemTime;
-
 use pgwire_stream::{SegmentName, SegmentNumber};
 
 use super::coverage::Coverage;
 use super::wal::{WalError, WalStore, Wanted, segments_per_folder};
 use super::wal_index::WalIndex;
-use crate::storage::StorageError;
+use crate::storage::durable;
 
 /// All WAL that is held, and the room that it takes.
 #[derive(Clone, Debug)]
@@ -29,8 +24,6 @@ pub struct FolderOutline {
     pub first: SegmentName,
     /// The stored size of what is in it.
     pub stored_size: u64,
-    /// When something was added to it last.
-    pub written_at: Option<SystemTime>,
 }
 
 impl WalStore {
@@ -54,8 +47,8 @@ impl WalStore {
         for folder in self.folders()? {
             let Ok(first) = folder.number(size) else { continue };
             let totals = WalIndex::of(self.server(), folder).totals()?;
-            let changed_at = modified_at(&self.server().wal_dir(folder))?;
-            let written_at = modified_at(&self.server().wal_index(folder))?;
+            let changed_at = durable::modified(&self.server().wal_dir(folder))?;
+            let written_at = durable::modified(&self.server().wal_index(folder))?;
             let is_full = totals
                 .is_some_and(|totals| u64::from(totals.files) == per_folder && totals.tails == 0);
             if is_full && changed_at <= written_at {
@@ -68,17 +61,8 @@ impl WalStore {
                 Some(totals) => totals.stored_size,
                 None => self.stored_size_of(folder)?,
             };
-            let written_at = written_at.or(changed_at);
-            folders.push(FolderOutline { first: folder, stored_size, written_at });
+            folders.push(FolderOutline { first: folder, stored_size });
         }
         Ok(WalOutline { coverage, folders })
-    }
-}
-
-fn modified_at(path: &Path) -> Result<Option<SystemTime>, StorageError> {
-    match fs::metadata(path).and_then(|metadata| metadata.modified()) {
-        Ok(time) => Ok(Some(time)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(StorageError::of("look at", path)(error)),
     }
 }

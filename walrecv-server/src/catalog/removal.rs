@@ -228,11 +228,11 @@ impl Catalog {
     /// If it cannot be renamed.
     pub fn hide(
         &self,
-        backup: BackupId,
+        id: BackupId,
         _backup: &ServerLock,
         _leases: &NoNewLeases,
     ) -> Result<(), StorageError> {
-        durable::hide_dir(self.server().backup(backup).path())
+        durable::hide_dir(self.server().backup(id).path())
     }
 
     /// Frees the space of what was removed, also by a removal that was interrupted. What cannot be

@@ -7,6 +7,7 @@ mod backup;
 mod catalog;
 mod configuration;
 mod generated;
+mod maintenance;
 mod receive;
 mod restore;
 mod views;
@@ -26,6 +27,7 @@ pub use catalog::{
 };
 pub use configuration::{ConfigArg, ConfigArgs, ShowServersArgs};
 pub use generated::{CompletionsArgs, ManArgs};
+pub use maintenance::{AdoptArgs, ArchiveWalArgs, CronArgs};
 pub use receive::{InitArgs, ReceiveWalArgs, RunArgs};
 pub use restore::{RestoreArgs, TargetArgs};
 pub use views::{
@@ -218,6 +220,12 @@ pub enum Command {
     Completions(CompletionsArgs),
     /// Print the manual page, or write one for each command
     Man(ManArgs),
+    /// Archive the WAL that waits, if no receiver does
+    ArchiveWal(ArchiveWalArgs),
+    /// Archive WAL, settle backups and enforce retention, once
+    Cron(CronArgs),
+    /// Begin anew with another cluster under the same name, as after pg_upgrade, and keep the old
+    Adopt(AdoptArgs),
 }
 
 /// A server by its name, or all of them.
@@ -284,6 +292,9 @@ impl Command {
             Self::GetWal(args) => vec![args.server.clone()],
             Self::SwitchWal(args) => several(&args.servers),
             Self::Completions(_) | Self::Man(_) => Vec::new(),
+            Self::ArchiveWal(args) => several(&args.servers),
+            Self::Cron(args) => several(&args.servers),
+            Self::Adopt(args) => vec![args.server.clone()],
         }
     }
 

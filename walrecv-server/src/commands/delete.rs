@@ -109,7 +109,7 @@ pub fn delete(
         let events: Vec<_> = plan()?.backups().iter().map(facts).collect();
         events.iter().try_for_each(|event| hooks.before(event, interrupted))?;
         let removed = remove(&catalog, server, plan, &lock);
-        let wal = removed.is_ok().then(|| retention::free_wal(server, &lock));
+        let wal = removed.is_ok().then(|| retention::free_wal(server, &lock, hooks));
         drop(lock);
         let error = removed.as_ref().err().map(|error| in_one_line(error));
         events.iter().for_each(|event| hooks.after(event, error.as_deref(), interrupted));

@@ -1,9 +1,12 @@
 //! One file per command: what each does, as a value. No argument structs and no printing here.
 
+pub mod adopt;
+pub mod archive_wal;
 pub mod backup;
 pub mod check;
 pub mod check_backup;
 pub mod config;
+pub mod cron;
 pub mod delete;
 pub mod diagnose;
 pub mod extract;

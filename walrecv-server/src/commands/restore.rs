@@ -93,12 +93,9 @@ pub fn restore(
     let leased = take_lease(&home.server(&options.server), &plan, lease);
     let (lease, mut unleased) =
         leased.map_or_else(|why| (None, Some(why)), |held| (Some(held), None));
-    // What was planned may have been removed before the lease was there.
+    plan.confirm()?;
     let catalog = Catalog::new(&home.server(&options.server));
     let restored = catalog.load(plan.backup).map_err(RestoreError::from)?;
-    for &backup in &plan.chain {
-        catalog.load(backup).map_err(RestoreError::from)?;
-    }
     let event = Event::Recovery(catalog.facts(&restored), facts(&plan, &options.request));
     // Whether it fails or not: what is not kept is released.
     let work = || restore::execute(&plan, progress, interrupted).map_err(RestoreFailure::from);

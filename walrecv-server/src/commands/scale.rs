@@ -20,6 +20,7 @@ use crate::catalog::{
 use crate::receiver::newest_held;
 use crate::restore::target::{RecoveryTarget, TargetAction, TimelineChoice};
 use crate::restore::{Owner, Request, Served, WalDelivery, plan};
+use crate::retention::Rules;
 use crate::storage::counted::{Counts, counted};
 use crate::storage::{
     Access, ArchivedWal, BackupId, Codec, Home, LockKind, Plain, ServerDir, ServerLock, Sha256Sum,
@@ -228,7 +229,7 @@ fn questions_cost_what_they_must() {
 
     for (what, number, behind) in [("first", 0, segments), ("last", BACKUPS - 1, segments / 10)] {
         let id = Store::id(number).to_string();
-        let show = || show_backup(&store.server, &id).unwrap();
+        let show = || show_backup(&store.server, &id, &Rules::default()).unwrap();
         let (shown, counts) = measured(&format!("show-backup of the {what}"), show);
         assert_eq!(shown.wal.unwrap().end, end);
         assert!(counts.names < behind + 8 * folders + BACKUPS * few, "{counts:?}");
@@ -244,7 +245,7 @@ fn questions_cost_what_they_must() {
     }
 
     let now = Store::time(BACKUPS);
-    let (drawn, counts) = measured("window", || stored(&store.server, None, now));
+    let (drawn, counts) = measured("window", || stored(&store.server, now));
     assert_eq!(drawn.window.wal.len(), 1);
     assert_eq!(drawn.window.backups.len() as u64, BACKUPS);
     assert_eq!(drawn.sizes.wal_bytes, segments * 8);

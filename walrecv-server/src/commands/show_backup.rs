@@ -1,8 +1,12 @@
 //! `show-backup`: everything about a base backup.
 
+use jiff::Timestamp;
 use pgwire_stream::{Lsn, SegmentName, TimelineHistory};
 
-use crate::catalog::{BackupError, BackupRecord, Catalog, Keep, Lease, Leases, Standing, WalStore};
+use crate::catalog::{
+    BackupError, BackupRecord, Catalog, CatalogEntry, Keep, Lease, Leases, Standing, WalStore,
+};
+use crate::retention::{self, Label, Rules};
 use crate::storage::{BackupId, ServerDir};
 
 /// Everything about a base backup.
@@ -22,6 +26,8 @@ pub struct ShowBackupOutcome {
     pub next: Option<BackupId>,
     /// The mark on it that it is to stay.
     pub keep: Option<Keep>,
+    /// What the retention policy says of it.
+    pub retention: Label,
     /// The restores that need it.
     pub leases: Vec<Lease>,
     /// The backups that build on it directly.
@@ -40,7 +46,11 @@ pub struct HeldWal {
 }
 
 /// Shows the backup that `wanted` names.
-pub fn show_backup(server: &ServerDir, wanted: &str) -> Result<ShowBackupOutcome, BackupError> {
+pub fn show_backup(
+    server: &ServerDir,
+    wanted: &str,
+    rules: &Rules,
+) -> Result<ShowBackupOutcome, BackupError> {
     let catalog = Catalog::new(server);
     let record = catalog.resolve(wanted)?;
     let standing = catalog.standing(&record)?;
@@ -59,6 +69,7 @@ pub fn show_backup(server: &ServerDir, wanted: &str) -> Result<ShowBackupOutcome
         previous: neighbour(position.and_then(|position| position.checked_sub(1))),
         next: neighbour(position.map(|position| position + 1)),
         keep: Keep::load(&server.backup(record.id))?,
+        retention: label(server, &catalog, &entries, record.id, rules),
         leases: Leases::load(server).of(record.id).cloned().collect(),
         children: records
             .iter()
@@ -69,6 +80,32 @@ pub fn show_backup(server: &ServerDir, wanted: &str) -> Result<ShowBackupOutcome
         standing,
         wal_size,
     })
+}
+
+/// What the policy says of a backup; nothing, while something cannot be read that it would have to
+/// know.
+fn label(
+    server: &ServerDir,
+    catalog: &Catalog,
+    entries: &[CatalogEntry],
+    backup: BackupId,
+    rules: &Rules,
+) -> Label {
+    let known = || {
+        let mut known = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let record = entry.record.as_ref().ok()?;
+            let keep = Keep::load(&server.backup(entry.id)).ok()?;
+            let standing = catalog.standing(record).ok().filter(|_| rules.policy.is_some())?;
+            known.push((record, standing, keep));
+        }
+        let known: Vec<_> =
+            known.iter().map(|(record, known, keep)| (*record, known, *keep)).collect();
+        retention::verdicts(server, &known, rules, Timestamp::now()).ok()
+    };
+    let verdict = known().and_then(|verdicts| verdicts.get(&backup).map(|verdict| verdict.label));
+    let kept = || Some(Label::Kept(Keep::load(&server.backup(backup)).ok()??.target));
+    verdict.or_else(kept).unwrap_or(Label::None)
 }
 
 fn held_wal(server: &ServerDir, record: &BackupRecord) -> Result<Option<HeldWal>, BackupError> {

@@ -86,6 +86,8 @@ pub struct ServerNews {
 struct Entry {
     receiver: Option<watch::Receiver<Status>>,
     check: Option<Checked>,
+    /// Ranges of suspect WAL that others know of.
+    suspect: u64,
     running: BTreeMap<Task, Running>,
     planned: BTreeMap<Task, Timestamp>,
     ended: BTreeMap<Task, Ended>,
@@ -165,6 +167,16 @@ impl Board {
     /// The last check of one server.
     pub(super) fn check(&self, server: &ServerName) -> Option<Checked> {
         self.entries().get(server)?.check.clone()
+    }
+
+    /// How many ranges of suspect WAL others know of.
+    pub(super) fn suspect(&self, server: &ServerName) -> u64 {
+        self.entries().get(server).map_or(0, |entry| entry.suspect)
+    }
+
+    /// Others know of so many.
+    pub(super) fn saw_suspect(&self, server: &ServerName, ranges: u64) {
+        self.change(server, |entry| entry.suspect = ranges);
     }
 
     /// What is known of each server, in the order of their names.

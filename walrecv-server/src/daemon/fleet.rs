@@ -8,6 +8,7 @@ use tokio::task::JoinSet;
 
 use super::board::Board;
 use super::diary::Diary;
+use super::herald::Herald;
 use super::keeper::Keeper;
 use super::places::Places;
 use super::receiving::receive;
@@ -78,19 +79,21 @@ impl Fleet {
     fn tend(&mut self, server: &ServerSettings) {
         let (settings, changing) = watch::channel(Arc::new(server.clone()));
         let (stop, stopping) = watch::channel(false);
+        let herald = Herald::default();
         let keeper = Keeper {
             server: server.name.clone(),
             settings: changing.clone(),
             home: self.home.clone(),
             board: self.board.clone(),
             diary: Diary::new(self.home.server(&server.name)),
+            herald: herald.clone(),
             backups: self.backups.clone(),
             verifications: self.verifications.clone(),
             stop: stopping.clone(),
         };
         let (home, board, name) = (self.home.clone(), self.board.clone(), server.name.clone());
         self.tasks.spawn(async move {
-            tokio::join!(receive(changing, home, board.clone(), stopping), keeper.keep());
+            tokio::join!(receive(changing, home, board.clone(), herald, stopping), keeper.keep());
             board.remove(&name);
         });
         self.servers.insert(server.name.clone(), Tended { settings, stop });

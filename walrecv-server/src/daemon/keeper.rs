@@ -14,6 +14,7 @@ use tokio::time;
 use super::agenda::{self, Line};
 use super::board::{Board, Task};
 use super::diary::Diary;
+use super::herald::Herald;
 use super::places::{Places, restores_first};
 use super::tasks::{self, End};
 use super::{changed, raised};
@@ -32,6 +33,7 @@ pub(super) struct Keeper {
     pub(super) home: Home,
     pub(super) board: Board,
     pub(super) diary: Diary,
+    pub(super) herald: Herald,
     /// Places for base backups, and for verifications.
     pub(super) backups: Places,
     pub(super) verifications: Places,
@@ -127,8 +129,16 @@ impl Keeper {
             }
         };
         drop(place);
-        let End::Settled(error) = end else { return false };
-        ongoing.end(error);
+        match end {
+            End::CutShort => return false,
+            End::Well => ongoing.end(None),
+            End::Badly(error, notice) => {
+                ongoing.end(Some(error));
+                if let Some(notice) = notice {
+                    self.herald.tell(&settings, notice);
+                }
+            }
+        }
         if let Err(error) = self.diary.settle(line, task, &settings).await {
             // It would run again and again.
             let error = in_one_line(&error);
@@ -136,7 +146,7 @@ impl Keeper {
             return self.sleep(Some(LONGEST_SLEEP)).await;
         }
         if line == Line::Backups {
-            tasks::enforce(&settings, &store, &self.board).await;
+            tasks::enforce(&settings, &store, &self.board, &self.herald, &self.stop).await;
         }
         true
     }
@@ -149,7 +159,7 @@ impl Keeper {
             let settings = self.current();
             if settings.active {
                 let store = self.store();
-                tasks::enforce(&settings, &store, &self.board).await;
+                tasks::enforce(&settings, &store, &self.board, &self.herald, &self.stop).await;
             }
             pause = RETENTION;
         }
@@ -171,7 +181,7 @@ impl Keeper {
                 continue;
             }
             let store = self.store();
-            let check = tasks::check(&settings, &store, &self.board);
+            let check = tasks::check(&settings, &store, &self.board, &self.herald);
             tokio::select! {
                 () = raised(&mut self.stop) => return,
                 () = check => {}

@@ -21,6 +21,7 @@ mod control;
 mod diary;
 mod door;
 mod fleet;
+mod herald;
 mod http;
 mod keeper;
 mod places;

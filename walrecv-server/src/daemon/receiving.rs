@@ -6,8 +6,10 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::board::Board;
+use super::herald::Herald;
 use super::{changed, raised};
 use crate::failure::{Failure, in_one_line};
+use crate::hooks::{News, Notice};
 use crate::receiver::{Backoff, Receiver, ReceiverOptions};
 use crate::settings::ServerSettings;
 use crate::storage::Home;
@@ -20,6 +22,7 @@ pub(super) async fn receive(
     mut settings: watch::Receiver<Arc<ServerSettings>>,
     home: Home,
     board: Board,
+    herald: Herald,
     mut stop: watch::Receiver<bool>,
 ) {
     let options = ReceiverOptions { persistent: true, ..ReceiverOptions::default() };
@@ -59,6 +62,7 @@ pub(super) async fn receive(
             None => continue,
             Some(Ok(Ok(_))) => return,
             Some(Ok(Err(error))) => {
+                herald.tell(&current, Notice::of(&current.name, News::ReceiverFailed, &error));
                 let hint = error.hint().unwrap_or_default();
                 let error = in_one_line(&error);
                 tracing::error!(server = %current.name, error, hint, "WAL is not received");

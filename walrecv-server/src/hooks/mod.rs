@@ -143,6 +143,11 @@ impl Hooks {
         Self::new(server, &HookScripts::default())
     }
 
+    /// Whose scripts they are.
+    pub fn server(&self) -> &ServerName {
+        &self.server
+    }
+
     /// Whether there is any script around this.
     pub fn has(&self, event: HookEvent) -> bool {
         self.scripts.has(event)

@@ -3,7 +3,8 @@
 use serde_json::{Map, Value, json};
 
 use super::{Report, units};
-use crate::catalog::{BackupRecord, BackupStatus, Keep, Standing};
+use crate::catalog::{BackupRecord, BackupStatus, Standing};
+use crate::retention::Label;
 use crate::storage::BackupId;
 use crate::views::backups::{ListBackupsOutcome, ListedBackup};
 
@@ -32,10 +33,12 @@ impl Report for ListBackupsReport {
             }
             let server = &self.outcome.server;
             match backup {
-                ListedBackup::Known { record, standing, wal_size, keep } => {
-                    let kept = keep.map(|keep| format!(" [{}]", label(Some(keep))));
+                ListedBackup::Known { record, standing, wal_size, retention, .. } => {
                     let described = described(record, standing, *wal_size);
-                    format!("{server} {described}{}\n", kept.unwrap_or_default())
+                    match retention {
+                        Label::None => format!("{server} {described}\n"),
+                        label => format!("{server} {described} - {}\n", label.name()),
+                    }
                 }
                 ListedBackup::Unreadable { id, reason, hint } => {
                     let hint = hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default();
@@ -53,8 +56,8 @@ impl Report for ListBackupsReport {
             .iter()
             .map(|backup| match backup {
                 _ if self.minimal => json!(backup.id()),
-                ListedBackup::Known { record, standing, wal_size, keep } => {
-                    barman(record, standing, *wal_size, *keep)
+                ListedBackup::Known { record, standing, wal_size, retention, .. } => {
+                    barman(record, standing, *wal_size, *retention)
                 }
                 ListedBackup::Unreadable { id, reason, .. } => {
                     json!({"backup_id": id, "status": "UNREADABLE", "error": reason})
@@ -71,7 +74,7 @@ impl Report for ListBackupsReport {
             .iter()
             .map(|backup| match backup {
                 _ if self.minimal => json!(backup.id()),
-                ListedBackup::Known { record, standing, wal_size, keep } => json!({
+                ListedBackup::Known { record, standing, wal_size, keep, retention } => json!({
                     "id": record.id,
                     "name": record.name,
                     "type": kind(record),
@@ -83,6 +86,7 @@ impl Report for ListBackupsReport {
                     "wal_size": wal_size,
                     "parent": record.parent,
                     "keep": keep.map(|keep| keep.target),
+                    "retention": clean_label(*retention),
                 }),
                 ListedBackup::Unreadable { id, reason, .. } => {
                     json!({"id": id, "status": "UNREADABLE", "error": reason})
@@ -98,11 +102,14 @@ pub(super) fn kind(record: &BackupRecord) -> &'static str {
     if record.parent.is_some() { "incremental" } else { "full" }
 }
 
-/// What Barman calls the retention of a backup.
-pub(super) fn label(keep: Option<Keep>) -> String {
-    match keep {
-        Some(keep) => format!("KEEP:{}", keep.target.name().to_uppercase()),
-        None => "-".to_owned(),
+/// What the retention policy says of a backup, for programs; nothing where it says nothing.
+pub(super) fn clean_label(label: Label) -> Option<&'static str> {
+    match label {
+        Label::Valid => Some("valid"),
+        Label::Obsolete => Some("obsolete"),
+        Label::PotentiallyObsolete => Some("potentially_obsolete"),
+        Label::Kept(_) => Some("kept"),
+        Label::None => None,
     }
 }
 
@@ -135,7 +142,7 @@ fn described(record: &BackupRecord, standing: &Standing, wal_size: u64) -> Strin
     text
 }
 
-fn barman(record: &BackupRecord, standing: &Standing, wal_size: u64, keep: Option<Keep>) -> Value {
+fn barman(record: &BackupRecord, standing: &Standing, wal_size: u64, label: Label) -> Value {
     let mut backup = Map::new();
     backup.insert("backup_id".into(), json!(record.id));
     if let Some(name) = &record.name {
@@ -151,7 +158,7 @@ fn barman(record: &BackupRecord, standing: &Standing, wal_size: u64, keep: Optio
         backup.insert("size_bytes".into(), json!(size));
         backup.insert("wal_size".into(), json!(units::size(wal_size)));
         backup.insert("wal_size_bytes".into(), json!(wal_size));
-        backup.insert("retention_status".into(), json!(label(keep)));
+        backup.insert("retention_status".into(), json!(label.name()));
     }
     Value::Object(backup)
 }
@@ -159,7 +166,7 @@ fn barman(record: &BackupRecord, standing: &Standing, wal_size: u64, keep: Optio
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalog::KeepTarget;
+    use crate::catalog::{Keep, KeepTarget};
     use crate::output::show_backup::tests::record;
 
     fn report(minimal: bool) -> ListBackupsReport {
@@ -171,7 +178,8 @@ mod tests {
                 target: KeepTarget::Standalone,
                 since: "2026-03-06T00:00:00Z".parse().unwrap(),
             });
-            ListedBackup::Known { record, standing, wal_size, keep }
+            let retention = keep.map_or(Label::None, |keep| Label::Kept(keep.target));
+            ListedBackup::Known { record, standing, wal_size, keep, retention }
         };
         let backups = vec![
             known(record("20260306T020000"), BackupStatus::Started, None),
@@ -196,7 +204,7 @@ mod tests {
                 "main 20260306T020000 - F - STARTED\n\
                  main 20260305T200000 - UNREADABLE - no record\n\
                  main 20260305T151133 'before' - F - {end} - Size: 1.0 KiB - \
-                 WAL Size: 16.0 MiB - WAITING_FOR_WALS [KEEP:STANDALONE]\n\
+                 WAL Size: 16.0 MiB - WAITING_FOR_WALS - KEEP:STANDALONE\n\
                  main 20260304T151133 - F - {end} - Size: 1.0 KiB - WAL Size: 16.0 MiB\n"
             )
         );

@@ -3,10 +3,13 @@
 //! Commands return values; a [`Report`] renders one for people, in Barman's JSON, and in clean
 //! JSON. The exit code comes from the same values, so success is never printed if anything failed.
 
+mod adopt;
+mod archive_wal;
 mod backup;
 mod check;
 mod check_backup;
 mod config;
+mod cron;
 mod delete;
 mod diagnose;
 mod diagnostic;

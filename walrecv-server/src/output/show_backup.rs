@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use super::list_backups::{kind, label};
+use super::list_backups::{clean_label, kind};
 use super::units::local;
 use super::{Report, units};
 use crate::catalog::{Absence, BackupOutcome, BackupRecord, ManifestOrigin, Position};
@@ -108,6 +108,7 @@ impl Report for ShowBackupOutcome {
             "parent": record.parent,
             "children": self.children,
             "keep": self.keep.map(|keep| keep.target),
+            "retention": clean_label(self.retention),
             "leases": self.leases,
             "previous": self.previous,
             "next": self.next,
@@ -207,7 +208,7 @@ fn sections(outcome: &ShowBackupOutcome) -> [Section; 5] {
     let neighbour =
         |id: Option<BackupId>, none: &str| id.map_or_else(|| none.to_owned(), |id| id.to_string());
     let mut catalog = vec![
-        row("Retention Policy", label(outcome.keep)),
+        row("Retention Policy", outcome.retention.name()),
         row("Previous Backup", neighbour(outcome.previous, OLDEST)),
         row("Next Backup", neighbour(outcome.next, LATEST)),
     ];
@@ -312,7 +313,7 @@ fn catalog(outcome: &ShowBackupOutcome) -> Value {
     };
     let mut catalog = Map::new();
     let mut put = |key: &str, value: Value| drop(catalog.insert(key.to_owned(), value));
-    put("retention_policy", json!(label(outcome.keep)));
+    put("retention_policy", json!(outcome.retention.name()));
     put("previous_backup", neighbour(outcome.previous, OLDEST));
     put("next_backup", neighbour(outcome.next, LATEST));
     if let Some(parent) = outcome.record.parent {
@@ -399,6 +400,7 @@ pub(super) mod tests {
     use super::*;
     use crate::catalog::{Archive, BackupStatus, Standing, Tablespace};
     use crate::commands::show_backup::HeldWal;
+    use crate::retention::Label;
     use crate::storage::{Codec, Sha256Sum};
 
     pub(in crate::output) fn record(id: &str) -> BackupRecord {
@@ -456,6 +458,7 @@ pub(super) mod tests {
             previous: None,
             next: Some("20260306T151133".parse().unwrap()),
             keep: None,
+            retention: Label::None,
             leases: Vec::new(),
             children: Vec::new(),
         }

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use futures::future::join_all;
+use jiff::Timestamp;
 use tokio::runtime::Handle;
 
 use super::init::init;
@@ -38,6 +39,7 @@ use crate::output::{
 };
 use crate::restore::target::{RecoveryTarget, TargetError};
 use crate::restore::{Owner, Primary, Request, Served, StandbyRequest, WalDelivery};
+use crate::retention::Rules;
 use crate::settings::{ConnInfo, Lookup, ServerName, ServerSettings, Settings, SettingsError};
 use crate::storage::KeyFile;
 use crate::verify::Depth;
@@ -97,6 +99,13 @@ async fn with_settings(
         Command::Keep(args) => keep(settings, args),
         Command::Delete(args) => delete(settings, args).await,
         Command::SwitchWal(args) => switch_wal(command, settings, args).await,
+        Command::ArchiveWal(_) => archive_wal(command, settings).await,
+        Command::Adopt(args) => {
+            let server = settings.server(&args.server)?;
+            let home = store::home(settings);
+            Ok(Results::one(commands::adopt::adopt(server, &home, args.yes).await?))
+        }
+        Command::Cron(args) => cron(command, settings, args.dry_run).await,
     }
 }
 
@@ -204,7 +213,8 @@ fn list_backups(
 ) -> Outcome<Results> {
     let mut results = Results::default();
     for server in store::servers(settings, &command.servers())? {
-        match views::backups::list_backups(&server) {
+        let rules = rules(settings, server.name());
+        match views::backups::list_backups_under(&server, &rules, Timestamp::now()) {
             Ok(outcome) => {
                 results
                     .reports
@@ -355,7 +365,8 @@ async fn receive_wal(
 
 fn show_backup(settings: &Settings, args: &ShowBackupArgs) -> Outcome<Results> {
     let server = store::server(settings, &args.server)?;
-    Ok(Results::one(commands::show_backup::show_backup(&server, &args.backup)?))
+    let rules = rules(settings, &args.server);
+    Ok(Results::one(commands::show_backup::show_backup(&server, &args.backup, &rules)?))
 }
 
 async fn extract(settings: &Settings, args: &ExtractArgs) -> Outcome<Results> {
@@ -479,6 +490,32 @@ async fn switch_wal(
         async move { commands::switch_wal::switch_wal(server, &store, options).await }
     });
     Ok(gathered(&servers, join_all(switched).await))
+}
+
+async fn archive_wal(command: &Command, settings: &Settings) -> Outcome<Results> {
+    let servers = selected(settings, &command.servers())?;
+    let home = store::home(settings);
+    let archived = servers.iter().map(|&server| {
+        let (server, home) = (server.clone(), home.clone());
+        blocking(move || commands::archive_wal::archive_wal(&server, &home))
+    });
+    Ok(gathered(&servers, join_all(archived).await))
+}
+
+async fn cron(command: &Command, settings: &Settings, dry_run: bool) -> Outcome<Results> {
+    let servers = selected(settings, &command.servers())?;
+    let home = store::home(settings);
+    let interrupted = interruption()?;
+    let done = servers.iter().map(|&server| {
+        let (server, home, interrupted) = (server.clone(), home.clone(), interrupted.clone());
+        blocking(move || commands::cron::cron(&server, &home, dry_run, &interrupted))
+    });
+    Ok(gathered(&servers, join_all(done).await))
+}
+
+/// Which backups of a server are to stay; all, if it is not configured.
+fn rules(settings: &Settings, server: &ServerName) -> Rules {
+    settings.server(server).map(Rules::from).unwrap_or_default()
 }
 
 /// The settings of these servers, or of all.

@@ -41,6 +41,7 @@
 //! backlog, the size of segments or the slowness of the disk.
 
 mod archive;
+mod archive_pass;
 mod archiver;
 mod backoff;
 mod beside;
@@ -77,6 +78,7 @@ use tokio::sync::{Semaphore, watch};
 use tracing::Instrument;
 
 pub use archive::ArchiveError;
+pub use archive_pass::{ArchivePass, ArchivePassError, archive_waiting};
 pub(crate) use backoff::Backoff;
 pub use breath::nap;
 pub use error::ReceiverError;

@@ -2,10 +2,11 @@
 
 use jiff::Timestamp;
 
+use super::error::RestoreError;
 use super::owner::Owner;
-use super::plan::Plan;
+use super::plan::{Plan, Sources};
 use crate::catalog::leases::TERM;
-use crate::catalog::{Lease, LeaseId};
+use crate::catalog::{Catalog, Lease, LeaseId, Reach, WalStore};
 
 impl Plan {
     /// A lease on what this plan reads, and what the restored server reads after it.
@@ -21,6 +22,26 @@ impl Plan {
             created,
             expires: created + TERM,
             restoring: true,
+        }
+    }
+
+    /// Looks whether all is still there that was planned with: it may have been removed before there
+    /// was a lease on it.
+    ///
+    /// # Errors
+    /// If a backup or WAL on the way is gone.
+    pub fn confirm(&self) -> Result<(), RestoreError> {
+        let Sources { server, record, history, .. } = &self.sources;
+        let catalog = Catalog::new(server);
+        for &backup in &self.chain {
+            catalog.load(backup)?;
+        }
+        let (from, to) = (self.wal.needed_from, self.wal.needed_to.min(self.wal.held_to));
+        match WalStore::new(server, record.segment_size).reach(history, from, to)? {
+            Reach::Covered => Ok(()),
+            Reach::Missing(missing) => {
+                Err(RestoreError::WalGap { missing, target: self.target.to_string() })
+            }
         }
     }
 }

@@ -18,7 +18,10 @@ use super::error::RetentionError;
 use super::needs::Fate;
 use super::plan::{RetentionPlan, read_leases};
 use crate::catalog::{Catalog, NoNewLeases, WalStore, journal};
-use crate::storage::{BackupId, ServerDir, ServerLock};
+use crate::failure::in_one_line;
+use crate::hooks::{Event, Hooks, Interrupted, WalFacts};
+use crate::settings::HookEvent;
+use crate::storage::{ArchivedWal, BackupId, ServerDir, ServerLock};
 
 /// How many files are removed while a restore has to wait.
 const BATCH: usize = 256;
@@ -34,6 +37,28 @@ pub struct Removed {
     pub finished: bool,
 }
 
+/// What stands around the steps of an execution.
+pub struct Steps<'a> {
+    /// The operator's scripts.
+    pub hooks: &'a Hooks,
+    /// Says whether nobody waits for a script any more.
+    pub interrupted: Interrupted<'a>,
+    /// Says whether the next step is to be done.
+    pub go_on: &'a mut dyn FnMut() -> bool,
+}
+
+impl Steps<'_> {
+    /// Whether the scripts let it happen; why not is logged.
+    fn allow(&self, event: &Event) -> bool {
+        let allowed = self.hooks.before(event, self.interrupted);
+        if let Err(error) = &allowed {
+            let error = in_one_line(error);
+            tracing::warn!(server = %self.hooks.server(), error, "it is not removed");
+        }
+        allowed.is_ok()
+    }
+}
+
 /// Does what a plan says. `go_on` is asked before each step; what is not done then is done by a later
 /// run.
 ///
@@ -43,24 +68,25 @@ pub fn execute(
     plan: &RetentionPlan,
     server: &ServerDir,
     lock: &ServerLock,
-    go_on: &mut dyn FnMut() -> bool,
+    steps: &mut Steps<'_>,
 ) -> Result<Removed, RetentionError> {
     let mut removed = Removed::default();
     let catalog = Catalog::new(server);
-    if !remove_backups(plan, server, lock, go_on, &mut removed)? {
+    if !remove_backups(plan, server, lock, steps, &mut removed)? {
         return Ok(removed);
     }
     let store = WalStore::new(server, plan.segment_size);
     for span in plan.wal.iter().flat_map(|wal| &wal.goes) {
-        if !go_on() {
+        if !(steps.go_on)() {
             return Ok(removed);
         }
         journal::record_retired(server, span.timeline, span.start, span.end, lock)?;
     }
-    if plan.wal_files() > 0 && !remove_wal(plan, server, &store, lock, go_on, &mut removed)? {
+    // Directories may be left of which an interrupted run has taken all.
+    if !plan.wal.is_empty() && !remove_wal(plan, server, &store, lock, steps, &mut removed)? {
         return Ok(removed);
     }
-    if go_on() {
+    if (steps.go_on)() {
         store.collect_removed(lock)?;
         catalog.collect_removed(lock);
         removed.finished = true;
@@ -72,20 +98,25 @@ fn remove_backups(
     plan: &RetentionPlan,
     server: &ServerDir,
     lock: &ServerLock,
-    go_on: &mut dyn FnMut() -> bool,
+    steps: &mut Steps<'_>,
     removed: &mut Removed,
 ) -> Result<bool, RetentionError> {
     let going = children_first(plan);
     if going.is_empty() {
         return Ok(true);
     }
+    // Scripts take their time; no restore shall wait for them.
+    let events = delete_events(&going, server, steps)?;
+    let refused: BTreeSet<_> =
+        events.iter().filter(|(_, event)| !steps.allow(event)).map(|(id, _)| *id).collect();
     let barrier = NoNewLeases::hold(server)?;
     let leases = read_leases(server)?;
-    // What a restore has come to need since, and all that it builds on.
+    // What a restore has come to need since, or a script does not let go, and all that it builds on.
     let parents: BTreeMap<_, _> = plan.going().map(|backup| (backup.id, backup.parent)).collect();
     let mut needed = BTreeSet::new();
     for &backup in &going {
-        let mut at = leases.protects(backup).then_some(backup);
+        let stays = leases.protects(backup) || refused.contains(&backup);
+        let mut at = stays.then_some(backup);
         while let Some(id) = at
             && needed.insert(id)
         {
@@ -93,13 +124,30 @@ fn remove_backups(
         }
     }
     for backup in going.into_iter().filter(|backup| !needed.contains(backup)) {
-        if !go_on() {
+        if !(steps.go_on)() {
             return Ok(false);
         }
         Catalog::new(server).hide(backup, lock, &barrier)?;
         removed.backups.push(backup);
     }
+    drop(barrier);
+    for (_, event) in events.iter().filter(|(id, _)| removed.backups.contains(id)) {
+        steps.hooks.after(event, None, steps.interrupted);
+    }
     Ok(true)
+}
+
+/// What scripts are told of backups that go; nothing, if there are none.
+fn delete_events(
+    going: &[BackupId],
+    server: &ServerDir,
+    steps: &Steps<'_>,
+) -> Result<Vec<(BackupId, Event)>, RetentionError> {
+    if !steps.hooks.has(HookEvent::Delete) {
+        return Ok(Vec::new());
+    }
+    let catalog = Catalog::new(server);
+    going.iter().map(|id| Ok((*id, Event::Delete(catalog.facts(&catalog.load(*id)?))))).collect()
 }
 
 /// The backups that go, those first that build on others.
@@ -125,32 +173,69 @@ fn remove_wal(
     server: &ServerDir,
     store: &WalStore,
     lock: &ServerLock,
-    go_on: &mut dyn FnMut() -> bool,
+    steps: &mut Steps<'_>,
     removed: &mut Removed,
 ) -> Result<bool, RetentionError> {
     for directory in store.directories()? {
+        let leases = read_leases(server)?;
+        if matches!(
+            plan.needs.fate_of_directory(directory, &leases),
+            Some(Fate::Backup { onward: true, .. })
+        ) {
+            continue;
+        }
         let files = store.files_in(directory)?;
         for batch in files.chunks(BATCH) {
+            let events = wal_events(plan, server, batch, steps)?;
+            let refused: BTreeSet<_> = events
+                .iter()
+                .filter(|(_, event)| !steps.allow(event))
+                .map(|(file, _)| *file)
+                .collect();
+            let mut gone = BTreeSet::new();
             let barrier = NoNewLeases::hold(server)?;
             let leases = read_leases(server)?;
             for &file in batch {
-                if plan.needs.fate_of(file.segment, &leases) != Fate::Goes {
+                let goes = plan.needs.fate_of(file.segment, &leases) == Fate::Goes;
+                if !goes || refused.contains(&file) {
                     continue;
                 }
-                if !go_on() {
+                if !(steps.go_on)() {
                     return Ok(false);
                 }
                 store.remove_file(file, lock, &barrier)?;
                 removed.wal_files += 1;
+                gone.insert(file);
+            }
+            drop(barrier);
+            for (_, event) in events.iter().filter(|(file, _)| gone.contains(file)) {
+                steps.hooks.after(event, None, steps.interrupted);
             }
         }
         let leases = read_leases(server)?;
         if plan.needs.fate_of_directory(directory, &leases) == Some(Fate::Goes) {
-            if !go_on() {
+            if !(steps.go_on)() {
                 return Ok(false);
             }
             store.remove_directory_if_empty(directory, lock)?;
         }
     }
     Ok(true)
+}
+
+/// What scripts are told of WAL that goes; nothing, if there are none.
+fn wal_events(
+    plan: &RetentionPlan,
+    server: &ServerDir,
+    batch: &[ArchivedWal],
+    steps: &Steps<'_>,
+) -> Result<Vec<(ArchivedWal, Event)>, RetentionError> {
+    if !steps.hooks.has(HookEvent::WalDelete) {
+        return Ok(Vec::new());
+    }
+    let leases = read_leases(server)?;
+    let going = batch.iter().filter(|file| plan.needs.fate_of(file.segment, &leases) == Fate::Goes);
+    let event =
+        |&file: &ArchivedWal| Some((file, Event::WalDelete(WalFacts::archived(server, file)?)));
+    Ok(going.filter_map(event).collect())
 }

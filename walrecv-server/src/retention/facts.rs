@@ -3,12 +3,10 @@
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
-use pgwire_stream::{
-    PgTimestamp, SegmentName, SegmentSize, TimelineHistory, TimelineId, WalFileName,
-};
+use pgwire_stream::{PgTimestamp, SegmentSize, TimelineHistory, TimelineId, WalFileName};
 
 use super::error::RetentionError;
-use super::lineage::Lineage;
+use super::lineage::{Leaving, Lineage};
 use super::reason::Reason;
 use crate::catalog::{
     BackupRecord, BackupStatus, Catalog, HistoryStore, Keep, KeepTarget, Lease, Leases, Position,
@@ -159,9 +157,7 @@ fn lineage(
     }
     let switches =
         journal::switches(server).map_err(|source| RetentionError::Journal { source })?;
-    let left = timelines
-        .iter()
-        .filter_map(|&timeline| Some((timeline, left_at(timeline, &switches, backups)?)));
+    let left = timelines.iter().map(|&timeline| (timeline, leaving(timeline, &switches)));
     Ok(Lineage::new(histories, held, left.collect()))
 }
 
@@ -172,43 +168,25 @@ fn held_timelines(
 ) -> Result<BTreeSet<TimelineId>, RetentionError> {
     let store = WalStore::new(server, segment_size);
     let mut held: BTreeSet<_> = store.directories()?.iter().map(|name| name.timeline()).collect();
-    durable::for_each_name(&server.streaming(), |name| match name.parse() {
-        Ok(WalFileName::Segment(segment) | WalFileName::Partial(segment)) => {
-            let segment: SegmentName = segment;
+    durable::for_each_name(&server.streaming(), |name| {
+        if let Ok(WalFileName::Segment(segment) | WalFileName::Partial(segment)) = name.parse() {
             held.insert(segment.timeline());
         }
-        _ => {}
     })?;
     Ok(held)
 }
 
-/// When a timeline was left: when that was noted, or else when a backup of a newer one was there; and
-/// not before a backup of its own. `None` if it was not, was come back to, or nobody knows.
-fn left_at(
-    timeline: TimelineId,
-    switches: &[RecordedSwitch],
-    backups: &[KnownBackup],
-) -> Option<Timestamp> {
-    let noted = |switch: &RecordedSwitch| moment(switch.at);
-    let left = switches.iter().filter(|switch| switch.left == timeline).filter_map(noted).max();
-    let entered =
-        switches.iter().filter(|switch| switch.entered == timeline).filter_map(noted).max();
-    if left.is_some() && entered > left {
-        return None;
-    }
-    let done = |backup: &&KnownBackup| backup.status == BackupStatus::Done;
-    let ended = |is_it: &dyn Fn(TimelineId) -> bool| -> Vec<Timestamp> {
-        let of = |backup: &KnownBackup| backup.end.is_some_and(|end| is_it(end.timeline));
-        backups
-            .iter()
-            .filter(done)
-            .filter(|backup| of(backup))
-            .filter_map(|backup| backup.ended_at)
-            .collect()
+fn leaving(timeline: TimelineId, switches: &[RecordedSwitch]) -> Leaving {
+    let last = |is_it: &dyn Fn(&&RecordedSwitch) -> bool| {
+        switches.iter().filter(is_it).filter_map(|switch| moment(switch.at)).max()
     };
-    let newer = ended(&|other| other > timeline).into_iter().min();
-    let own = ended(&|other| other == timeline).into_iter().max();
-    left.or(newer).map(|left| own.map_or(left, |own| own.max(left)))
+    let left = last(&|switch| switch.left == timeline);
+    let entered = last(&|switch| switch.entered == timeline);
+    match left {
+        Some(_) if entered > left => Leaving::CameBack,
+        Some(left) => Leaving::At(left),
+        None => Leaving::Unknown,
+    }
 }
 
 fn moment(at: PgTimestamp) -> Option<Timestamp> {

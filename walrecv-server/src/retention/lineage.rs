@@ -13,8 +13,18 @@ pub(super) struct Lineage {
     histories: BTreeMap<TimelineId, TimelineHistory>,
     /// Those of which WAL is there.
     held: BTreeSet<TimelineId>,
-    /// When they were left, as far as that is known.
-    left: BTreeMap<TimelineId, Timestamp>,
+    left: BTreeMap<TimelineId, Leaving>,
+}
+
+/// When a timeline was left for another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Leaving {
+    /// Then.
+    At(Timestamp),
+    /// It was, and was come back to.
+    CameBack,
+    /// That was not noted.
+    Unknown,
 }
 
 impl Lineage {
@@ -22,7 +32,7 @@ impl Lineage {
     pub(super) fn new(
         histories: impl IntoIterator<Item = TimelineHistory>,
         held: BTreeSet<TimelineId>,
-        left: BTreeMap<TimelineId, Timestamp>,
+        left: BTreeMap<TimelineId, Leaving>,
     ) -> Self {
         let histories = histories.into_iter().map(|history| (history.timeline(), history));
         Self { histories: histories.collect(), held, left }
@@ -43,15 +53,9 @@ impl Lineage {
         self.histories.get(&timeline).cloned().unwrap_or_else(|| TimelineHistory::root(timeline))
     }
 
-    /// When a timeline was left for another. `None` if it was not, or nobody knows.
-    pub(super) fn left(&self, timeline: TimelineId) -> Option<Timestamp> {
-        self.left.get(&timeline).copied()
-    }
-
-    /// Whether a timeline was left at `since` or before. What lies on it and on no other came before,
-    /// too.
-    pub(super) fn was_left_by(&self, timeline: TimelineId, since: Timestamp) -> bool {
-        self.left(timeline).is_some_and(|left| left <= since)
+    /// When a timeline was left.
+    pub(super) fn leaving(&self, timeline: TimelineId) -> Leaving {
+        self.left.get(&timeline).copied().unwrap_or(Leaving::Unknown)
     }
 
     /// Where a timeline's WAL ends that belongs to the history of another: nowhere for that itself.

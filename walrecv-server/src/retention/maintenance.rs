@@ -3,11 +3,12 @@
 use jiff::Timestamp;
 
 use super::error::RetentionError;
-use super::execute::{Removed, execute};
+use super::execute::{Removed, Steps, execute};
 use super::plan::{RetentionPlan, plan, plan_wal};
 use super::policy::Rules;
 use crate::catalog::{BackupOutcome, BackupStatus, Catalog, Identity, WalStore};
-use crate::settings::ServerSettings;
+use crate::hooks::{Hooks, Interrupted};
+use crate::settings::{ServerName, ServerSettings};
 use crate::storage::{BackupId, LockKind, ServerDir, ServerLock};
 
 /// What was done for a server's backups.
@@ -19,6 +20,8 @@ pub struct Enforced {
     pub plan: Option<RetentionPlan>,
     /// What was removed.
     pub removed: Removed,
+    /// The same for the clusters that had the server's name before.
+    pub previous: Vec<(ServerName, Self)>,
 }
 
 /// Notes which backups are done, and removes what the policy says. Blocks, and changes nothing but
@@ -31,11 +34,15 @@ pub fn enforce(
     settings: &ServerSettings,
     server: &ServerDir,
     now: Timestamp,
+    interrupted: Interrupted<'_>,
 ) -> Result<Enforced, RetentionError> {
-    enforce_until(settings, server, now, &mut || true)
+    let hooks = Hooks::new(&settings.name, &settings.hooks);
+    let mut go_on = || !interrupted();
+    let mut steps = Steps { hooks: &hooks, interrupted, go_on: &mut go_on };
+    enforce_all(settings, server, now, &mut steps)
 }
 
-/// The same, ended by `go_on` before any step; the rest is for another time.
+/// The same without scripts, ended by `go_on` before any step; the rest is for another time.
 ///
 /// # Errors
 /// As [`enforce`].
@@ -44,6 +51,33 @@ pub fn enforce_until(
     server: &ServerDir,
     now: Timestamp,
     go_on: &mut dyn FnMut() -> bool,
+) -> Result<Enforced, RetentionError> {
+    let hooks = Hooks::none(&settings.name);
+    let mut steps = Steps { hooks: &hooks, interrupted: &|| false, go_on };
+    enforce_all(settings, server, now, &mut steps)
+}
+
+/// Also of the clusters that had the server's name before.
+fn enforce_all(
+    settings: &ServerSettings,
+    server: &ServerDir,
+    now: Timestamp,
+    steps: &mut Steps<'_>,
+) -> Result<Enforced, RetentionError> {
+    let mut enforced = enforce_one(settings, server, now, steps)?;
+    let previous = server.previous();
+    for name in previous.servers()? {
+        let one = enforce_one(settings, &previous.server(&name), now, steps)?;
+        enforced.previous.push((name, one));
+    }
+    Ok(enforced)
+}
+
+fn enforce_one(
+    settings: &ServerSettings,
+    server: &ServerDir,
+    now: Timestamp,
+    steps: &mut Steps<'_>,
 ) -> Result<Enforced, RetentionError> {
     let Some(identity) = Identity::load(server)? else { return Ok(Enforced::default()) };
     let lock = ServerLock::try_acquire(server, LockKind::Backup)?;
@@ -55,8 +89,8 @@ pub fn enforce_until(
     let store = WalStore::new(server, identity.segment_size);
     store.collect_removed(&lock)?;
     Catalog::new(server).collect_removed(&lock);
-    let removed = execute(&plan, server, &lock, go_on)?;
-    Ok(Enforced { settled, plan: Some(plan), removed })
+    let removed = execute(&plan, server, &lock, steps)?;
+    Ok(Enforced { settled, plan: Some(plan), removed, previous: Vec::new() })
 }
 
 /// Notes which backups are done, and which were interrupted. What a plan counts on is durable then.
@@ -88,9 +122,11 @@ pub fn settle(server: &ServerDir, lock: &ServerLock) -> Result<Vec<BackupId>, Re
 pub fn free_wal(
     server: &ServerDir,
     lock: &ServerLock,
+    hooks: &Hooks,
 ) -> Result<Option<RetentionPlan>, RetentionError> {
     settle(server, lock)?;
     let Some(plan) = plan_wal(server)? else { return Ok(None) };
-    execute(&plan, server, lock, &mut || true)?;
+    let steps = &mut Steps { hooks, interrupted: &|| false, go_on: &mut || true };
+    execute(&plan, server, lock, steps)?;
     Ok(Some(plan))
 }

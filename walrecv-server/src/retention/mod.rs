@@ -21,7 +21,7 @@ mod policy;
 mod reason;
 
 pub use error::RetentionError;
-pub use execute::{Removed, execute};
+pub use execute::{Removed, Steps, execute};
 pub use facts::KnownBackup;
 pub use maintenance::{Enforced, enforce, enforce_until, free_wal, settle};
 pub use needs::Fate;

@@ -4,14 +4,14 @@
 //! can be restored, on the way that leads there; or it lies on a branch that was left before the
 //! policy begins to count. What is neither needed nor known to be old stays.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use jiff::Timestamp;
 use pgwire_stream::{Lsn, SegmentName, SegmentSize, TimelineId};
 
 use super::facts::Facts;
-use super::lineage::Lineage;
+use super::lineage::{Leaving, Lineage};
 use super::policy::{Decision, WalNeed};
 use crate::catalog::{BackupStatus, Leases, Position};
 use crate::storage::BackupId;
@@ -95,19 +95,13 @@ pub(super) struct WalNeeds {
     behind: BTreeMap<TimelineId, Lsn>,
     /// The newest timeline with a backup that stays and can be restored.
     newest: Option<TimelineId>,
-    /// Branches that were left by then may go.
-    branches: Option<Timestamp>,
+    /// The timelines whose branches may go.
+    left_behind: BTreeSet<TimelineId>,
 }
 
 impl WalNeeds {
-    /// What is needed after a decision. Branches that were left before the policy begins to count go
-    /// if `branches` is true.
-    pub(super) fn new(
-        facts: &Facts,
-        decision: &Decision,
-        size: SegmentSize,
-        branches: bool,
-    ) -> Self {
+    /// What is needed after a decision.
+    pub(super) fn new(facts: &Facts, decision: &Decision, size: SegmentSize) -> Self {
         let mut needs = Self {
             size,
             lineage: facts.lineage.clone(),
@@ -115,7 +109,7 @@ impl WalNeeds {
             own: Vec::new(),
             behind: BTreeMap::new(),
             newest: None,
-            branches: decision.since.filter(|_| branches),
+            left_behind: decision.left_behind.clone(),
         };
         for (backup, verdict) in facts.backups.iter().zip(&decision.verdicts) {
             let (true, Some(begin)) = (verdict.stays, backup.begin) else { continue };
@@ -193,10 +187,11 @@ impl WalNeeds {
         match self.newest {
             None => Fate::NoBackup,
             Some(newest) if timeline >= newest => Fate::NewTimeline,
-            Some(_) => match self.branches {
-                Some(since) if self.lineage.was_left_by(timeline, since) => Fate::Goes,
-                _ => Fate::Branch(self.lineage.left(timeline)),
-            },
+            Some(_) if self.left_behind.contains(&timeline) => Fate::Goes,
+            Some(_) => Fate::Branch(match self.lineage.leaving(timeline) {
+                Leaving::At(left) => Some(left),
+                Leaving::CameBack | Leaving::Unknown => None,
+            }),
         }
     }
 

@@ -95,7 +95,7 @@ pub fn plan(
     let facts = facts(server, size, &leases)?;
     let decision = decide(&facts, rules, now);
     // Without a policy nothing goes, WAL that nobody needs included: nobody asked for it.
-    let needs = WalNeeds::new(&facts, &decision, size, true);
+    let needs = WalNeeds::new(&facts, &decision, size);
     let wal = match rules.policy {
         Some(_) => wal_plans(&WalStore::new(server, size), &needs, &leases)?,
         None => Vec::new(),
@@ -127,7 +127,7 @@ pub fn plan_wal_without(
     let mut facts = facts(server, size, &leases)?;
     facts.backups.retain(|backup| !without.contains(&backup.id));
     let decision: Decision = all_stay(&facts);
-    let needs = WalNeeds::new(&facts, &decision, size, false);
+    let needs = WalNeeds::new(&facts, &decision, size);
     let wal = wal_plans(&WalStore::new(server, size), &needs, &leases)?;
     let backups = facts.backups.into_iter().zip(decision.verdicts).collect();
     let rules = Rules::default();

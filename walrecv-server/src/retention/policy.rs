@@ -7,8 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
+use pgwire_stream::TimelineId;
 
 use super::facts::{Facts, KnownBackup};
+use super::lineage::Leaving;
 use super::reason::{Generation, Reason};
 use crate::catalog::{BackupStatus, KeepTarget};
 use crate::settings::{Generations, RetentionPolicy, ServerSettings};
@@ -72,15 +74,16 @@ pub struct Verdict {
 
 /// What becomes of all of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Decision {
+pub(super) struct Decision {
     /// In the order of the facts.
-    pub verdicts: Vec<Verdict>,
-    /// From when on every moment that can be reached stays so; `None` for always.
-    pub since: Option<Timestamp>,
+    pub(super) verdicts: Vec<Verdict>,
+    /// The timelines that were left before the policy begins to count: what lies on them and leads to
+    /// no backup that stays is of no use.
+    pub(super) left_behind: BTreeSet<TimelineId>,
 }
 
 /// Decides.
-pub fn decide(facts: &Facts, rules: &Rules, now: Timestamp) -> Decision {
+pub(super) fn decide(facts: &Facts, rules: &Rules, now: Timestamp) -> Decision {
     match rules.policy {
         Some(policy) => Deciding::new(facts).run(policy, rules.minimum_redundancy, now),
         None => all_stay(facts),
@@ -99,7 +102,7 @@ pub(super) fn all_stay(facts: &Facts) -> Decision {
         let label = backup.keep.map_or(Label::None, Label::Kept);
         Verdict { backup: backup.id, stays: true, reasons, wal, label }
     };
-    Decision { verdicts: facts.backups.iter().map(verdict).collect(), since: None }
+    Decision { verdicts: facts.backups.iter().map(verdict).collect(), left_behind: BTreeSet::new() }
 }
 
 /// What is needed of a backup that stays for itself.
@@ -135,21 +138,18 @@ impl<'a> Deciding<'a> {
     }
 
     fn run(mut self, policy: RetentionPolicy, minimum: u32, now: Timestamp) -> Decision {
-        let since = match policy {
-            RetentionPolicy::RecoveryWindow(period) => {
-                let since = period.before(now);
-                self.window(since);
-                Some(since)
-            }
-            RetentionPolicy::Redundancy(count) => {
-                self.redundancy(count);
-                None
-            }
-            RetentionPolicy::Generations(generations) => {
-                self.generations(generations);
-                None
-            }
+        let window = match policy {
+            RetentionPolicy::RecoveryWindow(period) => Some(period.before(now)),
+            RetentionPolicy::Redundancy(_) | RetentionPolicy::Generations(_) => None,
         };
+        let mut left_behind = BTreeSet::new();
+        match policy {
+            RetentionPolicy::RecoveryWindow(period) => {
+                left_behind = self.window(period.before(now))
+            }
+            RetentionPolicy::Redundancy(count) => self.redundancy(count),
+            RetentionPolicy::Generations(generations) => self.generations(generations),
+        }
         self.newest_timeline();
         for backup in &self.facts.backups {
             for reason in marks(backup) {
@@ -157,7 +157,9 @@ impl<'a> Deciding<'a> {
             }
         }
         self.minimum(minimum);
-        let since = since.or_else(|| self.anchors().map(|backup| backup.began_at).min());
+        if window.is_none() {
+            left_behind = self.left_before_anchors();
+        }
         if self.done.is_empty() {
             for backup in &self.facts.backups {
                 self.want(backup.id, Reason::NothingDone);
@@ -165,8 +167,8 @@ impl<'a> Deciding<'a> {
         }
         self.not_done();
         self.whole_chains();
-        let verdicts = self.facts.backups.iter().map(|backup| self.verdict(backup, policy, since));
-        Decision { verdicts: verdicts.collect(), since }
+        let verdicts = self.facts.backups.iter().map(|backup| self.verdict(backup, policy, window));
+        Decision { verdicts: verdicts.collect(), left_behind }
     }
 
     fn want(&mut self, backup: BackupId, reason: Reason) {
@@ -187,7 +189,7 @@ impl<'a> Deciding<'a> {
 
     /// Each timeline that was not left before the window has the newest backup that ended before
     /// it, and all newer ones. A clock that was set back makes none older than the one before it.
-    fn window(&mut self, since: Timestamp) {
+    fn window(&mut self, since: Timestamp) -> BTreeSet<TimelineId> {
         let ended_within =
             |backup: &&&KnownBackup| backup.ended_at.is_none_or(|ended| ended > since);
         let within: Vec<_> = self.done.iter().filter(ended_within).copied().collect();
@@ -197,21 +199,52 @@ impl<'a> Deciding<'a> {
         for backup in newer {
             self.want_onward(backup.id, Reason::Window(since));
         }
-        for timeline in self.facts.lineage.held() {
-            if self.facts.lineage.was_left_by(timeline, since) {
-                continue;
-            }
-            let leads_here = |backup: &&&KnownBackup| {
-                backup.end.is_some_and(|end| self.facts.lineage.leads_to(end, timeline))
-            };
-            let newest = before
-                .iter()
-                .filter(leads_here)
-                .max_by_key(|backup| (backup.begin.map(|begin| begin.lsn), backup.began_at));
-            if let Some(newest) = newest.map(|newest| newest.id) {
+        // Where it was not noted, the backup tells that leads to where the server is.
+        let newest = self.facts.lineage.newest_held();
+        let newest = newest.and_then(|newest| self.newest_to(&before, newest)?.end);
+        let was_left = |timeline: &TimelineId| match self.facts.lineage.leaving(*timeline) {
+            Leaving::At(left) => left <= since,
+            Leaving::CameBack => false,
+            Leaving::Unknown => newest.is_some_and(|newest| newest.timeline > *timeline),
+        };
+        let (left_behind, alive): (BTreeSet<_>, BTreeSet<_>) =
+            self.facts.lineage.held().partition(was_left);
+        for timeline in alive {
+            if let Some(newest) = self.newest_to(&before, timeline).map(|newest| newest.id) {
                 self.want_onward(newest, Reason::Window(since));
             }
         }
+        left_behind
+    }
+
+    /// The newest of these backups from which the WAL of a timeline goes on.
+    fn newest_to(
+        &self,
+        backups: &[&'a KnownBackup],
+        timeline: TimelineId,
+    ) -> Option<&'a KnownBackup> {
+        let leads_there = |backup: &&&KnownBackup| {
+            backup.end.is_some_and(|end| self.facts.lineage.leads_to(end, timeline))
+        };
+        let leading = backups.iter().filter(leads_there);
+        leading.max_by_key(|backup| (backup.begin.map(|begin| begin.lsn), backup.began_at)).copied()
+    }
+
+    /// The timelines that were left before the oldest backup began that the policy wants. Where that
+    /// was not noted, all of them must be on newer ones.
+    fn left_before_anchors(&self) -> BTreeSet<TimelineId> {
+        let anchors: Vec<_> = self.anchors().collect();
+        let was_left = |timeline: &TimelineId| {
+            anchors.iter().all(|anchor| match self.facts.lineage.leaving(*timeline) {
+                Leaving::At(left) => left <= anchor.began_at,
+                Leaving::CameBack => false,
+                Leaving::Unknown => anchor.begin.is_some_and(|begin| begin.timeline > *timeline),
+            })
+        };
+        if anchors.is_empty() {
+            return BTreeSet::new();
+        }
+        self.facts.lineage.held().filter(was_left).collect()
     }
 
     fn is_counted(backup: &KnownBackup) -> bool {
@@ -277,15 +310,12 @@ impl<'a> Deciding<'a> {
     /// an earlier point has left the newest backups behind on another branch.
     fn newest_timeline(&mut self) {
         let Some(timeline) = self.facts.lineage.newest_held() else { return };
-        let leads_there = |backup: &&&KnownBackup| {
-            backup.end.is_some_and(|end| self.facts.lineage.leads_to(end, timeline))
-        };
-        if self.anchors().any(|backup| leads_there(&&backup)) {
-            return;
-        }
-        let newest = self.done.iter().filter(leads_there).next_back().map(|backup| backup.id);
-        if let Some(newest) = newest {
-            self.want_onward(newest, Reason::LeadsTo(timeline));
+        // An older one might come to a gap.
+        if let Some(newest) = self.newest_to(&self.done, timeline).map(|newest| newest.id) {
+            if !self.wanted.contains_key(&newest) {
+                self.want(newest, Reason::LeadsTo(timeline));
+            }
+            self.onward.insert(newest);
         }
     }
 
@@ -373,12 +403,12 @@ impl<'a> Deciding<'a> {
         &self,
         backup: &KnownBackup,
         policy: RetentionPolicy,
-        since: Option<Timestamp>,
+        window: Option<Timestamp>,
     ) -> Verdict {
         let done = backup.status == BackupStatus::Done;
         let Some(reasons) = self.wanted.get(&backup.id) else {
             let root = self.root(backup);
-            let reason = match (policy, since) {
+            let reason = match (policy, window) {
                 _ if !done => Reason::OfNoUse(backup.status),
                 _ if root != backup.id => Reason::GoesWith(root),
                 (RetentionPolicy::Redundancy(count), _) => Reason::MoreThan(count),

@@ -35,7 +35,7 @@ pub use hook_scripts::{Hook, HookEvent, HookKind, HookPhase, HookScripts};
 pub use http::HttpSettings;
 pub use period::{Period, PeriodError};
 pub use recipient::{Recipient, RecipientError};
-pub use reference::reference;
+pub use reference::{explained, reference};
 pub use retention_policy::{Generations, RetentionPolicy, RetentionPolicyError};
 pub use schedule::{Moments, Schedule, ScheduleError};
 pub use schema::{SCHEMA_LINE, schema};

@@ -46,6 +46,19 @@ pub fn reference() -> String {
     text
 }
 
+/// These keys as comments, each with an example that is its default where that says something.
+pub fn explained(names: &[&str]) -> String {
+    let keys = names.iter().filter_map(|name| keys::anywhere().find(|key| key.name == *name));
+    let mut texts = Vec::new();
+    for key in keys {
+        let mut text = String::new();
+        comment(&mut text, key.doc);
+        text.push_str(&format!("#{} = {}\n", key.name, key.example()));
+        texts.push(text);
+    }
+    texts.join("\n")
+}
+
 fn section(
     text: &mut String,
     name: Option<&str>,

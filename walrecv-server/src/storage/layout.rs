@@ -8,6 +8,8 @@
 //!                 base/<backup id>/{backup.json,backup_manifest,<archive>[.zst|…][.age],<archive>.idx}
 //!                 state/{caught_up,gaps,retired,schedule,scrub,switches}.json  state/leases/<id>.json
 //!                 locks/  errors/
+//!                 previous/<system id>/        the same for each cluster that had the name before
+//! <home>/.<server>.adopting/                   on its way there
 //! ```
 
 use std::fmt;
@@ -46,6 +48,12 @@ impl Home {
     /// The part of the store that belongs to one server.
     pub fn server(&self, name: &ServerName) -> ServerDir {
         ServerDir { path: self.path.join(name.as_str()), name: name.clone(), access: self.access }
+    }
+
+    /// What is stored for a server while it is being set apart for another cluster.
+    pub fn being_set_apart(&self, name: &ServerName) -> ServerDir {
+        let path = self.path.join(format!(".{name}.adopting"));
+        ServerDir { path, name: name.clone(), access: self.access }
     }
 
     /// The servers that something is stored for, in the order of their names.
@@ -98,6 +106,11 @@ impl ServerDir {
             durable::create_dir(&directory, self.access)?;
         }
         Ok(())
+    }
+
+    /// The stores of the clusters that had this name before, each named after its system identifier.
+    pub fn previous(&self) -> Home {
+        Home::new(self.path.join("previous"), self.access)
     }
 
     /// Which cluster this is the store of.

@@ -1,7 +1,10 @@
 //! The base backups of a server, and what each is worth.
 
+use jiff::Timestamp;
+
 use crate::catalog::{BackupError, BackupRecord, Catalog, Keep, Standing};
-use crate::failure::Failure;
+use crate::failure::{Failure, in_one_line};
+use crate::retention::{self, Label, Rules};
 use crate::settings::ServerName;
 use crate::storage::{BackupId, ServerDir};
 
@@ -27,6 +30,8 @@ pub enum ListedBackup {
         wal_size: u64,
         /// The mark on it that it is to stay.
         keep: Option<Keep>,
+        /// What the retention policy says of it.
+        retention: Label,
     },
     /// One whose record, or the WAL that belongs to it, cannot be read.
     Unreadable {
@@ -37,6 +42,42 @@ pub enum ListedBackup {
         /// What to do about it.
         hint: Option<String>,
     },
+}
+
+/// Lists the base backups of a server, with what its retention policy says of them now. It says
+/// nothing while something cannot be read that it would have to know.
+pub fn list_backups_under(
+    server: &ServerDir,
+    rules: &Rules,
+    now: Timestamp,
+) -> Result<ListBackupsOutcome, BackupError> {
+    let mut outcome = list_backups(server)?;
+    let mut known = Vec::with_capacity(outcome.backups.len());
+    for backup in &outcome.backups {
+        match backup {
+            ListedBackup::Known { record, standing, keep, .. } => {
+                known.push((&**record, standing, *keep));
+            }
+            ListedBackup::Unreadable { .. } => return Ok(outcome),
+        }
+    }
+    // The oldest first.
+    known.reverse();
+    let verdicts = match retention::verdicts(server, &known, rules, now) {
+        Ok(verdicts) => verdicts,
+        Err(error) => {
+            tracing::warn!(error = in_one_line(&error), "what the policy says is not known");
+            return Ok(outcome);
+        }
+    };
+    for backup in &mut outcome.backups {
+        if let ListedBackup::Known { record, retention, .. } = backup
+            && let Some(verdict) = verdicts.get(&record.id)
+        {
+            *retention = verdict.label;
+        }
+    }
+    Ok(outcome)
 }
 
 /// Lists the base backups of a server.
@@ -52,7 +93,9 @@ pub fn list_backups(server: &ServerDir) -> Result<ListBackupsOutcome, BackupErro
             let wal_size = wal_sizes.next().unwrap_or_default();
             let standing = catalog.standing(&record)?;
             let keep = Keep::load(&server.backup(id))?;
-            Ok(ListedBackup::Known { record: Box::new(record), standing, wal_size, keep })
+            let retention = keep.map_or(Label::None, |keep| Label::Kept(keep.target));
+            let record = Box::new(record);
+            Ok(ListedBackup::Known { record, standing, wal_size, keep, retention })
         });
         backups.push(listed.unwrap_or_else(|error| ListedBackup::Unreadable {
             id,

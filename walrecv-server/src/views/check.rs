@@ -7,6 +7,7 @@ mod disk;
 mod encryption;
 mod order;
 mod peer;
+mod retention;
 mod running;
 mod scrub;
 mod security;
@@ -256,6 +257,7 @@ fn look_at_store(settings: &ServerSettings, store: &ServerDir) -> Stored {
     rows.extend(encryption::encryption(settings));
     rows.extend(store::leases(store));
     rows.extend(scrub::row(settings, store, Timestamp::now()));
+    rows.extend(retention::rows(settings, store));
     let backups = backups::backups(store, settings, Timestamp::now());
     rows.extend(backups.rows);
     // What is wrong with the identity or the archive has rows of its own.

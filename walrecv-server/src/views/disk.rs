@@ -61,7 +61,7 @@ impl Disk {
 }
 
 /// The size of the disk, and what is free to us.
-fn room(path: &Path) -> Result<(u64, u64), StorageError> {
+pub(super) fn room(path: &Path) -> Result<(u64, u64), StorageError> {
     let existing = path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
     let disk = rustix::fs::statvfs(existing)
         .map_err(|error| StorageError::of("look at the disk of", existing)(error.into()))?;
@@ -70,7 +70,7 @@ fn room(path: &Path) -> Result<(u64, u64), StorageError> {
 }
 
 /// How many bytes a day what is stored for a server grows by; `None` if it is too young to tell.
-fn growth(store: &ServerDir, now: Timestamp) -> Option<f64> {
+pub(super) fn growth(store: &ServerDir, now: Timestamp) -> Option<f64> {
     if is_held(store, now) {
         return Some(0.0);
     }

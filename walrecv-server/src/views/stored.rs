@@ -8,7 +8,6 @@ use super::sizes::{Sizes, sizes};
 use super::window::{Window, window};
 use crate::catalog::{BackupError, Identity, IdentityError, Scrub, WalOutline, WalStore};
 use crate::failure::{Failure, in_one_line};
-use crate::settings::RetentionPolicy;
 use crate::storage::ServerDir;
 
 /// What is stored for a server.
@@ -40,7 +39,7 @@ pub struct Scrubbed {
 }
 
 /// Looks at what is stored for a server. What cannot be looked at hides nothing else.
-pub fn stored(server: &ServerDir, policy: Option<&RetentionPolicy>, now: Timestamp) -> Stored {
+pub fn stored(server: &ServerDir, now: Timestamp) -> Stored {
     let mut problems = Vec::new();
     let mut note = |error: &dyn Failure| {
         let problem = in_one_line(error);
@@ -86,7 +85,7 @@ pub fn stored(server: &ServerDir, policy: Option<&RetentionPolicy>, now: Timesta
         system_id: identity.as_ref().map(|identity| identity.system_id.to_string()),
         window: picture,
         scrub: scrub.map(|scrub| Scrubbed { at: scrub.ended_at, problems: scrub.problems }),
-        sizes: sizes(server.path(), outline.as_ref(), &backups, policy, now),
+        sizes: sizes(server, outline.as_ref(), &backups, now),
         problems,
     }
 }

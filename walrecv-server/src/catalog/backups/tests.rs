@@ -1,9 +1,8 @@
-use crate::catalog::NoNewLeases;
 use std::fs;
 
 use super::super::backup_record::tests::record;
 use super::*;
-use crate::catalog::{Keep, KeepTarget, Leases, RemovalError};
+use crate::catalog::{Keep, KeepTarget, Leases, NoNewLeases, RemovalError};
 use crate::storage::{Access, Home, LockKind};
 use pgwire_stream::{Lsn, SegmentSize};
 
@@ -223,7 +222,7 @@ fn what_builds_on_what_does_not_depend_on_clocks() {
     assert!(matches!(&refused, RemovalError::Children { children, .. } if named(children)));
     let removal = store.catalog.plan_removal(full.clone(), true, Leases::default()).unwrap();
     assert_eq!(ids(removal.backups()), [second.id, first.id, full.id]);
-    let leases = NoNewLeases::hold(&store.server).unwrap();
+    let leases = NoNewLeases::hold(store.catalog.server()).unwrap();
     store.catalog.remove(&removal, &store.lock, &leases).unwrap();
     assert!(store.catalog.list().unwrap().is_empty());
     assert_eq!(fs::read_dir(store.server.base()).unwrap().count(), 0);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::needs::EXAMPLE_ROLE;
 use crate::failure::Failure;
-use crate::settings::ServerName;
+use crate::settings::{self, SCHEMA_LINE, ServerName};
 
 /// What a first configuration is made of.
 #[derive(Clone, Debug)]
@@ -119,45 +119,40 @@ fn give_to_group(file: &fs::File, group: u32) {
     }
 }
 
+/// The keys that a newcomer may want to change, and that hold for every server.
+const OFFERED: &[&str] = &[
+    "backup_schedule",
+    "incremental_schedule",
+    "time_zone",
+    "retention_policy",
+    "minimum_redundancy",
+    "last_backup_maximum_age",
+    "compression",
+    "backup_compression",
+    "encryption_recipients",
+    "bandwidth_limit",
+    "synchronous",
+    "failure_webhook",
+];
+
 fn text(first: &FirstConfiguration) -> String {
     let home = toml_text(&first.home.to_string_lossy());
     let section = section(&first.addition);
+    let (readers, offered) = (settings::explained(&["wal_readers"]), settings::explained(OFFERED));
     format!(
-        r#"# The configuration of walrecv-server.
+        r#"{SCHEMA_LINE}
+# The configuration of walrecv-server; `walrecv-server config reference` explains every key.
+# Editors complete and check it by `walrecv-server config schema > walrecv-server.schema.json`.
 # Other files with [servers.NAME] sections may stand in servers.d/*.toml beside this one.
 
 # Where backups and WAL are stored.
 home = {home}
 
-# Operating system users that restored servers run as: the daemon hands them WAL.
-#wal_readers = ["postgres"]
-
+{readers}
 # What holds for all servers; each of these keys can stand in a server's section, too.
 [defaults]
-#backup_schedule = "0 2 * * *"   # a backup every night at two, as cron writes it
-#incremental_schedule = "0 14 * * *"  # incremental ones in between (17 and later)
-#time_zone = "Europe/Paris"      # of schedules, if not this machine's
-#retention_policy = "RECOVERY WINDOW OF 7 DAYS"  # or REDUNDANCY 3
-#minimum_redundancy = 1          # so many backups are never deleted
-#last_backup_maximum_age = "2 DAYS"  # `check` fails if the newest backup is older
-#compression = "zstd"            # of WAL: zstd, lz4, gzip, none
-#compression_level = 1
-#backup_compression = "zstd"
-#backup_compression_level = 1
-#backup_compression_workers = 2  # one for each core, if not set
-#backup_compression_location = "client"  # or server (15 and later)
-#encryption_recipients = []      # public keys of age (age1…): only who has a secret key can read it
-#incremental_base = "latest"     # what `backup --incremental auto` builds on: latest or full
-#incremental_chain_max = 7       # so many on top of a full one
-#basebackup_retry_times = 0      # how often a backup that failed is tried again
-#basebackup_retry_sleep = "30s"  # before the first time; the pauses double
-#manifest_checksums = "CRC32C"   # or SHA224, SHA256, SHA384, SHA512, NONE
-#immediate_checkpoint = false    # begin backups at once, at the price of more I/O
-#bandwidth_limit = 0             # of a backup, in kB/s, or as "20MB"; 0 is unlimited
-#flush_interval = "1s"           # the longest time between received and durable
-#synchronous = "auto"            # true, false; auto: when named in synchronous_standby_names
-#wal_validation = true           # look at WAL when it comes: is it WAL, and what does it say?
 
+{offered}
 {section}"#
     )
 }
@@ -237,7 +232,7 @@ mod tests {
 
     fn uncommented(text: &str) -> String {
         let lines = text.lines().map(|line| match line.strip_prefix('#') {
-            Some(key) if !key.starts_with(' ') => key.replace("\"…\"", "\"host=other\""),
+            Some(key) if !key.starts_with([' ', ':']) => key.replace("\"…\"", "\"host=other\""),
             _ => line.to_owned(),
         });
         lines.map(|line| format!("{line}\n")).collect()

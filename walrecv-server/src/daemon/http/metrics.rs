@@ -284,11 +284,11 @@ const METRICS: &[Metric] = &[
         vec![("backups", sizes.backup_bytes as f64), ("wal", sizes.wal_bytes as f64)]
     }),
     metric(
-        "stored_per_day",
+        "stored_growth_per_day",
         Some(Unit::Bytes),
         None,
-        "What came each day lately, in backups and WAL.",
-        |server| one(server.stored.sizes.bytes_per_day.map(|bytes| bytes as f64)),
+        "How much backups and WAL grow by in a day; 0 where retention removes as much.",
+        |server| one(server.stored.sizes.growth_per_day),
     ),
     metric(
         "disk_size",

@@ -65,7 +65,7 @@ fn look(home: &Home, servers: &[ServerSettings]) -> Vec<(ServerName, Remembered)
     let one = |server: &ServerSettings| {
         let began = Instant::now();
         let dir = home.server(&server.name);
-        let stored = stored(&dir, server.retention_policy.as_ref(), Timestamp::now());
+        let stored = stored(&dir, Timestamp::now());
         let good_for = FRESH.max(began.elapsed() * REST);
         (server.name.clone(), Remembered { until: Instant::now() + good_for, stored })
     };

@@ -10,6 +10,7 @@ use crate::backup::{self, BackupError, BackupRequest, Incremental};
 use crate::daemon::board::Ongoing;
 use crate::daemon::raised;
 use crate::failure::{Failure, in_one_line};
+use crate::hooks::{News, Notice};
 use crate::progress::ProgressSink;
 use crate::settings::ServerSettings;
 use crate::storage::{LockError, ServerDir};
@@ -56,7 +57,8 @@ pub(in crate::daemon) async fn back_up(
         Err(error) => {
             let (line, hint) = (in_one_line(&error), error.hint().unwrap_or_default());
             tracing::error!(server = %server, error = line, hint, "a scheduled backup failed");
-            return End::Settled(Some(line));
+            let notice = Notice::of(server, News::BackupFailed, &error);
+            return End::Badly(line, Some(notice));
         }
     };
     let backup = record.id;
@@ -69,8 +71,8 @@ pub(in crate::daemon) async fn back_up(
         Err(error) => {
             let error = in_one_line(&error);
             tracing::warn!(server = %server, backup = %backup, error, "it cannot be restored yet");
-            return End::Settled(Some(error));
+            return End::Badly(error, None);
         }
     }
-    End::Settled(None)
+    End::Well
 }

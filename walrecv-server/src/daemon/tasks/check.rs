@@ -3,12 +3,20 @@
 use jiff::Timestamp;
 
 use crate::daemon::board::Board;
+use crate::daemon::herald::Herald;
+use crate::hooks::{News, Notice};
+use crate::receiver::Status;
 use crate::settings::ServerSettings;
 use crate::storage::ServerDir;
 use crate::views::check::{self, CheckOutcome, State};
 
 /// Checks a server, and tells when it begins to fail, or to be well again.
-pub(in crate::daemon) async fn check(settings: &ServerSettings, store: &ServerDir, board: &Board) {
+pub(in crate::daemon) async fn check(
+    settings: &ServerSettings,
+    store: &ServerDir,
+    board: &Board,
+    herald: &Herald,
+) {
     let server = &settings.name;
     let receiver = board.status(server);
     let outcome = check::check(settings, store, receiver.as_ref()).await;
@@ -17,12 +25,20 @@ pub(in crate::daemon) async fn check(settings: &ServerSettings, store: &ServerDi
         (true, false) => {
             let failed = failed(&outcome);
             tracing::error!(server = %server, failed, "the server is not backed up as it should be");
+            herald.tell(settings, Notice::new(server, News::CheckFailed).with_error(failed));
         }
         (false, true) => {
-            tracing::info!(server = %server, "the server is backed up as it should be")
+            tracing::info!(server = %server, "the server is backed up as it should be");
+            herald.tell(settings, Notice::new(server, News::CheckRecovered));
         }
         _ => {}
     }
+    let suspect = receiver.as_ref().map_or(0, |status: &Status| status.suspect);
+    if suspect > board.suspect(server) {
+        let error = format!("{suspect} ranges of WAL could not be replayed by PostgreSQL");
+        herald.tell(settings, Notice::new(server, News::SuspectWal).with_error(error));
+    }
+    board.saw_suspect(server, suspect);
     board.checked(outcome, Timestamp::now());
 }
 

@@ -1,10 +1,13 @@
 //! Removing what the retention policy does not keep, and noting which backups are done.
 
 use jiff::Timestamp;
+use tokio::sync::watch;
 
 use crate::daemon::blocking;
 use crate::daemon::board::{Board, Task};
+use crate::daemon::herald::Herald;
 use crate::failure::{Failure, in_one_line};
+use crate::hooks::{News, Notice};
 use crate::retention::{self, Enforced};
 use crate::settings::ServerSettings;
 use crate::storage::ServerDir;
@@ -14,10 +17,14 @@ pub(in crate::daemon) async fn enforce(
     settings: &ServerSettings,
     store: &ServerDir,
     board: &Board,
+    herald: &Herald,
+    stop: &watch::Receiver<bool>,
 ) {
     let ongoing = board.begin(&settings.name, Task::Retention);
     let (here, with) = (store.clone(), settings.clone());
-    let enforced = blocking(move || retention::enforce(&with, &here, Timestamp::now())).await;
+    let stop = stop.clone();
+    let work = move || retention::enforce(&with, &here, Timestamp::now(), &|| *stop.borrow());
+    let enforced = blocking(work).await;
     let server = &settings.name;
     match enforced {
         Ok(enforced) => {
@@ -28,6 +35,7 @@ pub(in crate::daemon) async fn enforce(
         Err(error) => {
             let (line, hint) = (in_one_line(&error), error.hint().unwrap_or_default());
             tracing::error!(server = %server, error = line, hint, "retention is not enforced");
+            herald.tell(settings, Notice::of(server, News::RetentionFailed, &error));
             ongoing.end(Some(line));
         }
     }

@@ -9,6 +9,7 @@ use super::End;
 use crate::daemon::blocking;
 use crate::daemon::board::Ongoing;
 use crate::failure::{Failure, in_one_line};
+use crate::hooks::{News, Notice};
 use crate::settings::ServerSettings;
 use crate::storage::{KeyFile, Pace, ServerDir};
 use crate::verify::{Everything, VerifyError, verify_everything};
@@ -46,18 +47,23 @@ pub(in crate::daemon) async fn verify(
         Err(error) => {
             let (line, hint) = (in_one_line(&error), error.hint().unwrap_or_default());
             tracing::error!(server = %server, error = line, hint, "verification failed");
-            End::Settled(Some(line))
+            let notice = Notice::of(&server, News::VerificationFailed, &error);
+            End::Badly(line, Some(notice))
         }
         Ok(scrub) if scrub.problems > 0 => {
             for problem in &scrub.first_problems {
                 tracing::error!(server = %server, "{problem}");
             }
-            End::Settled(Some(format!("{} problems were found", scrub.problems)))
+            let line = format!("{} problems were found", scrub.problems);
+            let first = scrub.first_problems.first().cloned().unwrap_or_default();
+            let notice = Notice::new(&server, News::VerificationFailed);
+            let notice = notice.with_error(format!("{line}; the first: {first}"));
+            End::Badly(line, Some(notice))
         }
         Ok(scrub) => {
             let (backups, segments) = (scrub.backups, scrub.segments);
             tracing::info!(server = %server, backups, segments, "all that is stored is as it was");
-            End::Settled(None)
+            End::Well
         }
     };
     (end, ongoing)

@@ -163,6 +163,7 @@ mod tests {
 
     use super::*;
     use crate::catalog::{BackupRecord, Standing};
+    use crate::retention::Label;
     use crate::storage::{Access, Home};
 
     fn store() -> (tempfile::TempDir, ServerDir) {
@@ -218,7 +219,13 @@ mod tests {
             damaged_pages: None,
         };
         let standing = Standing { status, missing: None };
-        ListedBackup::Known { record: Box::new(record), standing, wal_size: 0, keep: None }
+        ListedBackup::Known {
+            record: Box::new(record),
+            standing,
+            wal_size: 0,
+            keep: None,
+            retention: Label::None,
+        }
     }
 
     fn good(id: &str) -> ListedBackup {

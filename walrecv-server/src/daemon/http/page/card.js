@@ -19,7 +19,11 @@ const seconds = (text, now) => Math.max((now - Date.parse(text)) / 1000, 0);
 function inTheWay(server) {
   const { recoverable, interruptions } = server.stored.window;
   const first = recoverable[0];
-  return interruptions.filter((gap) => gap.kind !== "retired" && (!first || gap.from >= first.from));
+  const behind = (gap) => {
+    const end = gap.to ?? gap.from;
+    return !first || !end || Date.parse(end) >= Date.parse(first.from);
+  };
+  return interruptions.filter((gap) => gap.kind !== "retired" && behind(gap));
 }
 
 // Whether WAL comes in.
@@ -126,7 +130,7 @@ export class Card {
     facts.push(slot(receiver, row("replication slot"), row("WAL kept by the slot")));
     const backup = window.backups.findLast((backup) => backup.status === "DONE");
     facts.push(lastBackup(backup, server.planned, now));
-    const daily = sizes.bytes_per_day === null ? null : `${size(sizes.bytes_per_day)} a day`;
+    const daily = sizes.growth_per_day ? `grows by ${size(sizes.growth_per_day)} a day` : null;
     facts.push(fact("Stored", size(sizes.backup_bytes + sizes.wal_bytes),
       `backups ${size(sizes.backup_bytes)}`, `WAL ${size(sizes.wal_bytes)}`, daily));
     facts.push(disk(sizes));

@@ -1,0 +1,63 @@
+//! A new cluster takes over the name of a server, and what is stored of the old one stays restorable.
+
+use walrecv_tests::run::{ScenarioResult, Scenarios};
+use walrecv_tests::{Cluster, Installation};
+
+use crate::site::{PASSWORD, ROLE, Site};
+
+pub(crate) fn register(scenarios: Scenarios) -> Scenarios {
+    scenarios.per_major("adopt", &[15, 18], adopt)
+}
+
+fn adopt(installation: &Installation) -> ScenarioResult {
+    let mut site = Site::new(installation)?;
+    let daemon = site.run()?;
+    site.cluster.execute("CREATE TABLE old AS SELECT 1 AS n")?;
+    let id = site.backup()?;
+    let adopt = |site: &Site, yes: &[&str]| site.walrecv.run(&[&["adopt", "main"], yes].concat());
+    let same = adopt(&site, &["--yes"])?.code(3)?;
+    assert!(same.stderr.contains("nothing to adopt"), "{}", same.stderr);
+
+    let new = Cluster::options(installation).start()?;
+    new.create_role(ROLE, PASSWORD, "REPLICATION")?;
+    let old = site.replace_cluster(new)?;
+    // The daemon still receives from the old one.
+    let held = adopt(&site, &["--yes"])?.code(1)?;
+    assert!(held.stderr.contains("stop it first"), "{}", held.stderr);
+    assert_eq!(daemon.stop()?, 0);
+    let unsaid = adopt(&site, &[])?.code(3)?;
+    assert!(unsaid.stderr.contains("`--yes` does it"), "{}", unsaid.stderr);
+    assert_eq!(site.last_backup()?, id);
+    site.walrecv.run(&["backup", "main"])?.code(3)?;
+
+    let adopted =
+        site.walrecv.run(&["-f", "json2", "adopt", "main", "--yes"])?.success()?.json()?;
+    let previous = &adopted["results"][0]["previous"];
+    let (home, name) = (previous["home"].as_str().unwrap(), previous["server"].as_str().unwrap());
+    let listed = site.walrecv.run(&["list-backups", "main", "--minimal"])?.success()?.stdout;
+    assert_eq!(listed, "");
+    let listed = site.walrecv.run(&["--home", home, "list-backups", name, "--minimal"])?;
+    assert_eq!(listed.success()?.stdout.trim(), id);
+
+    // The new one is backed up, and the old one restored.
+    let daemon = site.run()?;
+    site.cluster.execute("CREATE TABLE new AS SELECT 2 AS n")?;
+    site.backup()?;
+    let restored = site.restore_and_start("new", &["latest"])?;
+    assert_eq!(restored.value("SELECT n FROM new")?, "2");
+    let destination = old.base_directory().join("old");
+    let text = destination.display().to_string();
+    let mut words = vec!["--home", home, "restore", name, "latest", &text, "--no-get-wal"];
+    let owner = old.account().name.clone();
+    if rustix::process::geteuid().is_root() {
+        words.extend(["--owner", &owner]);
+    }
+    site.walrecv.run(&words)?.success()?;
+    let mut restored = Cluster::adopt(old.installation(), &destination)?;
+    restored.start()?;
+    restored.wait_until_promoted()?;
+    assert_eq!(restored.value("SELECT n FROM old")?, "1");
+    site.walrecv.run(&["cron"])?.success()?;
+    assert_eq!(daemon.stop()?, 0);
+    Ok(())
+}
