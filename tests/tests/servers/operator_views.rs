@@ -104,7 +104,7 @@ fn checks(installation: &Installation) -> ScenarioResult {
     let remark = security["remark"].as_str().unwrap_or_default();
     assert!(remark.contains("scram-sha-256"), "{security:#}");
     assert_eq!(remark.starts_with("TLSv1."), installation.has_tls(), "{security:#}");
-    for name in ["clock skew", "disk space", "receive lag", "further privileges"] {
+    for name in ["clock skew", "receive lag", "further privileges"] {
         let row = row(&site, name)?;
         assert_eq!((&row["state"], &row["advisory"]), (&"OK".into(), &true.into()), "{row:#}");
     }
