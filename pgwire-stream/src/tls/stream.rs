@@ -37,7 +37,8 @@ impl TlsStream {
             _ => return None,
         };
         let cipher = session.negotiated_cipher_suite()?.suite();
-        let cipher = cipher.as_str().unwrap_or("an unnamed cipher suite").to_owned();
+        // rustls tells those of TLS 1.3 apart by a prefix that the standard does not have.
+        let cipher = cipher.as_str().unwrap_or("unnamed").replacen("TLS13_", "TLS_", 1);
         Some(TlsInUse { version, cipher })
     }
 

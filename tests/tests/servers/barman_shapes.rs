@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 use walrecv_tests::barman::{Barman, BarmanInstallation};
 use walrecv_tests::run::{ScenarioResult, Scenarios};
-use walrecv_tests::{Context, Installation, Result};
+use walrecv_tests::{Context, Installation, Result, program};
 
 use crate::site::{ROLE, Site};
 
@@ -46,6 +46,7 @@ const SHAPES: &[Shape] = &[
             "main.receiver",
             "main.durable_lsn",
             "main.receive_lag",
+            "main.wal_rate",
             "main.replication_slot",
             "main.suspect_wal",
             "main.archive_queue",
@@ -79,7 +80,9 @@ fn barman_shapes(installation: &Installation, barman: &BarmanInstallation) -> Sc
     })?;
     // Barman takes no backup before a segment is in its archive.
     switch_and_archive(&site, &barman)?;
-    barman.run(&["backup", "main"])?;
+    let checked = program::output(&mut barman.command(&["check", "main"]))?;
+    let checked = String::from_utf8_lossy(&checked.stdout).into_owned();
+    barman.run(&["backup", "main"]).context(|| format!("Barman's check says:\n{checked}"))?;
     switch_and_archive(&site, &barman)?;
     site.backup()?;
     site.settle()?;
@@ -124,8 +127,14 @@ fn compare_diagnoses(site: &Site, barman: &Barman) -> Result<Vec<String>> {
 fn switch_and_archive(site: &Site, barman: &Barman) -> Result<()> {
     site.cluster.execute("CREATE TABLE IF NOT EXISTS t (n int); INSERT INTO t VALUES (1)")?;
     let segment = site.cluster.value("SELECT pg_walfile_name(pg_switch_wal())")?;
-    let complete = barman.directory().join("main/streaming").join(&segment);
-    site.cluster.wait_for("Barman's segment", |_| Ok(complete.exists()))?;
+    let streaming = barman.directory().join("main/streaming");
+    site.cluster.wait_for("Barman's segment", |_| Ok(streaming.join(&segment).exists()))?;
+    // Without a file that is being written, the newest complete one would not be archived.
+    site.cluster.wait_for("Barman's next segment", |_| {
+        let files = std::fs::read_dir(&streaming).into_iter().flatten().flatten();
+        let mut names = files.map(|file| file.file_name().to_string_lossy().into_owned());
+        Ok(names.any(|name| name.ends_with(".partial")))
+    })?;
     barman.run(&["archive-wal", "main"]).map(drop)
 }
 

@@ -62,7 +62,9 @@ fn check(installation: &Installation) -> ScenarioResult {
     let daemon = site.run()?;
     let id = site.backup()?;
     let well = site.walrecv.run(&["check", "main"])?.success()?;
-    assert!(!well.stdout.contains("FAILED") && !well.stdout.contains("WARNING"), "{}", well.stdout);
+    // How full the disk of this machine is decides nothing here.
+    let mut rows = well.stdout.lines().filter(|line| !line.contains("disk space: "));
+    assert!(rows.all(|row| !row.contains("FAILED") && !row.contains("WARNING")), "{}", well.stdout);
     assert!(well.stdout.contains(&format!("last backup: OK ({id} is DONE)")), "{}", well.stdout);
     let json = site.walrecv.run(&["-f", "json", "check", "main"])?.success()?.json()?;
     assert_eq!(json["main"]["systemid_coherence"]["status"], "OK");

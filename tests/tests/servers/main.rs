@@ -13,6 +13,7 @@ mod crashes;
 mod daemon;
 mod disk_trouble;
 mod disturbed_backups;
+mod documents;
 mod encryption;
 mod examples;
 mod failing_disk;
@@ -38,6 +39,7 @@ mod library_tls;
 mod library_wal;
 mod many_files;
 mod odd_places;
+mod operator_views;
 mod power_cut;
 mod restore_plans;
 mod restored_chains;
@@ -87,6 +89,7 @@ fn main() -> std::process::ExitCode {
         bad_input::register,
         commands::register,
         first_steps::register,
+        documents::register,
         hooks::register,
         catalog_commands::register,
         config_files::register,
@@ -107,6 +110,7 @@ fn main() -> std::process::ExitCode {
         wal_delivery::register,
         http::register,
         barman_shapes::register,
+        operator_views::register,
     ] {
         scenarios = register(scenarios);
     }

@@ -186,9 +186,10 @@ fn ours(outcome: &StatusOutcome) -> Vec<Row> {
     if let Some(bytes) = status.and_then(lag) {
         rows.push(Row("receive_lag", "Receive lag", units::size(bytes)));
     }
-    if let Some(rate) = receiving.stream_rate.or(receiving.rate) {
-        rows.push(Row("wal_rate", "WAL rate", format!("{}/s", units::size(rate as u64))));
-    }
+    let rate = receiving.stream_rate.or(receiving.rate);
+    let rate = rate.map(|rate| format!("{}/s", units::size(rate as u64)));
+    let rate = rate.unwrap_or_else(|| "not known yet".to_owned());
+    rows.push(Row("wal_rate", "WAL rate", rate));
     if let Ok(seen) = &outcome.seen {
         let slot = seen.slot.as_ref().map_or_else(|| "it doesn't exist".to_owned(), slot);
         rows.push(Row("replication_slot", "Replication slot", slot));
@@ -290,6 +291,7 @@ mod tests {
         	Last available backup: None
         	Minimum redundancy requirements: FAILED (1/2)
         	Receiver: running, and not by the daemon
+        	WAL rate: not known yet
         	Suspect WAL: none
         	Archive queue: 3 segments
         ");

@@ -81,7 +81,8 @@ pub struct Receiving {
 /// What is stored.
 #[derive(Clone, Debug, Default)]
 pub struct StoredStatus {
-    /// Everything up to there is here, on this timeline.
+    /// Everything up to there is here, on this timeline; some zeros more, where the last record ends
+    /// with them.
     pub end: Option<(TimelineId, Lsn)>,
     /// Complete segments that wait to be archived.
     pub waiting_for_archive: u64,

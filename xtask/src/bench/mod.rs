@@ -3,6 +3,7 @@
 mod backup;
 mod bars;
 mod board;
+mod check;
 mod common;
 mod cost;
 mod figures;
@@ -25,6 +26,8 @@ pub(crate) struct Arguments {
 enum Subject {
     /// Base backups, beside those of PostgreSQL's own program.
     Backup(backup::Arguments),
+    /// The looks that operators take, beside Barman's, and into a large store.
+    Check(check::Arguments),
     /// The library, beside what it cannot be faster than.
     Library(library::Arguments),
     /// Restores, beside those of others and those by hand.
@@ -36,6 +39,7 @@ enum Subject {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.subject {
         Subject::Backup(arguments) => backup::run(arguments),
+        Subject::Check(arguments) => check::run(arguments),
         Subject::Library(arguments) => library::run(arguments),
         Subject::Restore(arguments) => restore::run(arguments),
         Subject::Wal(arguments) => wal::run(arguments),

@@ -68,12 +68,12 @@ const COMFORT: [Grant; 5] = [
     Grant {
         since: 11,
         statement: "GRANT pg_read_server_files TO",
-        purpose: "configuration files outside of the data directory,",
+        purpose: "configuration files outside of the data directory",
     },
     Grant {
         since: 11,
         statement: "GRANT EXECUTE ON FUNCTION pg_read_binary_file(text, bigint, bigint) TO",
-        purpose: "as Debian has them",
+        purpose: "the same, as Debian has them",
     },
 ];
 

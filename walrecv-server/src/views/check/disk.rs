@@ -8,7 +8,7 @@ use crate::views::disk::Disk;
 const NAME: &str = "disk space";
 
 /// Less than this part of the disk is worth a warning.
-const LEAST_PART: f64 = 0.05;
+const LEAST_PART: f64 = 0.02;
 
 /// A disk that will be full in so many days is, too.
 const LEAST_DAYS: f64 = 7.0;
