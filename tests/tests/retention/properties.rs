@@ -253,10 +253,13 @@ fn is_as_it_should_be(events: &[Event], policy: &str, minimum: u32, later: u8) {
     if world.done(before).next().is_none() {
         assert_eq!(before, after, "nothing could be restored, and something went");
     }
-    // What has been done need not be done again.
-    let again = enforce(&settings, &store.server, now, &|| false).unwrap();
-    assert!(again.plan.unwrap().is_empty());
-    assert_eq!(Left::of(&store), *after);
+    // What has been done need not be done again, unless what went would have told the order of
+    // what is left.
+    if !case.order_is_lost() {
+        let again = enforce(&settings, &store.server, now, &|| false).unwrap();
+        assert!(again.plan.unwrap().is_empty());
+        assert_eq!(Left::of(&store), *after);
+    }
 }
 
 /// Broken off at a step, and run again, it ends where it would have ended.
@@ -280,7 +283,9 @@ fn ends_in_the_same(events: &[Event], policy: &str, steps: usize) {
     case.end_is_reachable();
     case.gaps_are_explained(&broken_off);
     enforce(&settings, &broken_off.server, world.now, &|| false).unwrap();
-    assert_eq!(Left::of(&broken_off), Left::of(&whole));
+    if !case.order_is_lost() {
+        assert_eq!(Left::of(&broken_off), Left::of(&whole));
+    }
 }
 
 /// Which file is damaged.

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::JoinHandle;
 
 use super::board::Board;
 use super::diary::Diary;
 use super::herald::Herald;
 use super::keeper::Keeper;
+use super::persist;
 use super::places::Places;
 use super::receiving::receive;
 use crate::settings::{ServerName, ServerSettings, Settings};
@@ -28,8 +29,8 @@ pub(super) struct Fleet {
     backups: Places,
     verifications: Places,
     servers: BTreeMap<ServerName, Tended>,
-    /// All that is done for them. Each ends when its server's `stop` is raised.
-    tasks: JoinSet<()>,
+    /// All that is done for each, also for one that is being left. It ends when `stop` is raised.
+    work: BTreeMap<ServerName, JoinHandle<()>>,
 }
 
 impl Fleet {
@@ -41,7 +42,7 @@ impl Fleet {
             // They have time, and disks others to serve.
             verifications: Places::new(1),
             servers: BTreeMap::new(),
-            tasks: JoinSet::new(),
+            work: BTreeMap::new(),
         }
     }
 
@@ -73,7 +74,7 @@ impl Fleet {
             }
         }
         // What has ended is not kept.
-        while self.tasks.try_join_next().is_some() {}
+        self.work.retain(|_, work| !work.is_finished());
     }
 
     fn tend(&mut self, server: &ServerSettings) {
@@ -91,19 +92,39 @@ impl Fleet {
             verifications: self.verifications.clone(),
             stop: stopping.clone(),
         };
+        // One by this name that was left may not have come to its end.
+        let before = self.work.remove(&server.name);
         let (home, board, name) = (self.home.clone(), self.board.clone(), server.name.clone());
-        self.tasks.spawn(async move {
-            tokio::join!(receive(changing, home, board.clone(), herald, stopping), keeper.keep());
+        let work = async move {
+            if let Some(before) = before {
+                let _ = before.await;
+            }
+            let receiving = {
+                let (board, stop) = (board.clone(), stopping.clone());
+                move || {
+                    receive(
+                        changing.clone(),
+                        home.clone(),
+                        board.clone(),
+                        herald.clone(),
+                        stop.clone(),
+                    )
+                }
+            };
+            tokio::join!(persist(&name, stopping, receiving), keeper.keep());
             board.remove(&name);
-        });
+        };
+        self.work.insert(server.name.clone(), tokio::spawn(work));
         self.servers.insert(server.name.clone(), Tended { settings, stop });
     }
 
     /// Brings everything to its end.
-    pub(super) async fn stop(mut self) {
+    pub(super) async fn stop(self) {
         for tended in self.servers.values() {
             tended.stop.send_replace(true);
         }
-        while self.tasks.join_next().await.is_some() {}
+        for work in self.work.into_values() {
+            let _ = work.await;
+        }
     }
 }

@@ -17,7 +17,7 @@ use super::diary::Diary;
 use super::herald::Herald;
 use super::places::{Places, restores_first};
 use super::tasks::{self, End};
-use super::{changed, raised};
+use super::{changed, persist, raised};
 use crate::failure::in_one_line;
 use crate::settings::{ServerName, ServerSettings};
 use crate::storage::{Home, ServerDir};
@@ -41,14 +41,14 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    /// Does what is to be done until told to stop.
+    /// Does what is to be done until told to stop. What is lost in one of these stops no other.
     pub(super) async fn keep(self) {
-        let line = |line| self.clone().line(line);
+        let (server, stop) = (&self.server, &self.stop);
         tokio::join!(
-            line(Line::Backups),
-            line(Line::Verifications),
-            self.clone().checks(),
-            self.clone().retention()
+            persist(server, stop.clone(), || self.clone().line(Line::Backups)),
+            persist(server, stop.clone(), || self.clone().line(Line::Verifications)),
+            persist(server, stop.clone(), || self.clone().checks()),
+            persist(server, stop.clone(), || self.clone().retention()),
         );
     }
 

@@ -48,7 +48,7 @@ use self::control::Control;
 use self::fleet::Fleet;
 use crate::failure::{Class, Failure, in_one_line};
 use crate::receiver::State;
-use crate::settings::Settings;
+use crate::settings::{ServerName, Settings};
 use crate::storage::{Home, StorageError, durable};
 
 /// How long requests may go on when everything else has stopped.
@@ -193,6 +193,24 @@ async fn raised(signal: &mut watch::Receiver<bool>) {
     let _ = signal.wait_for(|raised| *raised).await;
 }
 
+/// How long is waited before work goes on that was lost.
+const LOST: Duration = Duration::from_secs(10);
+
+/// Has work done in a task of its own until it comes to its end: a panic begins it anew.
+async fn persist<F: Future<Output = ()> + Send + 'static>(
+    server: &ServerName,
+    mut stop: watch::Receiver<bool>,
+    work: impl Fn() -> F,
+) {
+    while let Err(error) = tokio::spawn(work()).await {
+        tracing::error!(server = %server, error = %error, "work for a server was lost, and begins anew");
+        tokio::select! {
+            () = raised(&mut stop) => return,
+            () = tokio::time::sleep(LOST) => {}
+        }
+    }
+}
+
 /// Completes when there is something new; never if nothing new can come.
 async fn changed<T>(news: &mut watch::Receiver<T>) {
     if news.changed().await.is_err() {
@@ -238,4 +256,27 @@ async fn start_control(
             tracing::error!(error = %error, "the control socket failed");
         }
     })))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_panics_begins_anew_until_told_to_stop() {
+        let begun = Arc::new(AtomicU32::new(0));
+        let work = || {
+            let begun = Arc::clone(&begun);
+            async move { assert!(begun.fetch_add(1, Ordering::SeqCst) == 2, "lost") }
+        };
+        let name = "main".parse().unwrap();
+        let (raise, stop) = watch::channel(false);
+        persist(&name, stop.clone(), work).await;
+        assert_eq!(begun.load(Ordering::SeqCst), 3);
+        raise.send_replace(true);
+        persist(&name, stop, work).await;
+        assert_eq!(begun.load(Ordering::SeqCst), 4);
+    }
 }

@@ -16,7 +16,7 @@ use page::{blocks, repository};
 use world::{Beginning, World};
 
 /// The pages with commands that can be run.
-const PAGES: [&str; 12] = [
+const PAGES: [&str; 14] = [
     "docs/first-server.md",
     "docs/synchronous.md",
     "docs/failover-patroni.md",
@@ -29,6 +29,8 @@ const PAGES: [&str; 12] = [
     "docs/backups.md",
     "docs/restore.md",
     "docs/restore-by-hand.md",
+    "docs/retention.md",
+    "docs/hooks.md",
 ];
 
 pub(crate) fn register(scenarios: Scenarios) -> Scenarios {
@@ -46,6 +48,8 @@ pub(crate) fn register(scenarios: Scenarios) -> Scenarios {
         .per_major("documents_backups", &[18], |on| read(on, PAGES[9], Beginning::BackedUp))
         .per_major("documents_restore", &[18], |on| read(on, PAGES[10], Beginning::BackedUp))
         .per_major("documents_by_hand", &[18], |on| read(on, PAGES[11], Beginning::BackedUp))
+        .per_major("documents_retention", &[18], |on| read(on, PAGES[12], Beginning::BackedUp))
+        .per_major("documents_hooks", &[18], |on| read(on, PAGES[13], Beginning::BackedUp))
 }
 
 /// Does what a page says, block by block.
