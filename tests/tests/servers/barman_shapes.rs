@@ -32,9 +32,6 @@ const SHAPES: &[Shape] = &[
             "main.pg_basebackup_supports_tablespaces_mapping",
             "main.pg_receivexlog",
             "main.pg_receivexlog_compatible",
-            // Come with retention.
-            "main.minimum_redundancy_requirements",
-            "main.retention_policy_settings",
         ],
         // Barman has the first one only where it fails.
         ours: &["main.wal_archive", "main.last_backup", "main.postgresql_version"],

@@ -115,6 +115,8 @@ fn encrypted(installation: &Installation) -> ScenarioResult {
     if rustix::process::geteuid().is_root() {
         open_to_all(&site.walrecv.home())?;
         open_to_all(site.walrecv.directory())?;
+        // There is a password in it, and it is not used with passwords that all can read.
+        site.configure(&recipients)?;
         let unreadable = site.restore("own", &[&id, "--identity", ours.identity()])?.1.code(3)?;
         let said = format!("may not read the identity file `{}`", ours.identity());
         assert!(unreadable.stderr.contains(&said), "{}", unreadable.stderr);
