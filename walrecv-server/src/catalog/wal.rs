@@ -4,6 +4,8 @@
 //! dropped from one place only when it is in the next. Whoever looks in this order while another
 //! process moves it finds it in one place or another.
 
+mod error;
+
 use std::collections::BTreeSet;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -12,14 +14,13 @@ use pgwire_stream::{
     Lsn, SegmentName, SegmentNumber, SegmentSize, TimelineHistory, TimelineId, WalFileName,
 };
 
+pub use self::error::WalError;
 use super::coverage::{Absence, Coverage, Gap, Reach};
 use super::journal;
 use super::partial::received_length;
-use super::wal_index::{WalIndex, WalIndexError};
-use crate::failure::{Class, Failure};
+use super::wal_index::WalIndex;
 use crate::storage::{
-    ArchivedWal, Codec, DecryptionError, Form, KeyFile, ServerDir, StorageError, durable,
-    encryption,
+    ArchivedWal, Codec, Form, KeyFile, ServerDir, StorageError, durable, encryption,
 };
 
 /// The WAL that is held for one server.
@@ -57,79 +58,6 @@ pub enum Held {
         /// How much WAL is in it. Of one that is being received, it may be more by now.
         length: u64,
     },
-}
-
-/// Why WAL cannot be read.
-#[derive(Debug, thiserror::Error)]
-pub enum WalError {
-    /// A file does not hold what it must.
-    #[error("`{}` holds {found} bytes of WAL instead of {expected}", path.display())]
-    WrongSize {
-        /// The file.
-        path: PathBuf,
-        /// The size that it must have.
-        expected: u64,
-        /// The size that it has, decompressed; one more than expected stands for any more.
-        found: u64,
-    },
-    /// A file is not what was stored.
-    #[error("the WAL in `{}` is damaged", path.display())]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// What its codec says.
-        source: io::Error,
-    },
-    /// What is known of the archive cannot be read.
-    #[error(transparent)]
-    Index(#[from] WalIndexError),
-    /// A file is encrypted, and cannot be decrypted.
-    #[error(transparent)]
-    Decryption(DecryptionError),
-    /// A file cannot be read.
-    #[error(transparent)]
-    Storage(#[from] StorageError),
-}
-
-impl WalError {
-    /// Whether a key is missing, and nothing else is known to be wrong.
-    pub fn is_for_want_of_keys(&self) -> bool {
-        matches!(self, Self::Decryption(error) if error.is_for_want_of_keys())
-    }
-
-    /// Whether a file is not there.
-    pub fn is_not_found(&self) -> bool {
-        matches!(self, Self::Storage(error) if error.is_not_found())
-    }
-}
-
-impl From<DecryptionError> for WalError {
-    fn from(error: DecryptionError) -> Self {
-        match error {
-            DecryptionError::Storage(error) => error.into(),
-            error => Self::Decryption(error),
-        }
-    }
-}
-
-impl Failure for WalError {
-    fn class(&self) -> Class {
-        match self {
-            Self::Decryption(error) => error.class(),
-            Self::WrongSize { .. } | Self::Damaged { .. } | Self::Index(_) | Self::Storage(_) => {
-                Class::Failed
-            }
-        }
-    }
-
-    fn hint(&self) -> Option<String> {
-        match self {
-            Self::WrongSize { .. } | Self::Damaged { .. } => None,
-            Self::Index(error) => error.hint(),
-            Self::Decryption(error) => error.hint(),
-            Self::Storage(error) => error.hint(),
-        }
-    }
 }
 
 /// As many directories are looked for by their names; if there may be more, they are listed.

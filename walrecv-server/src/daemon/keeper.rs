@@ -120,15 +120,18 @@ impl Keeper {
         };
         let (settings, store) = (Arc::clone(settings), self.store());
         let (end, ongoing) = match task {
-            Task::Verification => tasks::verify(&settings, &store, ongoing, &self.stop).await,
+            Task::Verification => {
+                let verified = tasks::verify(&settings, &store, ongoing, &self.stop).await;
+                drop(place);
+                verified
+            }
             _ => {
                 let incremental = task == Task::IncrementalBackup;
                 let stop = &self.stop;
-                let end = tasks::back_up(&settings, &store, incremental, &ongoing, stop).await;
-                (end, ongoing)
+                let backup = tasks::back_up(&settings, &store, incremental, &ongoing, place, stop);
+                (backup.await, ongoing)
             }
         };
-        drop(place);
         match end {
             End::CutShort => return false,
             End::Well => ongoing.end(None),

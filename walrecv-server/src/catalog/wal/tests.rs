@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::catalog::{SuspectRange, Validity, WalFindings};
+use crate::storage::DecryptionError;
 use crate::storage::counted::counted;
 use crate::storage::{
     Access, ArchivedWriter, CompressedWriter, Home, LockKind, Method, Packing, Plain, ServerLock,

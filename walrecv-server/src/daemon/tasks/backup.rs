@@ -8,6 +8,7 @@ use tokio::time;
 use super::End;
 use crate::backup::{self, BackupError, BackupRequest, Incremental};
 use crate::daemon::board::Ongoing;
+use crate::daemon::places::Place;
 use crate::daemon::raised;
 use crate::failure::{Failure, in_one_line};
 use crate::hooks::{News, Notice};
@@ -21,12 +22,14 @@ const BUSY: Duration = Duration::from_secs(30);
 /// How long its WAL may take to come. Then it is as good as before, and waits without us.
 const WAL_PATIENCE: Duration = Duration::from_secs(3600);
 
-/// Takes a base backup, and waits until it can be restored.
+/// Takes a base backup, and waits until it can be restored. The place is for others again when it is
+/// copied.
 pub(in crate::daemon) async fn back_up(
     settings: &ServerSettings,
     store: &ServerDir,
     incremental: bool,
     ongoing: &Ongoing,
+    place: Place,
     stop: &watch::Receiver<bool>,
 ) -> End {
     let request = BackupRequest {
@@ -51,6 +54,7 @@ pub(in crate::daemon) async fn back_up(
             taken => break taken,
         }
     };
+    drop(place);
     let record = match taken {
         Ok(record) => record,
         Err(BackupError::Interrupted) => return End::CutShort,
