@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use walrecv_tests::run::{ScenarioResult, Scenarios};
 use walrecv_tests::{Cluster, Installation, Result};
@@ -49,8 +49,16 @@ fn backups(site: &Site) -> Result<Vec<String>> {
     Ok(listed.lines().map(str::to_owned).collect())
 }
 
-/// How many files the archive has.
+/// How many files the archive has, when all is in it that was received completely.
 fn archived(site: &Site) -> std::io::Result<usize> {
+    let streaming = site.walrecv.home().join("main/streaming");
+    let is_whole = |entry: fs::DirEntry| entry.path().extension().is_none();
+    let begin = Instant::now();
+    while begin.elapsed() < Duration::from_secs(60)
+        && fs::read_dir(&streaming)?.flatten().any(is_whole)
+    {
+        thread::sleep(Duration::from_millis(50));
+    }
     let mut count = 0;
     for directory in fs::read_dir(site.walrecv.home().join("main/wals"))?.flatten() {
         if directory.path().is_dir() {
