@@ -17,6 +17,7 @@ mod rebuild;
 mod totals;
 mod writer;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::PathBuf;
@@ -154,6 +155,14 @@ impl WalIndex {
     /// If it cannot be read, or a line other than the last is damaged.
     pub fn records(&self) -> Result<Vec<WalIndexRecord>, WalIndexError> {
         Ok(parse(&self.text()?).map_err(|line| self.damaged(line))?.records)
+    }
+
+    /// The stored size of each file of which a whole line tells, by the newest one.
+    ///
+    /// # Errors
+    /// If the index cannot be read.
+    pub fn stored_sizes(&self) -> Result<BTreeMap<ArchivedWal, u64>, WalIndexError> {
+        Ok(line::stored_sizes(&self.text()?))
     }
 
     /// The newest record about a file.

@@ -63,9 +63,7 @@ impl WalStore {
     ) -> Result<(), WalError> {
         let directory = self.server().wal_dir(folder);
         // A damaged index is somebody else's business here.
-        let records = WalIndex::of(self.server(), folder).records().unwrap_or_default();
-        let known: BTreeMap<ArchivedWal, u64> =
-            records.into_iter().map(|record| (record.file, record.stored_size)).collect();
+        let known = WalIndex::of(self.server(), folder).stored_sizes().unwrap_or_default();
         for name in durable::list_dir(&directory)? {
             let Some(Ok(file)) = name.to_str().map(str::parse::<ArchivedWal>) else {
                 continue;

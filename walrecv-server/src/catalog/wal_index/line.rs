@@ -1,11 +1,13 @@
 //! The lines of an index.
 
+use std::collections::BTreeMap;
 use std::io;
 
 use serde::{Deserialize, Serialize};
 
 use super::WalIndexRecord;
 use super::totals::{Tally, WalTotals};
+use crate::storage::ArchivedWal;
 
 /// What is in an index, and how much of the file it is.
 pub(super) struct Content {
@@ -42,6 +44,14 @@ struct Read {
     directory: Option<WalTotals>,
 }
 
+/// What little of a line tells how much room its file takes: reading all of it takes ten times as
+/// long, which is felt where there are many indexes.
+#[derive(Deserialize)]
+struct Size {
+    file: ArchivedWal,
+    stored_size: u64,
+}
+
 /// The line of a record, which is added to those in the tally.
 pub(super) fn encode(record: &WalIndexRecord, tally: &mut Tally) -> io::Result<Vec<u8>> {
     tally.add(record);
@@ -57,15 +67,27 @@ pub(super) fn encode_all(records: &[WalIndexRecord]) -> io::Result<Vec<u8>> {
 }
 
 pub(super) fn decode(line: &[u8]) -> Line {
-    let Some((crc, rest)) = line.split_at_checked(8) else { return Line::Damaged };
-    let Some(json) = rest.strip_prefix(b" ") else { return Line::Damaged };
-    if crc != format!("{:08x}", crc32c::crc32c(json)).as_bytes() {
-        return Line::Damaged;
-    }
+    let Some(json) = whole(line) else { return Line::Damaged };
     match serde_json::from_slice(json) {
         Ok(Read { record, directory }) => Line::Known(Box::new(record), directory),
         Err(_) => Line::Foreign,
     }
+}
+
+/// What a line that is whole says.
+fn whole(line: &[u8]) -> Option<&[u8]> {
+    let (crc, rest) = line.split_at_checked(8)?;
+    let json = rest.strip_prefix(b" ")?;
+    (crc == format!("{:08x}", crc32c::crc32c(json)).as_bytes()).then_some(json)
+}
+
+/// The stored size of the files in the lines that are whole, and nothing else of them.
+pub(super) fn stored_sizes(text: &[u8]) -> BTreeMap<ArchivedWal, u64> {
+    let size = |line| {
+        let Size { file, stored_size } = serde_json::from_slice(whole(line)?).ok()?;
+        Some((file, stored_size))
+    };
+    text.split(|&b| b == b'\n').filter_map(size).collect()
 }
 
 /// The records of an index, or the number of a line that is damaged though others follow it.
