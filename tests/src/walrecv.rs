@@ -70,7 +70,7 @@ impl Walrecv {
     pub fn configure(&self, configuration: &str) -> Result<()> {
         let path = self.configuration();
         let text = format!("home = \"{}\"\n{configuration}", self.home().display());
-        write_configuration(&path, &text)
+        write_private(&path, &text)
     }
 
     /// The configuration file.
@@ -255,8 +255,8 @@ fn exit_code(status: ExitStatus) -> i32 {
     status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
 }
 
-/// Writes a configuration. It may have passwords in it, so nobody else can read it.
-pub fn write_configuration(path: &Path, text: &str) -> Result<()> {
+/// Writes a configuration or another file with secrets in it, which nobody else can read.
+pub fn write_private(path: &Path, text: &str) -> Result<()> {
     use std::os::unix::fs::PermissionsExt;
 
     let about = || format!("cannot write {}", path.display());

@@ -4,6 +4,7 @@ mod dispatch;
 mod exit;
 mod generated;
 mod init;
+mod store_owner;
 
 use std::ffi::OsString;
 use std::hint::black_box;
@@ -40,7 +41,7 @@ fn keep_blocks(command: &Command) {
 }
 
 fn program(arguments: Vec<OsString>) -> u8 {
-    let cli = match Cli::try_parse_from(arguments) {
+    let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
         Err(error) => {
             // Nowhere to complain to if that fails.
@@ -56,10 +57,13 @@ fn program(arguments: Vec<OsString>) -> u8 {
         Command::GetWal(args) => dispatch::get_wal(&cli, args, &process_environment),
         Command::Completions(args) => generated::completions(args),
         Command::Man(args) => generated::manual(args),
-        command => match runtime(command) {
-            Ok(runtime) => {
-                runtime.block_on(dispatch::dispatch(&cli, &process_environment, &printer))
-            }
+        command => match store_owner::become_owner(&cli, &arguments, &process_environment) {
+            Ok(()) => match runtime(command) {
+                Ok(runtime) => {
+                    runtime.block_on(dispatch::dispatch(&cli, &process_environment, &printer))
+                }
+                Err(error) => Results::failed(error.into()),
+            },
             Err(error) => Results::failed(error.into()),
         },
     };

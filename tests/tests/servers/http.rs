@@ -13,6 +13,7 @@ use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use walrecv_tests::port::free_port;
 use walrecv_tests::run::{ScenarioResult, Scenarios};
+use walrecv_tests::walrecv::write_private;
 use walrecv_tests::{Context, Installation, Result, program, tools};
 
 use crate::site::Site;
@@ -177,8 +178,8 @@ fn guard(installation: &Installation) -> ScenarioResult {
     let certified = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()])?;
     let directory = site.walrecv.directory();
     fs::write(directory.join("http.pem"), certified.cert.pem())?;
-    fs::write(directory.join("http.key"), certified.signing_key.serialize_pem())?;
-    fs::write(directory.join("token"), "open-sesame\n")?;
+    write_private(&directory.join("http.key"), &certified.signing_key.serialize_pem())?;
+    write_private(&directory.join("token"), "open-sesame\n")?;
     let path = |name: &str| directory.join(name).display().to_string();
     let lines = format!(
         "listen = \"127.0.0.1:{port}\"\ntls_cert_file = \"{}\"\ntls_key_file = \"{}\"\n\
@@ -289,7 +290,7 @@ fn page(installation: &Installation) -> ScenarioResult {
 
     // A daemon that wants its token is asked for nothing else.
     let token = site.walrecv.directory().join("token");
-    fs::write(&token, "open-sesame")?;
+    write_private(&token, "open-sesame")?;
     let lines = format!("listen = \"127.0.0.1:{port}\"\ntoken_file = \"{}\"", token.display());
     site.configure_http(&lines, &described)?;
     let daemon = site.run()?;

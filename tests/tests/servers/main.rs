@@ -49,6 +49,7 @@ mod same_segments;
 mod site;
 mod slots;
 mod standby_restore;
+mod store_owner;
 mod suspect_wal;
 mod sync_before_report;
 mod synchronous;
@@ -106,6 +107,7 @@ fn main() -> std::process::ExitCode {
         suspect_wal::register,
         failover::register,
         standby_restore::register,
+        store_owner::register,
         encryption::register,
         wal_delivery::register,
         http::register,

@@ -62,6 +62,11 @@ impl Owner {
         fs::metadata(path).map(|metadata| Self::by_uid(metadata.uid(), metadata.gid()))
     }
 
+    /// The numbers of all groups the user belongs to.
+    pub fn groups(&self) -> &[u32] {
+        &self.groups
+    }
+
     /// Whether this is the superuser.
     pub fn is_root(&self) -> bool {
         self.uid == 0

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::ops::Range;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,9 +13,9 @@ use toml::de::{DeTable, DeValue};
 
 use super::ServerName;
 use super::error::{Mistake, Origin, SettingsError};
-use super::keys::{self, Kind, Section};
+use super::exposed::exposed;
+use super::keys::{self, Section};
 use super::layer::Layer;
-use super::secrets::{open_to_everybody, without_passwords};
 use super::value::{Given, Raw};
 
 /// Where the configuration is looked for when nothing names one.
@@ -45,38 +46,8 @@ impl Files {
                 files.parse(&path, &text, Place::Added);
             }
         }
-        files.refuse_open_passwords();
+        files.mistakes.extend(exposed(&files));
         Ok(files)
-    }
-
-    /// A password that everybody on this machine can read is none.
-    fn refuse_open_passwords(&mut self) {
-        let conninfos = keys::of(Section::Server).filter(|key| key.kind == Kind::Conninfo);
-        for key in conninfos {
-            for given in self.servers.values().filter_map(|layer| layer.get(key.name)) {
-                let (Raw::Text(text), Origin::File { path, .. }) = (&given.raw, &given.origin)
-                else {
-                    continue;
-                };
-                if without_passwords(text) == *text {
-                    continue;
-                }
-                if let Some(mode) = open_to_everybody(path) {
-                    self.mistakes.push(Mistake {
-                        origin: given.origin.clone(),
-                        problem: format!(
-                            "`{}`: everybody on this machine can read the password in it \
-                             (the file's mode is {mode:04o})",
-                            key.name
-                        ),
-                        hint: Some(format!(
-                            "`chmod o= {}`, or put the password into a password file (mode 0600)",
-                            path.display()
-                        )),
-                    });
-                }
-            }
-        }
     }
 
     /// Takes in what one file says.
@@ -261,7 +232,9 @@ fn added(directory: &Path) -> Result<Vec<PathBuf>, SettingsError> {
     let mut paths = Vec::new();
     for entry in entries {
         let path = entry.map_err(unreadable)?.path();
-        if path.extension().is_some_and(|extension| extension == "toml") {
+        // Editors keep files of their own there, hidden.
+        let is_hidden = path.file_name().is_some_and(|name| name.as_bytes().starts_with(b"."));
+        if !is_hidden && path.extension().is_some_and(|extension| extension == "toml") {
             paths.push(path);
         }
     }

@@ -7,6 +7,7 @@
 
 mod environment;
 mod error;
+mod exposed;
 mod file;
 mod hook_scripts;
 mod http;

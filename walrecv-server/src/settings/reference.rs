@@ -105,6 +105,7 @@ fn comment(text: &mut String, paragraphs: &str) {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::unix::fs::PermissionsExt;
     use std::path::{Path, PathBuf};
 
     use super::super::{Settings, Typed, schema};
@@ -140,6 +141,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("x.toml");
         fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         let typed = Typed { config: Some(path), ..Typed::default() };
         let mut settings = Settings::load(&typed, &|_| None).unwrap();
         // It lay somewhere else each time.

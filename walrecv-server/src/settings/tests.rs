@@ -439,6 +439,36 @@ fn a_password_that_everybody_can_read_is_refused() {
 }
 
 #[test]
+fn other_secrets_that_everybody_can_read_are_refused_too() {
+    let written = Written::new("");
+    let mode =
+        |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    let token = written.directory.path().join("token");
+    fs::write(&token, "geheim").unwrap();
+    let text = format!(
+        "[http]\ntoken_file = \"{}\"\n[defaults]\n\
+         failure_webhook = \"https://hooks.example.com/geheim\"\n\
+         [servers.main]\nconninfo = \"host=db\"\n",
+        token.display()
+    );
+    fs::write(written.path(), text).unwrap();
+    mode(written.directory.path(), 0o755);
+    mode(&token, 0o644);
+    mode(&written.path(), 0o644);
+    let told = written.complaint();
+    assert!(told.contains(":4: `failure_webhook`: everybody on this machine can read"), "{told}");
+    assert!(told.contains(":2: `token_file`: everybody on this machine can read it"), "{told}");
+    assert!(!told.contains("geheim"));
+    mode(&token, 0o600);
+    mode(&written.path(), 0o640);
+    // What an editor keeps beside it is no configuration.
+    let added = written.directory.path().join("servers.d");
+    fs::create_dir(&added).unwrap();
+    std::os::unix::fs::symlink("me@host.123", added.join(".#db.toml")).unwrap();
+    assert!(written.load().is_ok());
+}
+
+#[test]
 fn what_is_shown_says_where_it_comes_from_and_no_secrets() {
     let written = Written::new(
         "[defaults]\nflush_interval = \"250ms\"\ncompression = \"gzip\"\n\

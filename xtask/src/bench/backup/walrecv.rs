@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use walrecv_tests::walrecv::write_configuration;
+use walrecv_tests::walrecv::write_private;
 use walrecv_tests::{Context, Result};
 
 use super::super::wal::receivers::{SERVER, section};
@@ -34,7 +34,7 @@ impl Product {
             section(SERVER, conninfo, "walrecv", &[&compression, "immediate_checkpoint = true"])
                 .replace("create_slot = \"manual\"", "create_slot = \"auto\"")
         );
-        write_configuration(&path, &text)?;
+        write_private(&path, &text)?;
         Ok(path)
     }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use walrecv_tests::walrecv::write_configuration;
+use walrecv_tests::walrecv::write_private;
 use walrecv_tests::{Cluster, Context, Failure, Installation, Result, program};
 
 use super::super::bars::{Bar, Wanted};
@@ -86,7 +86,7 @@ impl Archives {
                 .replace("create_slot = \"manual\"", "create_slot = \"auto\"")
         );
         let path = self.path(&format!("{compression}.toml"));
-        write_configuration(&path, &text)
+        write_private(&path, &text)
     }
 
     fn run(&self, compression: &str, arguments: &[&str]) -> Result<()> {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use walrecv_tests::Result;
-use walrecv_tests::walrecv::write_configuration;
+use walrecv_tests::walrecv::write_private;
 
 use super::super::wal::receivers::{SERVER, section};
 use super::{Contender, Subject};
@@ -40,7 +40,7 @@ impl Contender for Product {
             section(SERVER, &subject.conninfo, "walrecv", &["immediate_checkpoint = true"])
                 .replace("create_slot = \"manual\"", "create_slot = \"auto\"")
         );
-        write_configuration(&path, &text)?;
+        write_private(&path, &text)?;
         self.run(place, &["backup", SERVER]).map(drop)
     }
 
