@@ -38,7 +38,7 @@ pub(super) enum Kind {
     FlagOr(&'static str),
     /// An address with a port, or `off`.
     Listen,
-    /// An absolute path.
+    /// An absolute path, or a credential of systemd.
     Path,
     /// A span of the calendar, as `4 DAYS`.
     Period,
@@ -46,7 +46,7 @@ pub(super) enum Kind {
     Rate,
     /// Moments in cron's syntax.
     Schedule,
-    /// An absolute path, or a credential of systemd.
+    /// The same, of a file that is a secret.
     Secret,
     /// A number of bytes, as `500 MiB`.
     Size,
@@ -184,7 +184,7 @@ pub(super) const KEYS: &[Key] = &[
     ),
     http(
         "tls_cert_file",
-        Secret,
+        Path,
         Unset(r#""/etc/walrecv-server/tls.crt""#),
         "The certificate, and those between it and its root, in PEM.",
     ),

@@ -32,7 +32,7 @@ impl Credentials {
 
     /// Fills the directory in wherever a key may name a credential.
     pub(super) fn fill_in(&self, layer: &mut Layer) {
-        let may = |key: &&keys::Key| matches!(key.kind, Kind::Secret | Kind::Conninfo);
+        let may = |key: &&keys::Key| matches!(key.kind, Kind::Path | Kind::Secret | Kind::Conninfo);
         for key in keys::KEYS.iter().filter(may) {
             if let Some(Given { raw: Raw::Text(text), .. }) = layer.get_mut(key.name)
                 && text.contains(PLACE)
