@@ -339,6 +339,18 @@ fn keep_and_delete(installation: &Installation) -> ScenarioResult {
 
     run(&["delete", "main", &second])?.success()?;
     assert_eq!(site.last_backup()?, first);
+
+    // One that somebody moved away is missed until it is forgotten.
+    let third = site.backup()?;
+    let there = site.walrecv.home().join("main/base").join(&third);
+    run(&["delete", "main", &third, "--forget"])?.code(3)?;
+    fs::rename(&there, site.walrecv.home().join("away"))?;
+    let checked = run(&["check", "main"])?.stdout;
+    assert!(checked.contains("vanished backups: FAILED"), "{checked}");
+    let deleted = run(&["delete", "main", &third, "--forget"])?.success()?;
+    assert!(deleted.stdout.contains("it is not there any more"), "{}", deleted.stdout);
+    assert!(!run(&["check", "main"])?.stdout.contains("vanished"));
+
     run(&["keep", "main", &first, "--release"])?.success()?;
     assert_eq!(shown(&first)?, "Keep: nokeep\n");
     run(&["delete", "main", "latest"])?.success()?;

@@ -66,6 +66,12 @@ pub enum BackupError {
         /// The backup that it is of.
         says: BackupId,
     },
+    /// Nobody knows which backups have to be there.
+    #[error("cannot tell which backups have to be there")]
+    Register {
+        /// Why not.
+        source: DocumentError,
+    },
     /// Its record cannot be read or written.
     #[error(transparent)]
     Document(#[from] DocumentError),
@@ -100,6 +106,9 @@ impl Failure for BackupError {
             Self::Misplaced { says, .. } => {
                 Some(format!("a backup's directory keeps its name: rename it to `{says}`"))
             }
+            Self::Register { source } => source.hint().or_else(|| {
+                Some("see that all backups are there, and remove that file: it is made anew".into())
+            }),
             Self::Document(error) => error.hint(),
             Self::History(error) => error.hint(),
             Self::Wal(error) => error.hint(),
@@ -248,7 +257,7 @@ impl Catalog {
     }
 
     /// What a backup is worth, and will be after a power cut. When it is found done for the first
-    /// time, that is recorded.
+    /// time, that is recorded. From then on it has to be there.
     ///
     /// # Errors
     /// If the WAL or the timeline histories cannot be read, something cannot be made durable, or
@@ -256,8 +265,9 @@ impl Catalog {
     pub fn settle(
         &self,
         record: &mut BackupRecord,
-        _backup: &ServerLock,
+        backup: &ServerLock,
     ) -> Result<Standing, BackupError> {
+        self.enter([record.id], backup)?;
         let standing = status::standing(&self.server, record, Certainty::Durable)?;
         if standing.status == BackupStatus::Done && record.done_at.is_none() {
             record.done_at = Some(Timestamp::now());
@@ -319,7 +329,7 @@ impl Catalog {
         Ok(records.iter().map(size_of).collect())
     }
 
-    fn unknown(&self, wanted: &str) -> BackupError {
+    pub(super) fn unknown(&self, wanted: &str) -> BackupError {
         let wanted = wanted.chars().take(40).collect();
         BackupError::Unknown { wanted, server: self.server.name().clone() }
     }

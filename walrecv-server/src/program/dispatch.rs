@@ -460,6 +460,9 @@ fn keep(settings: &Settings, args: &KeepArgs) -> Outcome<Results> {
 
 async fn delete(settings: &Settings, args: &DeleteArgs) -> Outcome<Results> {
     let server = store::server(settings, &args.server)?;
+    if args.forget {
+        return Ok(Results::one(commands::delete::forget(&server, &args.backup)?));
+    }
     let options = DeleteOptions {
         backup: args.backup.clone(),
         cascade: args.cascade,

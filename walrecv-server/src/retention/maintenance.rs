@@ -101,10 +101,14 @@ pub fn settle(server: &ServerDir, lock: &ServerLock) -> Result<Vec<BackupId>, Re
     let catalog = Catalog::new(server);
     catalog.fail_interrupted(lock)?;
     let mut settled = Vec::new();
+    let mut copied = Vec::new();
     for entry in catalog.list()? {
         let backup = entry.id;
         let failed = |source| RetentionError::Backup { backup, source };
         let mut record = entry.record.map_err(failed)?;
+        if record.outcome == BackupOutcome::Copied {
+            copied.push(backup);
+        }
         if record.outcome == BackupOutcome::Copied && record.done_at.is_none() {
             let standing = catalog.settle(&mut record, lock).map_err(failed)?;
             if standing.status == BackupStatus::Done {
@@ -112,6 +116,8 @@ pub fn settle(server: &ServerDir, lock: &ServerLock) -> Result<Vec<BackupId>, Re
             }
         }
     }
+    // Stores are older than the register.
+    catalog.enter(copied, lock)?;
     Ok(settled)
 }
 

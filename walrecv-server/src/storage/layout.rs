@@ -208,6 +208,11 @@ impl ServerDir {
         self.state().join("scrub.json")
     }
 
+    /// The backups that have to be there.
+    pub fn register(&self) -> PathBuf {
+        self.state().join("backups.json")
+    }
+
     /// What restores need to stay.
     pub fn leases(&self) -> PathBuf {
         self.state().join("leases")

@@ -9,14 +9,16 @@ use rustix::fs::{Access as Allowed, access};
 
 use super::running::RECEIVER;
 use super::{Row, State};
-use crate::catalog::Leases;
+use crate::catalog::{Catalog, Leases};
 use crate::failure::in_one_line;
+use crate::retention::RetentionError;
 use crate::storage::{LockKind, ServerDir, ServerLock, durable};
 
 const DIRECTORIES: &str = "directories";
 const BACKLOG: &str = "archive backlog";
 const ERRORS: &str = "archiver errors";
 const LEASES: &str = "restores";
+const VANISHED: &str = "vanished backups";
 
 /// How many segments may wait to be archived before that is worth a warning.
 const MANY: usize = 256;
@@ -65,6 +67,19 @@ pub(super) fn receiver(store: &ServerDir) -> Row {
         }
         Err(error) => Row::failure(RECEIVER, State::Failed, &error),
     }
+}
+
+/// The backups that have to be there, and are not; no row if all are.
+pub(super) fn vanished(store: &ServerDir) -> Option<Row> {
+    let vanished = match Catalog::new(store).vanished() {
+        Ok(vanished) => vanished,
+        Err(error) => return Some(Row::failure(VANISHED, State::Failed, &error)),
+    };
+    if vanished.is_empty() {
+        return None;
+    }
+    let error = RetentionError::Vanished { backups: vanished, base: store.base() };
+    Some(Row::failure(VANISHED, State::Failed, &error))
 }
 
 /// How many complete segments wait to be archived.
