@@ -112,9 +112,20 @@ fn verify_backup(installation: &Installation) -> ScenarioResult {
     let file = |name: &str| backup.join(name);
     let archive = format!("{oid}.tar.zst");
     for name in ["base.tar.zst", &archive] {
-        let _flipped = Flipped::middle(&file(name))?;
+        let flipped = Flipped::middle(&file(name))?;
         finds(&site, &id, &["--stored"], &[name, "checksum"])?;
         finds(&site, &id, &[], &[name])?;
+        let listed =
+            || -> Result<String> { Ok(site.walrecv.run(&["list-backups", "main"])?.stdout) };
+        assert!(listed()?.contains("DAMAGED"), "{}", listed()?);
+        let checked = site.walrecv.run(&["check", "main"])?.stdout;
+        assert!(checked.contains("damaged backups: FAILED"), "{checked}");
+        drop(flipped);
+        // What took a closer look is not taken back by one that is not as close.
+        verify(&site, &id, &["--stored"])?.success()?;
+        assert!(listed()?.contains("DAMAGED"), "{}", listed()?);
+        verify(&site, &id, &[])?.success()?;
+        assert!(!listed()?.contains("DAMAGED"), "{}", listed()?);
     }
     for name in ["base.tar.idx", &format!("{oid}.tar.idx")] {
         let _flipped = Flipped::middle(&file(name))?;

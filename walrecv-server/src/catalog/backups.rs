@@ -1,6 +1,7 @@
 //! The base backups of a server: begun, recorded, listed, found by name.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::ops::Bound;
 use std::path::PathBuf;
 
@@ -148,7 +149,12 @@ impl Catalog {
             }
         };
         let record = record(id);
-        record.save(&backup)?;
+        if let Err(error) = record.save(&backup) {
+            // A directory without a record would be taken for a backup that nobody understands.
+            let _ = durable::collect_leftovers(backup.path());
+            let _ = fs::remove_dir(backup.path());
+            return Err(error.into());
+        }
         Ok((backup, record))
     }
 
@@ -225,7 +231,7 @@ impl Catalog {
 
     /// The backup that an operator means to restore. As [`resolve`](Self::resolve), but a word
     /// stands for a backup whose WAL is there, and all that it builds on: one that still waits for
-    /// it, or has lost it, is chosen only if there is no other.
+    /// it, has lost it, or is damaged, is chosen only if there is no other.
     ///
     /// # Errors
     /// If there is no such backup, or its record, the WAL or the histories cannot be read.
@@ -241,7 +247,8 @@ impl Catalog {
             candidates.reverse();
         }
         for candidate in candidates {
-            if self.standing(&candidate)?.status == BackupStatus::Done {
+            let standing = self.standing(&candidate)?;
+            if standing.status == BackupStatus::Done && !standing.damaged {
                 return Ok(candidate);
             }
         }
@@ -294,6 +301,26 @@ impl Catalog {
             }
         }
         Ok(failed)
+    }
+
+    /// Removes the directories of backups whose processes died before they had a record. The lock proves
+    /// that nobody is about to write one.
+    ///
+    /// # Errors
+    /// If a directory cannot be read or removed.
+    pub fn collect_unbegun(&self, _backup: &ServerLock) -> Result<(), BackupError> {
+        for entry in self.list()? {
+            if let Err(BackupError::NoRecord { .. }) = entry.record {
+                let directory = self.server.backup(entry.id);
+                durable::collect_leftovers(directory.path())?;
+                // What has anything in it was more than begun, and stays.
+                if durable::list_dir(directory.path())?.is_empty() {
+                    let failed = StorageError::of("remove", directory.path());
+                    fs::remove_dir(directory.path()).map_err(failed)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The stored size of the archived WAL of each backup: from where it begins to where the next

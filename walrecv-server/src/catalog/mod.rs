@@ -15,6 +15,7 @@ pub mod backup_record;
 pub mod backups;
 mod caught_up;
 pub mod coverage;
+mod damage;
 pub mod history;
 mod hook_facts;
 pub mod identity;
@@ -50,6 +51,7 @@ pub use backup_record::{
 pub use backups::{BackupError, Catalog, CatalogEntry};
 pub use caught_up::CaughtUp;
 pub use coverage::{Absence, Coverage, Gap, Reach};
+pub use damage::Damage;
 pub use document::DocumentError;
 pub use history::{HistoryStore, HistoryStoreError};
 pub use identity::{Identity, IdentityError};

@@ -149,7 +149,7 @@ pub fn verdicts(
         return Ok(BTreeMap::new());
     };
     let known = backups.iter().map(|(record, standing, keep)| {
-        KnownBackup::new(record, standing.status, keep.map(|keep| keep.target), &leases)
+        KnownBackup::new(record, standing, keep.map(|keep| keep.target), &leases)
     });
     let facts = Facts::of(server, size, known.collect())?;
     let decision = decide(&facts, rules, now);

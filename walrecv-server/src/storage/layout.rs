@@ -278,6 +278,11 @@ impl BackupDir {
         self.path.join("keep.json")
     }
 
+    /// What a verification found wrong with the backup.
+    pub fn damage(&self) -> PathBuf {
+        self.path.join("damage.json")
+    }
+
     /// A tar archive, such as `base.tar`, as it is stored.
     pub fn archive(&self, name: &str, form: impl Into<Form>) -> PathBuf {
         self.path.join(format!("{name}{}", form.into()))
