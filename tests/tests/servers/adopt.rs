@@ -17,6 +17,7 @@ fn adopt(installation: &Installation) -> ScenarioResult {
     let daemon = site.run()?;
     site.cluster.execute("CREATE TABLE old AS SELECT 1 AS n")?;
     let id = site.backup()?;
+    site.restore("reading", &["latest"])?.1.success()?;
     let adopt = |site: &Site, yes: &[&str]| site.walrecv.run(&[&["adopt", "main"], yes].concat());
     let same = adopt(&site, &["--yes"])?.code(3)?;
     assert!(same.stderr.contains("nothing to adopt"), "{}", same.stderr);
@@ -29,14 +30,6 @@ fn adopt(installation: &Installation) -> ScenarioResult {
     assert!(held.stderr.contains("stop it first"), "{}", held.stderr);
     assert_eq!(daemon.stop()?, 0);
     // A server that was restored may still need its WAL.
-    let destination = old.base_directory().join("reading");
-    let text = destination.display().to_string();
-    let owner = old.account().name.clone();
-    let mut words = vec!["restore", "main", "latest", &text];
-    if rustix::process::geteuid().is_root() {
-        words.extend(["--owner", &owner]);
-    }
-    site.walrecv.run(&words)?.success()?;
     let needed = adopt(&site, &["--yes"])?.code(3)?;
     assert!(needed.stderr.contains("still needs what is stored"), "{}", needed.stderr);
     let lease = fs::read_dir(site.walrecv.home().join("main/state/leases"))?.next().unwrap()?;
@@ -80,6 +73,7 @@ fn adopt(installation: &Installation) -> ScenarioResult {
     let destination = old.base_directory().join("old");
     let text = destination.display().to_string();
     let mut words = vec!["--home", home, "restore", name, "latest", &text, "--no-get-wal"];
+    let owner = old.account().name.clone();
     if rustix::process::geteuid().is_root() {
         words.extend(["--owner", &owner]);
     }

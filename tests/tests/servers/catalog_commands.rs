@@ -157,6 +157,8 @@ fn verify_backup(installation: &Installation) -> ScenarioResult {
         forged_manifest(&site, &id, &file("backup_manifest"))?;
     }
 
+    verify(&site, &id, &[])?.success()?;
+
     // The WAL that the backup needs.
     let listed = site.walrecv.run(&["list-files", "main", &id, "--target", "standalone"])?;
     let listed = listed.success()?.stdout;

@@ -281,7 +281,7 @@ fn a_directory_that_something_was_removed_from_is_looked_at_whatever_the_clock_s
     let lock = ServerLock::try_acquire(&store.server, LockKind::Backup).unwrap();
     let at = |segment| SIZE.start_of(SegmentNumber::from_u64(segment));
     journal::record_retired(&store.server, first.timeline(), at(0), at(1), &lock).unwrap();
-    fs::remove_file(store.server.archived(first, Codec::None)).unwrap();
+    store.lose(1, 0);
     let before = SystemTime::now() - Duration::from_secs(3600);
     fs::File::open(store.server.wal_dir(first)).unwrap().set_modified(before).unwrap();
     let outline = WalStore::new(&store.server, SIZE).outline().unwrap();
