@@ -5,6 +5,7 @@
 //! recovery gets there through the files that are left, as PostgreSQL would go.
 #![allow(clippy::indexing_slicing, clippy::unwrap_used, clippy::panic, reason = "a test")]
 
+mod cases;
 mod left;
 mod oracle;
 mod properties;

@@ -12,7 +12,7 @@ use walrecv_server::settings::{ConnInfo, ServerSettings};
 use crate::left::Left;
 use crate::world::{Event, SEGMENT, Store, Taken, World, event, tli};
 
-fn settings(policy: &str, minimum: u32) -> ServerSettings {
+pub(crate) fn settings(policy: &str, minimum: u32) -> ServerSettings {
     let mut settings = ServerSettings::new(
         "main".parse().unwrap(),
         ConnInfo::new("host=localhost"),
@@ -298,6 +298,7 @@ enum Damage {
     Switches,
     Retired,
     Identity,
+    Register,
 }
 
 fn damage() -> impl Strategy<Value = Damage> {
@@ -309,6 +310,7 @@ fn damage() -> impl Strategy<Value = Damage> {
         Just(Damage::Switches),
         Just(Damage::Retired),
         Just(Damage::Identity),
+        Just(Damage::Register),
     ]
 }
 
@@ -327,6 +329,7 @@ fn is_damaged(world: &World, store: &Store, damage: Damage) -> bool {
         Damage::Switches => Some(server.switches()),
         Damage::Retired => Some(server.retired()),
         Damage::Identity => Some(server.identity()),
+        Damage::Register => Some(server.register()),
     };
     let Some(path) = path else { return false };
     fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -374,6 +377,7 @@ proptest! {
                 RetentionError::Journal { .. } => {
                     matches!(damage, Damage::Switches | Damage::Retired)
                 }
+                RetentionError::Catalog(_) => matches!(damage, Damage::Register),
                 _ => false,
             };
             prop_assert!(told, "{damage:?}: {error:?}");

@@ -112,9 +112,20 @@ fn verify_backup(installation: &Installation) -> ScenarioResult {
     let file = |name: &str| backup.join(name);
     let archive = format!("{oid}.tar.zst");
     for name in ["base.tar.zst", &archive] {
-        let _flipped = Flipped::middle(&file(name))?;
+        let flipped = Flipped::middle(&file(name))?;
         finds(&site, &id, &["--stored"], &[name, "checksum"])?;
         finds(&site, &id, &[], &[name])?;
+        let listed =
+            || -> Result<String> { Ok(site.walrecv.run(&["list-backups", "main"])?.stdout) };
+        assert!(listed()?.contains("DAMAGED"), "{}", listed()?);
+        let checked = site.walrecv.run(&["check", "main"])?.stdout;
+        assert!(checked.contains("damaged backups: FAILED"), "{checked}");
+        drop(flipped);
+        // What took a closer look is not taken back by one that is not as close.
+        verify(&site, &id, &["--stored"])?.success()?;
+        assert!(listed()?.contains("DAMAGED"), "{}", listed()?);
+        verify(&site, &id, &[])?.success()?;
+        assert!(!listed()?.contains("DAMAGED"), "{}", listed()?);
     }
     for name in ["base.tar.idx", &format!("{oid}.tar.idx")] {
         let _flipped = Flipped::middle(&file(name))?;
@@ -145,6 +156,8 @@ fn verify_backup(installation: &Installation) -> ScenarioResult {
     if installation.major >= 13 {
         forged_manifest(&site, &id, &file("backup_manifest"))?;
     }
+
+    verify(&site, &id, &[])?.success()?;
 
     // The WAL that the backup needs.
     let listed = site.walrecv.run(&["list-files", "main", &id, "--target", "standalone"])?;
@@ -339,6 +352,18 @@ fn keep_and_delete(installation: &Installation) -> ScenarioResult {
 
     run(&["delete", "main", &second])?.success()?;
     assert_eq!(site.last_backup()?, first);
+
+    // One that somebody moved away is missed until it is forgotten.
+    let third = site.backup()?;
+    let there = site.walrecv.home().join("main/base").join(&third);
+    run(&["delete", "main", &third, "--forget"])?.code(3)?;
+    fs::rename(&there, site.walrecv.home().join("away"))?;
+    let checked = run(&["check", "main"])?.stdout;
+    assert!(checked.contains("vanished backups: FAILED"), "{checked}");
+    let deleted = run(&["delete", "main", &third, "--forget"])?.success()?;
+    assert!(deleted.stdout.contains("it is not there any more"), "{}", deleted.stdout);
+    assert!(!run(&["check", "main"])?.stdout.contains("vanished"));
+
     run(&["keep", "main", &first, "--release"])?.success()?;
     assert_eq!(shown(&first)?, "Keep: nokeep\n");
     run(&["delete", "main", "latest"])?.success()?;

@@ -50,6 +50,8 @@ pub enum Unfit {
     Major,
     /// Its manifest was made here, is gone, or is not what was stored.
     Manifest,
+    /// A verification found it damaged, or one that it builds on.
+    Damaged,
     /// What is known of it cannot be read.
     Unreadable(String),
     /// Data checksums have been switched on or off since.
@@ -74,6 +76,7 @@ impl fmt::Display for Unfit {
             Self::System => f.write_str("it is of another cluster"),
             Self::Major => f.write_str("it is of another major version of PostgreSQL"),
             Self::Manifest => f.write_str("it has no manifest as the server sent it"),
+            Self::Damaged => f.write_str("a verification found it damaged, or what it builds on"),
             Self::Unreadable(why) => f.write_str(why),
             Self::Checksums => f.write_str("data checksums were switched on or off since"),
             Self::Chain => f.write_str("a backup that it builds on is gone"),
@@ -176,7 +179,7 @@ impl Search {
             return Err(Unfit::Manifest);
         };
         let unreadable = |error: catalog::BackupError| Unfit::Unreadable(in_one_line(&error));
-        let status = self.catalog.standing(record).map_err(unreadable)?.status;
+        let standing = self.catalog.standing(record).map_err(unreadable)?;
         let ancestors = self.catalog.ancestors(record).map_err(unreadable)?.ok_or(Unfit::Chain)?;
         let path = self.server.backup(record.id).manifest();
         let differs = |one: Option<bool>, other: Option<bool>| {
@@ -185,8 +188,10 @@ impl Search {
         // Where the server went on elsewhere.
         let left = self.history.fork_from(end.timeline);
         let is_past = self.history.contains(end.timeline) && left.is_none_or(|at| end.lsn <= at);
-        let unfit = if status != BackupStatus::Done {
-            Unfit::Status(status)
+        let unfit = if standing.status != BackupStatus::Done {
+            Unfit::Status(standing.status)
+        } else if standing.damaged {
+            Unfit::Damaged
         } else if record.system_id != self.identity.system_id {
             Unfit::System
         } else if record.server_version.major() != self.identity.server_version.major() {

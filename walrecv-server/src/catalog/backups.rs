@@ -1,6 +1,7 @@
 //! The base backups of a server: begun, recorded, listed, found by name.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::ops::Bound;
 use std::path::PathBuf;
 
@@ -66,6 +67,12 @@ pub enum BackupError {
         /// The backup that it is of.
         says: BackupId,
     },
+    /// Nobody knows which backups have to be there.
+    #[error("cannot tell which backups have to be there")]
+    Register {
+        /// Why not.
+        source: DocumentError,
+    },
     /// Its record cannot be read or written.
     #[error(transparent)]
     Document(#[from] DocumentError),
@@ -100,6 +107,9 @@ impl Failure for BackupError {
             Self::Misplaced { says, .. } => {
                 Some(format!("a backup's directory keeps its name: rename it to `{says}`"))
             }
+            Self::Register { source } => source.hint().or_else(|| {
+                Some("see that all backups are there, and remove that file: it is made anew".into())
+            }),
             Self::Document(error) => error.hint(),
             Self::History(error) => error.hint(),
             Self::Wal(error) => error.hint(),
@@ -139,7 +149,12 @@ impl Catalog {
             }
         };
         let record = record(id);
-        record.save(&backup)?;
+        if let Err(error) = record.save(&backup) {
+            // A directory without a record would be taken for a backup that nobody understands.
+            let _ = durable::collect_leftovers(backup.path());
+            let _ = fs::remove_dir(backup.path());
+            return Err(error.into());
+        }
         Ok((backup, record))
     }
 
@@ -216,7 +231,7 @@ impl Catalog {
 
     /// The backup that an operator means to restore. As [`resolve`](Self::resolve), but a word
     /// stands for a backup whose WAL is there, and all that it builds on: one that still waits for
-    /// it, or has lost it, is chosen only if there is no other.
+    /// it, has lost it, or is damaged, is chosen only if there is no other.
     ///
     /// # Errors
     /// If there is no such backup, or its record, the WAL or the histories cannot be read.
@@ -232,7 +247,8 @@ impl Catalog {
             candidates.reverse();
         }
         for candidate in candidates {
-            if self.standing(&candidate)?.status == BackupStatus::Done {
+            let standing = self.standing(&candidate)?;
+            if standing.status == BackupStatus::Done && !standing.damaged {
                 return Ok(candidate);
             }
         }
@@ -248,7 +264,7 @@ impl Catalog {
     }
 
     /// What a backup is worth, and will be after a power cut. When it is found done for the first
-    /// time, that is recorded.
+    /// time, that is recorded. From then on it has to be there.
     ///
     /// # Errors
     /// If the WAL or the timeline histories cannot be read, something cannot be made durable, or
@@ -256,8 +272,9 @@ impl Catalog {
     pub fn settle(
         &self,
         record: &mut BackupRecord,
-        _backup: &ServerLock,
+        backup: &ServerLock,
     ) -> Result<Standing, BackupError> {
+        self.enter([record.id], backup)?;
         let standing = status::standing(&self.server, record, Certainty::Durable)?;
         if standing.status == BackupStatus::Done && record.done_at.is_none() {
             record.done_at = Some(Timestamp::now());
@@ -284,6 +301,26 @@ impl Catalog {
             }
         }
         Ok(failed)
+    }
+
+    /// Removes the directories of backups whose processes died before they had a record. The lock proves
+    /// that nobody is about to write one.
+    ///
+    /// # Errors
+    /// If a directory cannot be read or removed.
+    pub fn collect_unbegun(&self, _backup: &ServerLock) -> Result<(), BackupError> {
+        for entry in self.list()? {
+            if let Err(BackupError::NoRecord { .. }) = entry.record {
+                let directory = self.server.backup(entry.id);
+                durable::collect_leftovers(directory.path())?;
+                // What has anything in it was more than begun, and stays.
+                if durable::list_dir(directory.path())?.is_empty() {
+                    let failed = StorageError::of("remove", directory.path());
+                    fs::remove_dir(directory.path()).map_err(failed)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The stored size of the archived WAL of each backup: from where it begins to where the next
@@ -319,7 +356,7 @@ impl Catalog {
         Ok(records.iter().map(size_of).collect())
     }
 
-    fn unknown(&self, wanted: &str) -> BackupError {
+    pub(super) fn unknown(&self, wanted: &str) -> BackupError {
         let wanted = wanted.chars().take(40).collect();
         BackupError::Unknown { wanted, server: self.server.name().clone() }
     }

@@ -122,12 +122,14 @@ impl Lease {
     /// # Errors
     /// If it cannot be read or written. Whoever wants WAL gets it all the same.
     pub fn renew(server: &ServerDir, id: &LeaseId, now: Timestamp) -> Result<bool, DocumentError> {
-        let Some(lease) = document::load::<Self>(&server.lease(id), FORMAT)? else {
-            return Ok(false);
-        };
-        if lease.restoring || lease.is_fresh(now) {
+        let load = || document::load::<Self>(&server.lease(id), FORMAT);
+        let is_due = |lease: &Self| !lease.restoring && !lease.is_fresh(now);
+        if !load()?.is_some_and(|lease| is_due(&lease)) {
             return Ok(false);
         }
+        // Who is about to collect it as over has not seen that it is needed.
+        let _barrier = hold_shared(server)?;
+        let Some(lease) = load()?.filter(is_due) else { return Ok(false) };
         // Whoever wants WAL need not know how the store is configured.
         let readable = fs::metadata(server.lease(id)).is_ok_and(|found| found.mode() & 0o040 != 0);
         let access = if readable { Access::Group } else { Access::Private };
@@ -156,10 +158,7 @@ impl HeldLease {
         give_to_owner(server, &directory)?;
         collect(server, Timestamp::now());
         // Who is about to remove something has looked at the leases before.
-        let failed = StorageError::of("lock", &directory);
-        let _barrier = File::open(&directory)
-            .and_then(|barrier| barrier.lock_shared().map(|()| barrier))
-            .map_err(failed)?;
+        let _barrier = hold_shared(server)?;
         let lease = Lease { restoring: true, ..lease };
         let path = server.lease(&lease.id);
         let lock = document::save_new_locked(&path, FORMAT, &lease, server.access())?;
@@ -293,6 +292,14 @@ impl Leases {
     }
 }
 
+/// Keeps others from [removing](NoNewLeases) anything.
+fn hold_shared(server: &ServerDir) -> Result<File, StorageError> {
+    let directory = server.leases();
+    File::open(&directory)
+        .and_then(|barrier| barrier.lock_shared().map(|()| barrier))
+        .map_err(StorageError::of("lock", &directory))
+}
+
 /// A lease that still holds; `None` if it is over, or gone.
 fn live(path: &Path, now: Timestamp) -> Result<Option<Lease>, DocumentError> {
     let file = match File::open(path) {
@@ -316,8 +323,13 @@ fn live(path: &Path, now: Timestamp) -> Result<Option<Lease>, DocumentError> {
     Ok(lease.filter(|lease| now < lease.expires))
 }
 
-/// Removes the leases that are over. One that cannot be is over all the same.
+/// Removes the leases that are over, unless one may be renewed just now. One that cannot be removed is
+/// over all the same.
 fn collect(server: &ServerDir, now: Timestamp) {
+    let Ok(barrier) = File::open(server.leases()) else { return };
+    if barrier.try_lock().is_err() {
+        return;
+    }
     for name in durable::list_dir(&server.leases()).unwrap_or_default() {
         let path = server.leases().join(name);
         let is_lease = path.extension().is_some_and(|extension| extension == "json");
@@ -429,6 +441,19 @@ mod tests {
         let path = server.lease(&given.id);
         assert!(live(&path, minutes(61 + 7 * 24 * 60 - 1)).unwrap().is_some());
         assert!(live(&path, minutes(61 + 7 * 24 * 60 + 1)).unwrap().is_none());
+    }
+
+    #[test]
+    fn what_may_be_renewed_just_now_is_not_collected() {
+        let (_dir, server) = store();
+        HeldLease::take(&server, lease("a", 1, 7)).unwrap().keep().unwrap();
+        let later = Timestamp::now() + TERM + RENEWAL;
+        let renewing = hold_shared(&server).unwrap();
+        collect(&server, later);
+        assert_eq!(files(&server), 1);
+        drop(renewing);
+        collect(&server, later);
+        assert_eq!(files(&server), 0);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use pgwire_stream::{SegmentName, SegmentNumber};
 
 use super::coverage::Coverage;
+use super::journal;
 use super::wal::{WalError, WalStore, Wanted, segments_per_folder};
 use super::wal_index::WalIndex;
 use crate::storage::durable;
@@ -43,6 +44,7 @@ impl WalStore {
         };
         let mut coverage = self.nothing()?;
         self.scan_streaming(&all, &mut coverage)?;
+        let retired = journal::retired(self.server())?;
         let mut folders = Vec::new();
         for folder in self.folders()? {
             let Ok(first) = folder.number(size) else { continue };
@@ -51,8 +53,14 @@ impl WalStore {
             let written_at = durable::modified(&self.server().wal_index(folder))?;
             let is_full = totals
                 .is_some_and(|totals| u64::from(totals.files) == per_folder && totals.tails == 0);
-            if is_full && changed_at <= written_at {
-                let last = SegmentNumber::from_u64(first.as_u64() + per_folder - 1);
+            let last = SegmentNumber::from_u64(first.as_u64() + per_folder - 1);
+            // Where something was removed, times tell nothing: the clock may have been set back.
+            let is_whole = !retired.iter().any(|range| {
+                range.timeline == folder.timeline()
+                    && range.from < size.end_of(last)
+                    && size.start_of(first) < range.to
+            });
+            if is_full && is_whole && changed_at <= written_at {
                 coverage.add_all(folder.timeline(), first, last);
             } else {
                 self.scan_folder(folder, &all, &mut coverage)?;

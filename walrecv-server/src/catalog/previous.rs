@@ -11,6 +11,7 @@
 use std::fs;
 
 use super::identity::{Identity, IdentityError};
+use super::leases::LeaseId;
 use crate::failure::{Class, Failure};
 use crate::settings::ServerName;
 use crate::storage::durable::{self, Put};
@@ -56,6 +57,18 @@ pub fn set_apart(
     finish(home, name)?;
     let _: Put = durable::rename_file(home.server(name).path(), home.being_set_apart(name).path())?;
     finish(home, name)
+}
+
+/// The store that a restored server reads, which its lease went with when that was set apart: the WAL
+/// of the cluster that has the name now is none of its own.
+pub fn store_of(server: &ServerDir, lease: Option<&LeaseId>) -> ServerDir {
+    let of_before = || {
+        let lease = lease.filter(|lease| !server.lease(lease).exists())?;
+        let previous = server.previous();
+        let mut stores = previous.servers().ok()?.into_iter().map(|name| previous.server(&name));
+        stores.find(|store| store.lease(lease).exists())
+    };
+    of_before().unwrap_or_else(|| server.clone())
 }
 
 /// Finishes what was interrupted; where that store is now.
@@ -146,6 +159,28 @@ mod tests {
             let of = fs::read_to_string(previous.wals().join("of")).unwrap();
             assert_eq!(of, name.split('.').next().unwrap());
         }
+    }
+
+    #[test]
+    fn a_lease_names_the_store_that_it_went_with() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::new(dir.path(), Access::Private);
+        let name: ServerName = "main".parse().unwrap();
+        let server = home.server(&name);
+        let (old, new): (LeaseId, LeaseId) = ("a".parse().unwrap(), "b".parse().unwrap());
+        let lease = |id: &LeaseId| {
+            fs::create_dir_all(server.leases()).unwrap();
+            fs::write(server.lease(id), b"{}").unwrap();
+        };
+        establish(&server, 7);
+        lease(&old);
+        assert_eq!(store_of(&server, Some(&old)), server);
+        let previous = set_apart_now(&home, &name);
+        establish(&server, 8);
+        lease(&new);
+        assert_eq!(store_of(&server, Some(&old)), previous);
+        assert_eq!(store_of(&server, Some(&new)), server);
+        assert_eq!(store_of(&server, None), server);
     }
 
     #[test]

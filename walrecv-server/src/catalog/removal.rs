@@ -1,6 +1,7 @@
 //! Removing base backups: first what would go, then that it goes.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use super::backup_record::BackupRecord;
 use super::backups::{BackupError, Catalog};
@@ -67,6 +68,14 @@ pub enum RemovalError {
         /// Why not.
         source: BackupError,
     },
+    /// It is to be forgotten, and it is there.
+    #[error("backup `{backup}` is not forgotten: `{}` is there", path.display())]
+    There {
+        /// The backup.
+        backup: BackupId,
+        /// Its directory.
+        path: PathBuf,
+    },
     /// The records cannot be used.
     #[error(transparent)]
     Backup(#[from] BackupError),
@@ -79,6 +88,14 @@ fn build(children: &[BackupId]) -> String {
     let names: Vec<_> = children.iter().map(|child| format!("`{child}`")).collect();
     let verb = if children.len() == 1 { "builds" } else { "build" };
     format!("{} {verb}", names.join(", "))
+}
+
+/// What can be done about a backup of which nobody knows what it is.
+pub fn hint_to_unreadable(backup: BackupId) -> String {
+    format!(
+        "see to its `backup.json`, or move the directory `{backup}` away and have it forgotten by \
+         `walrecv-server delete SERVER {backup} --forget`"
+    )
 }
 
 fn whose(lease: &Lease) -> String {
@@ -101,7 +118,8 @@ impl Failure for RemovalError {
             | Self::Mark { .. }
             | Self::Leased { .. }
             | Self::Lease { .. }
-            | Self::Unknown { .. } => Class::Refused,
+            | Self::Unknown { .. }
+            | Self::There { .. } => Class::Refused,
             Self::Backup(error) => error.class(),
             Self::Storage(error) => error.class(),
         }
@@ -122,9 +140,8 @@ impl Failure for RemovalError {
             Self::Lease { .. } => {
                 Some("see to that file; `--ignore-leases` removes backups all the same".to_owned())
             }
-            Self::Unknown { unreadable, .. } => {
-                Some(format!("see to its `backup.json`, or move the directory `{unreadable}` away"))
-            }
+            Self::Unknown { unreadable, .. } => Some(hint_to_unreadable(*unreadable)),
+            Self::There { .. } => Some("without `--forget`, it is removed".to_owned()),
             Self::Backup(error) => error.hint(),
             Self::Storage(error) => error.hint(),
         }
@@ -225,14 +242,32 @@ impl Catalog {
     /// is [collected](Self::collect_removed). Durable on return.
     ///
     /// # Errors
-    /// If it cannot be renamed.
+    /// If it cannot be struck out of the register, or renamed.
     pub fn hide(
         &self,
         id: BackupId,
-        _backup: &ServerLock,
+        backup: &ServerLock,
         _leases: &NoNewLeases,
-    ) -> Result<(), StorageError> {
-        durable::hide_dir(self.server().backup(id).path())
+    ) -> Result<(), BackupError> {
+        self.strike_out(id, backup)?;
+        Ok(durable::hide_dir(self.server().backup(id).path())?)
+    }
+
+    /// No longer expects a backup to be there that somebody took away. Durable on return.
+    ///
+    /// # Errors
+    /// If it is there, or nobody knows of it.
+    pub fn forget(&self, id: BackupId, backup: &ServerLock) -> Result<(), RemovalError> {
+        let directory = self.server().backup(id);
+        if directory.path().exists() {
+            let path = directory.path().to_owned();
+            return Err(RemovalError::There { backup: id, path });
+        }
+        if self.strike_out(id, backup)? {
+            Ok(())
+        } else {
+            Err(self.unknown(&id.to_string()).into())
+        }
     }
 
     /// Frees the space of what was removed, also by a removal that was interrupted. What cannot be

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::backup_record::{BackupOutcome, BackupRecord, Position};
 use super::backups::{BackupError, Catalog};
 use super::coverage::{Gap, Reach};
+use super::damage::Damage;
 use super::history::{HistoryStore, HistoryStoreError};
 use super::wal::WalStore;
 use crate::storage::ServerDir;
@@ -54,6 +55,8 @@ pub struct Standing {
     pub status: BackupStatus,
     /// The first WAL that it needs and that is not there.
     pub missing: Option<Gap>,
+    /// Whether a verification found it damaged, or one that it builds on.
+    pub damaged: bool,
 }
 
 /// How sure an answer about WAL must be.
@@ -85,7 +88,7 @@ pub(super) fn standing(
     record: &BackupRecord,
     certainty: Certainty,
 ) -> Result<Standing, BackupError> {
-    let of = |status| Ok(Standing { status, missing: None });
+    let of = |status| Ok(Standing { status, missing: None, damaged: false });
     let (begin, end) = match (&record.outcome, record.begin, record.end) {
         (BackupOutcome::Started, ..) => return of(BackupStatus::Started),
         (BackupOutcome::Copied, Some(begin), Some(end)) => (begin, end),
@@ -94,9 +97,12 @@ pub(super) fn standing(
             return of(BackupStatus::Failed);
         }
     };
-    if record.parent.is_some() && Catalog::new(server).ancestors(record)?.is_none() {
+    let Some(ancestors) = Catalog::new(server).ancestors(record)? else {
         return of(BackupStatus::Broken);
-    }
+    };
+    let damaged = std::iter::once(record)
+        .chain(&ancestors)
+        .any(|backup| Damage::is_known(&server.backup(backup.id)));
     let history = history_of(server, begin, end)?;
     let wal = WalStore::new(server, record.segment_size);
     let reach = match certainty {
@@ -104,12 +110,12 @@ pub(super) fn standing(
         Certainty::Durable => wal.durable_reach(&history, begin.lsn, end.lsn)?,
     };
     Ok(match reach {
-        Reach::Covered => Standing { status: BackupStatus::Done, missing: None },
+        Reach::Covered => Standing { status: BackupStatus::Done, missing: None, damaged },
         Reach::Missing(gap) => {
             // The receiver goes forward only: what it has passed, or had and lost, never comes.
             let lost = record.done_at.is_some() || gap.passed;
             let status = if lost { BackupStatus::Broken } else { BackupStatus::WaitingForWals };
-            Standing { status, missing: Some(gap) }
+            Standing { status, missing: Some(gap), damaged }
         }
     })
 }

@@ -213,6 +213,10 @@ pub struct DeleteArgs {
     /// Say what would be removed, and remove nothing
     #[arg(long)]
     pub dry_run: bool,
+
+    /// Its directory is gone for good: no longer expect it to be there
+    #[arg(long, conflicts_with_all = ["cascade", "ignore_leases", "dry_run"])]
+    pub forget: bool,
 }
 
 /// `keep`.

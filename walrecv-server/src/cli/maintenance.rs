@@ -35,7 +35,11 @@ pub struct AdoptArgs {
     /// The server
     pub server: ServerName,
 
-    /// Do it, and not only say what would be done
+    /// Do it, and do not ask
     #[arg(long)]
     pub yes: bool,
+
+    /// Do it although a server that was restored may still need what is stored
+    #[arg(long)]
+    pub ignore_leases: bool,
 }

@@ -4,7 +4,7 @@
 use pgwire_stream::SystemId;
 
 use crate::catalog::previous::{self, PreviousError};
-use crate::catalog::{Identity, IdentityError};
+use crate::catalog::{DocumentError, Identity, IdentityError, Lease, Leases, NoNewLeases};
 use crate::failure::{Class, Failure};
 use crate::peer::{Peer, ServerFailure};
 use crate::settings::{ServerName, ServerSettings};
@@ -49,6 +49,26 @@ pub enum AdoptFailure {
         /// Where the old one's would lie.
         previous: std::path::PathBuf,
     },
+    /// A server that was restored from the store may not have all its WAL yet.
+    #[error(
+        "the restore of server `{server}` into `{}` by {} still needs what is stored",
+        lease.destination,
+        lease.holder
+    )]
+    Leased {
+        /// The server.
+        server: ServerName,
+        /// The lease of the restore.
+        lease: Box<Lease>,
+    },
+    /// Nobody knows whether a restored server needs the store.
+    #[error("cannot tell whether a restore of server `{server}` needs what is stored")]
+    Lease {
+        /// The server.
+        server: ServerName,
+        /// Why not.
+        source: DocumentError,
+    },
     /// Somebody writes into the store.
     #[error(transparent)]
     Lock(#[from] LockError),
@@ -66,7 +86,10 @@ pub enum AdoptFailure {
 impl Failure for AdoptFailure {
     fn class(&self) -> Class {
         match self {
-            Self::Same { .. } | Self::Unconfirmed { .. } => Class::Refused,
+            Self::Same { .. }
+            | Self::Unconfirmed { .. }
+            | Self::Leased { .. }
+            | Self::Lease { .. } => Class::Refused,
             Self::Lock(error) => error.class(),
             Self::Server(error) => error.class(),
             Self::Identity(error) => error.class(),
@@ -78,6 +101,14 @@ impl Failure for AdoptFailure {
         match self {
             Self::Same { .. } => None,
             Self::Unconfirmed { .. } => Some("`--yes` does it".to_owned()),
+            Self::Leased { .. } => Some(
+                "wait until the restored server has all its WAL, or set the store apart all the same \
+                 with `--ignore-leases`"
+                    .to_owned(),
+            ),
+            Self::Lease { .. } => Some(
+                "see to that file; `--ignore-leases` sets the store apart all the same".to_owned(),
+            ),
             Self::Lock(LockError::Held { process: Some(id), .. }) => Some(format!(
                 "stop it first: `systemctl stop walrecv-server` if it is the daemon, or `kill {id}`"
             )),
@@ -89,30 +120,52 @@ impl Failure for AdoptFailure {
     }
 }
 
+/// What is asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct AdoptOptions {
+    /// Whether it was said that it is meant.
+    pub confirmed: bool,
+    /// Whether it is done although a restored server needs what is stored.
+    pub ignore_leases: bool,
+}
+
 /// Sets apart what is stored of the cluster that had the server's name before.
 pub async fn adopt(
     settings: &ServerSettings,
     home: &Home,
-    confirmed: bool,
+    options: AdoptOptions,
 ) -> Result<AdoptOutcome, AdoptFailure> {
     let name = &settings.name;
     let done = |previous| Ok(AdoptOutcome { server: name.clone(), previous });
-    if let Some(previous) = previous::finish(home, name)? {
-        return done(previous);
-    }
+    // What was interrupted may have been about another cluster than this is about.
+    let finished = previous::finish(home, name)?;
     let server = home.server(name);
-    let ours = Identity::require(&server)?.system_id;
+    let ours = match (Identity::load(&server)?, finished.clone()) {
+        (Some(identity), _) => identity.system_id,
+        (None, Some(previous)) => return done(previous),
+        (None, None) => return Err(IdentityError::Absent { path: server.path().to_owned() }.into()),
+    };
     let peer = Peer::new(name, settings.streaming_conninfo())?;
     let mut client = peer.replication().await?;
     let theirs = client.identify_system().await.map_err(peer.failed("identify"))?.system_id;
     let _ = client.close().await;
     if ours == theirs {
-        return Err(AdoptFailure::Same { server: name.clone(), system: ours });
+        let same = AdoptFailure::Same { server: name.clone(), system: ours };
+        return finished.map_or(Err(same), done);
     }
     let locks = [LockKind::Receiver, LockKind::Archive, LockKind::Backup]
         .map(|kind| ServerLock::try_acquire(&server, kind));
     let locks: Vec<_> = locks.into_iter().collect::<Result<_, _>>()?;
-    if !confirmed {
+    let _no_new_leases = NoNewLeases::hold(&server).map_err(PreviousError::from)?;
+    if !options.ignore_leases {
+        let leases = Leases::load(&server).into_readable();
+        let leases =
+            leases.map_err(|source| AdoptFailure::Lease { server: name.clone(), source })?;
+        if let Some(lease) = leases.live().first().cloned() {
+            return Err(AdoptFailure::Leased { server: name.clone(), lease: Box::new(lease) });
+        }
+    }
+    if !options.confirmed {
         let previous = server.previous().path().join(ours.to_string());
         return Err(AdoptFailure::Unconfirmed { server: name.clone(), ours, theirs, previous });
     }

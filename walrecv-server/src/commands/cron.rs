@@ -21,8 +21,13 @@ pub struct CronOutcome {
 /// What a pass came to.
 #[derive(Debug)]
 pub enum CronDone {
-    /// Nothing was done, as asked; this is what retention would do. `None` if nothing is stored.
-    Planned(Option<Box<RetentionPlan>>),
+    /// Nothing was done, as asked; this is what retention would do.
+    Planned {
+        /// `None` if nothing is stored.
+        plan: Option<Box<RetentionPlan>>,
+        /// The same for the clusters that had the server's name before.
+        previous: Vec<(ServerName, RetentionPlan)>,
+    },
     /// Everything was done.
     Done {
         /// What was archived.
@@ -77,7 +82,14 @@ pub fn cron(
     let server = home.server(&settings.name);
     let now = Timestamp::now();
     let done = if dry_run {
-        CronDone::Planned(retention::plan(&server, &Rules::from(settings), now)?.map(Box::new))
+        let rules = Rules::from(settings);
+        let stores = server.previous();
+        let mut previous = Vec::new();
+        for name in stores.servers().map_err(RetentionError::from)? {
+            let plan = retention::plan(&stores.server(&name), &rules, now)?;
+            previous.extend(plan.map(|plan| (name, plan)));
+        }
+        CronDone::Planned { plan: retention::plan(&server, &rules, now)?.map(Box::new), previous }
     } else {
         // WAL that cannot be archived is no reason to keep more of it, or less.
         let archived = archive_waiting(settings, &server);

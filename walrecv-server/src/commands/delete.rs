@@ -8,7 +8,7 @@ use crate::failure::{Class, Failure, in_one_line};
 use crate::hooks::{Event, HookError, Hooks, Interrupted};
 use crate::retention::{self, RetentionError};
 use crate::settings::ServerName;
-use crate::storage::{LockError, LockKind, ServerDir, ServerLock, StorageError};
+use crate::storage::{BackupId, LockError, LockKind, ServerDir, ServerLock, StorageError};
 
 /// What is asked for.
 #[derive(Clone, Debug)]
@@ -38,6 +38,15 @@ pub struct DeleteOutcome {
     pub wal_bytes: u64,
     /// Why the WAL stays as it is although the backups are gone.
     pub wal_stays: Option<RetentionError>,
+}
+
+/// A backup that need not be there any more.
+#[derive(Clone, Debug)]
+pub struct ForgetOutcome {
+    /// The server.
+    pub server: ServerName,
+    /// The backup.
+    pub backup: BackupId,
 }
 
 /// Why nothing, or not all, was removed.
@@ -127,6 +136,19 @@ pub fn delete(
         wal_bytes,
         wal_stays: wal.err(),
     })
+}
+
+/// Has a backup forgotten that somebody took away. WAL that it alone needed goes when WAL goes the next
+/// time.
+pub fn forget(server: &ServerDir, backup: &str) -> Result<ForgetOutcome, DeleteFailure> {
+    let unknown = || BackupError::Unknown {
+        wanted: backup.chars().take(40).collect(),
+        server: server.name().clone(),
+    };
+    let id: BackupId = backup.parse().map_err(|_| unknown())?;
+    let lock = ServerLock::try_acquire(server, LockKind::Backup)?;
+    Catalog::new(server).forget(id, &lock)?;
+    Ok(ForgetOutcome { server: server.name().clone(), backup: id })
 }
 
 /// Removes what is planned while nobody can come to need it.

@@ -38,7 +38,7 @@ use super::board::Board;
 use super::client::{DaemonError, EndOfArchive, ReaderAnswer, SETTLED};
 
 use super::door::Door;
-use crate::catalog::Lease;
+use crate::catalog::{Lease, LeaseId, previous};
 use crate::failure::{Failure, in_one_line};
 use crate::restore::Owner;
 use crate::restore::get_wal::{GetWalError, Lookup, WalFile, locate};
@@ -272,9 +272,11 @@ async fn wal(
     let server = server_name(&server)?;
     let query = query.unwrap_or_default();
     let partial = query.split('&').any(|part| part == "partial=true");
-    let lease = query.split('&').find_map(|part| part.strip_prefix("lease=")?.parse().ok());
+    let lease: Option<LeaseId> =
+        query.split('&').find_map(|part| part.strip_prefix("lease=")?.parse().ok());
     let (dir, keys) = (control.home.server(&server), control.keys(&server));
     let located = blocking(move || {
+        let dir = previous::store_of(&dir, lease.as_ref());
         let located = locate(&dir, &file, partial, keys.as_ref());
         if let Some(lease) = lease
             && let Err(error) = Lease::renew(&dir, &lease, Timestamp::now())

@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Report, archive_wal, units};
 use crate::commands::cron::{CronDone, CronOutcome};
+use crate::failure::{Failure, in_one_line};
 use crate::receiver::ArchivePass;
 use crate::retention::{Enforced, Fate, KeptFrom, Reason, RetentionPlan};
 
@@ -11,12 +12,26 @@ impl Report for CronOutcome {
     fn console(&self) -> String {
         let server = self.server.as_str();
         match &self.done {
-            CronDone::Planned(None) => format!("Nothing is stored for server '{server}' yet\n"),
-            CronDone::Planned(Some(plan)) => planned(server, plan),
+            CronDone::Planned { plan, previous } => {
+                let mut text = match plan {
+                    None => format!("Nothing is stored for server '{server}' yet\n"),
+                    Some(plan) => planned(server, plan),
+                };
+                for (name, plan) in previous {
+                    text.push_str(&planned(&format!("{server}/previous/{name}"), plan));
+                }
+                text
+            }
             CronDone::Done { archived, enforced } => {
                 let mut text = archived_line(*archived, server) + &done(server, enforced);
                 for (name, previous) in &enforced.previous {
                     text.push_str(&done(&format!("{server}/previous/{name}"), previous));
+                }
+                for (name, error) in &enforced.failed {
+                    text.push_str(&format!(
+                        "Retention of server '{server}/previous/{name}' failed: {}\n",
+                        in_one_line(error)
+                    ));
                 }
                 text
             }
@@ -27,16 +42,29 @@ impl Report for CronOutcome {
         }
     }
 
+    fn exit_code(&self) -> u8 {
+        match &self.done {
+            CronDone::Done { enforced, .. } => {
+                enforced.failed.iter().map(|(_, error)| error.exit_code()).max().unwrap_or_default()
+            }
+            _ => 0,
+        }
+    }
+
     fn barman(&self, document: &mut Map<String, Value>) {
         document.insert(self.server.to_string(), self.clean());
     }
 
     fn clean(&self) -> Value {
         match &self.done {
-            CronDone::Planned(plan) => json!({
+            CronDone::Planned { plan, previous } => json!({
                 "server": self.server,
                 "dry_run": true,
                 "retention": plan.as_deref().map(plan_json),
+                "previous": previous.iter().map(|(name, plan)| json!({
+                    "server": name,
+                    "retention": plan_json(plan),
+                })).collect::<Vec<_>>(),
             }),
             CronDone::Done { archived, enforced } => json!({
                 "server": self.server,
@@ -48,6 +76,10 @@ impl Report for CronOutcome {
                     "server": name,
                     "retention": previous.plan.as_ref().map(plan_json),
                     "deleted": previous.removed.backups,
+                })).collect::<Vec<_>>(),
+                "failed": enforced.failed.iter().map(|(name, error)| json!({
+                    "server": name,
+                    "error": in_one_line(error),
                 })).collect::<Vec<_>>(),
             }),
             CronDone::Busy { archived, .. } => json!({

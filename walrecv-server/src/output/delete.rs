@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::list_backups::kind;
 use super::{Report, units};
-use crate::commands::delete::DeleteOutcome;
+use crate::commands::delete::{DeleteOutcome, ForgetOutcome};
 use crate::failure::in_one_line;
 
 impl Report for DeleteOutcome {
@@ -47,5 +47,22 @@ impl Report for DeleteOutcome {
             "wal_size": self.wal_bytes,
             "wal_stays": self.wal_stays.as_ref().map(|why| in_one_line(why)),
         })
+    }
+}
+
+impl Report for ForgetOutcome {
+    fn console(&self) -> String {
+        format!(
+            "Forgot backup {} of server {}: it is not there any more\n",
+            self.backup, self.server
+        )
+    }
+
+    fn barman(&self, document: &mut Map<String, Value>) {
+        document.insert(self.server.to_string(), self.clean());
+    }
+
+    fn clean(&self) -> Value {
+        json!({"server": self.server, "backup": self.backup, "forgotten": true})
     }
 }

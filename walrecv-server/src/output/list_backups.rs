@@ -79,6 +79,7 @@ impl Report for ListBackupsReport {
                     "name": record.name,
                     "type": kind(record),
                     "status": standing.status,
+                    "damaged": standing.damaged,
                     "began_at": record.began_at,
                     "ended_at": record.ended_at,
                     "size": record.stored_size(),
@@ -136,6 +137,9 @@ fn described(record: &BackupRecord, standing: &Standing, wal_size: u64) -> Strin
             if status != BackupStatus::Done {
                 text.push_str(&format!(" - {status}"));
             }
+            if standing.damaged {
+                text.push_str(" - DAMAGED");
+            }
         }
         None => text.push_str(&format!(" - {status}")),
     }
@@ -172,7 +176,7 @@ mod tests {
     fn report(minimal: bool) -> ListBackupsReport {
         let known = |mut record: BackupRecord, status, name: Option<&str>| {
             record.name = name.map(str::to_owned);
-            let standing = Standing { status, missing: None };
+            let standing = Standing { status, missing: None, damaged: false };
             let (record, wal_size) = (Box::new(record), 16 << 20);
             let keep = name.map(|_| Keep {
                 target: KeepTarget::Standalone,

@@ -58,6 +58,16 @@ impl Printer {
         }
     }
 
+    /// Tells what is about to happen, and asks whether it shall.
+    pub fn agrees(&self, what: &str) -> Result<bool, NoAnswer> {
+        let check = |answer: &str| match answer {
+            "yes" | "no" => Ok(()),
+            _ => Err("`yes` or `no`".to_owned()),
+        };
+        self.stderr(&format!("{what}\n"));
+        Ok(self.ask("go on? (yes/no)", Some("no"), &check)? == "yes")
+    }
+
     /// Asks for what nobody shall see; empty if it is not answered.
     pub fn ask_secret(&self, about: &str) -> Result<String, NoAnswer> {
         let failed = |source| NoAnswer { about: about.into(), source };

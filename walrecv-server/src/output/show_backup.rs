@@ -104,6 +104,7 @@ impl Report for ShowBackupOutcome {
             "type": kind(record),
             "status": self.standing.status,
             "missing_wal": missing,
+            "damaged": self.standing.damaged,
             "error": error(record),
             "parent": record.parent,
             "children": self.children,
@@ -163,6 +164,9 @@ fn general(outcome: &ShowBackupOutcome) -> Vec<(String, String)> {
     rows.push(row("Server Name", &record.server));
     rows.push(row("System Id", record.system_id));
     rows.push(row("Status", outcome.standing.status));
+    if outcome.standing.damaged {
+        rows.push(row("Damaged", "yes: `verify-backup` names what is wrong"));
+    }
     if let Some(gap) = &outcome.standing.missing {
         rows.push(match gap.absence {
             Absence::Missing => row("Missing WAL", gap),
@@ -448,7 +452,7 @@ pub(super) mod tests {
     fn outcome() -> ShowBackupOutcome {
         ShowBackupOutcome {
             record: record("20260305T151133"),
-            standing: Standing { status: BackupStatus::Done, missing: None },
+            standing: Standing { status: BackupStatus::Done, missing: None, damaged: false },
             wal_size: 1024,
             wal: Some(HeldWal {
                 segments: 2,

@@ -11,11 +11,12 @@ use super::init::init;
 use crate::backup::Incremental;
 use crate::catalog::KeepTarget;
 use crate::cli::{
-    BackupArgs, CheckArgs, CheckBackupArgs, Cli, Command, ConfigArg, ConfigArgs, DeleteArgs,
-    ExtractArgs, FilesArg, GenerateManifestArgs, GetWalArgs, KeepArg, KeepArgs, ListBackupsArgs,
-    ListFilesArgs, ListServersArgs, ReceiveWalArgs, ReplicationStatusArgs, RestoreArgs,
-    ShowBackupArgs, SourceArg, SwitchWalArgs, TargetArg, TargetArgs, VerifyBackupArgs,
+    AdoptArgs, BackupArgs, CheckArgs, CheckBackupArgs, Cli, Command, ConfigArg, ConfigArgs,
+    DeleteArgs, ExtractArgs, FilesArg, GenerateManifestArgs, GetWalArgs, KeepArg, KeepArgs,
+    ListBackupsArgs, ListFilesArgs, ListServersArgs, ReceiveWalArgs, ReplicationStatusArgs,
+    RestoreArgs, ShowBackupArgs, SourceArg, SwitchWalArgs, TargetArg, TargetArgs, VerifyBackupArgs,
 };
+use crate::commands::adopt::{AdoptFailure, AdoptOptions};
 use crate::commands::backup::BackupOptions;
 use crate::commands::config::ConfigDocument;
 use crate::commands::delete::DeleteOptions;
@@ -100,11 +101,7 @@ async fn with_settings(
         Command::Delete(args) => delete(settings, args).await,
         Command::SwitchWal(args) => switch_wal(command, settings, args).await,
         Command::ArchiveWal(_) => archive_wal(command, settings).await,
-        Command::Adopt(args) => {
-            let server = settings.server(&args.server)?;
-            let home = store::home(settings);
-            Ok(Results::one(commands::adopt::adopt(server, &home, args.yes).await?))
-        }
+        Command::Adopt(args) => adopt(settings, args, printer).await,
         Command::Cron(args) => cron(command, settings, args.dry_run).await,
     }
 }
@@ -447,6 +444,23 @@ async fn verify_backup(
     Ok(Results::one(verified?))
 }
 
+/// Who sits at the terminal is asked; who does not has to say it.
+async fn adopt(settings: &Settings, args: &AdoptArgs, printer: &Printer) -> Outcome<Results> {
+    let server = settings.server(&args.server)?;
+    let home = store::home(settings);
+    let AdoptArgs { yes: confirmed, ignore_leases, .. } = *args;
+    let mut options = AdoptOptions { confirmed, ignore_leases };
+    let mut adopted = commands::adopt::adopt(server, &home, options).await;
+    if let Err(unconfirmed @ AdoptFailure::Unconfirmed { .. }) = &adopted
+        && printer.can_ask()
+        && printer.agrees(&unconfirmed.to_string())?
+    {
+        options.confirmed = true;
+        adopted = commands::adopt::adopt(server, &home, options).await;
+    }
+    Ok(Results::one(adopted?))
+}
+
 fn keep(settings: &Settings, args: &KeepArgs) -> Outcome<Results> {
     let server = store::server(settings, &args.server)?;
     let action = match args.target {
@@ -460,6 +474,9 @@ fn keep(settings: &Settings, args: &KeepArgs) -> Outcome<Results> {
 
 async fn delete(settings: &Settings, args: &DeleteArgs) -> Outcome<Results> {
     let server = store::server(settings, &args.server)?;
+    if args.forget {
+        return Ok(Results::one(commands::delete::forget(&server, &args.backup)?));
+    }
     let options = DeleteOptions {
         backup: args.backup.clone(),
         cascade: args.cascade,

@@ -1,6 +1,10 @@
 //! Why nothing, or not all, was removed.
 
-use crate::catalog::{BackupError, DocumentError, HistoryStoreError, IdentityError, WalError};
+use std::path::PathBuf;
+
+use crate::catalog::{
+    BackupError, DocumentError, HistoryStoreError, IdentityError, WalError, hint_to_unreadable,
+};
 use crate::failure::{Class, Failure};
 use crate::storage::{BackupId, LockError, StorageError};
 
@@ -15,6 +19,18 @@ pub enum RetentionError {
         backup: BackupId,
         /// Why not.
         source: BackupError,
+    },
+    /// Somebody took backups away, or they cannot be seen.
+    #[error(
+        "{} not in `{}` any more, so nothing is removed that they may need",
+        are(backups),
+        base.display()
+    )]
+    Vanished {
+        /// The backups.
+        backups: Vec<BackupId>,
+        /// Where they were.
+        base: PathBuf,
     },
     /// Nobody knows whether a backup is to be kept.
     #[error("cannot tell whether backup `{backup}` is to be kept, so nothing is removed")]
@@ -59,6 +75,18 @@ pub enum RetentionError {
     Storage(#[from] StorageError),
 }
 
+/// How many of them are named.
+const NAMED: usize = 5;
+
+fn are(backups: &[BackupId]) -> String {
+    let names: Vec<_> = backups.iter().take(NAMED).map(|id| format!("`{id}`")).collect();
+    match (backups.len(), backups.len().saturating_sub(NAMED)) {
+        (1, _) => format!("backup {} is", names.join("")),
+        (_, 0) => format!("backups {} are", names.join(", ")),
+        (_, more) => format!("backups {} and {more} more are", names.join(", ")),
+    }
+}
+
 impl RetentionError {
     /// Whether another process works on the backups, so that there is a next time.
     pub fn is_busy(&self) -> bool {
@@ -70,6 +98,7 @@ impl Failure for RetentionError {
     fn class(&self) -> Class {
         match self {
             Self::Backup { .. }
+            | Self::Vanished { .. }
             | Self::Mark { .. }
             | Self::Lease { .. }
             | Self::History { .. }
@@ -84,9 +113,14 @@ impl Failure for RetentionError {
 
     fn hint(&self) -> Option<String> {
         match self {
-            Self::Backup { backup, source } => source.hint().or_else(|| {
-                Some(format!("see to its `backup.json`, or move the directory `{backup}` away"))
-            }),
+            Self::Backup { backup, source } => {
+                source.hint().or_else(|| Some(hint_to_unreadable(*backup)))
+            }
+            Self::Vanished { backups, .. } => Some(format!(
+                "mount that directory, or put back what was moved away; a backup that is gone for \
+                 good is forgotten by `walrecv-server delete SERVER {} --forget`",
+                backups.first().map(ToString::to_string).unwrap_or_default()
+            )),
             Self::Mark { source, .. } | Self::Lease { source } => source
                 .hint()
                 .or_else(|| Some("see to that file, or remove it if it is not wanted".to_owned())),

@@ -87,7 +87,7 @@ pub fn execute(
         return Ok(removed);
     }
     if (steps.go_on)() {
-        store.collect_removed(lock)?;
+        store.collect_removed(lock);
         catalog.collect_removed(lock);
         removed.finished = true;
     }

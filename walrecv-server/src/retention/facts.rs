@@ -10,7 +10,7 @@ use super::lineage::{Leaving, Lineage};
 use super::reason::Reason;
 use crate::catalog::{
     BackupRecord, BackupStatus, Catalog, HistoryStore, Keep, KeepTarget, Lease, Leases, Position,
-    RecordedSwitch, WalStore, journal,
+    RecordedSwitch, Standing, WalStore, journal,
 };
 use crate::storage::{BackupId, ServerDir, durable};
 
@@ -36,6 +36,8 @@ pub struct KnownBackup {
     pub ended_at: Option<Timestamp>,
     /// What it is worth.
     pub status: BackupStatus,
+    /// Whether it is known to be damaged.
+    pub damaged: bool,
     /// Where recovery begins.
     pub begin: Option<Position>,
     /// Up to where recovery must get at least.
@@ -51,7 +53,7 @@ pub struct KnownBackup {
 impl KnownBackup {
     pub(super) fn new(
         record: &BackupRecord,
-        status: BackupStatus,
+        standing: &Standing,
         keep: Option<KeepTarget>,
         leases: &Leases,
     ) -> Self {
@@ -60,7 +62,8 @@ impl KnownBackup {
             parent: record.parent,
             began_at: record.began_at,
             ended_at: record.ended_at,
-            status,
+            status: standing.status,
+            damaged: standing.damaged,
             begin: record.begin,
             end: record.end,
             keep,
@@ -127,8 +130,7 @@ pub(super) fn backups(
         let standing = catalog.standing(&record).map_err(failed)?;
         let keep = Keep::load(&server.backup(backup))
             .map_err(|source| RetentionError::Mark { backup, source })?;
-        let facts =
-            KnownBackup::new(&record, standing.status, keep.map(|keep| keep.target), leases);
+        let facts = KnownBackup::new(&record, &standing, keep.map(|keep| keep.target), leases);
         known.push((record, facts));
     }
     Ok(known)

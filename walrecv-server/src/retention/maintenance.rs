@@ -7,6 +7,7 @@ use super::execute::{Removed, Steps, execute};
 use super::plan::{RetentionPlan, plan, plan_wal};
 use super::policy::Rules;
 use crate::catalog::{BackupOutcome, BackupStatus, Catalog, Identity, WalStore};
+use crate::failure::in_one_line;
 use crate::hooks::{Hooks, Interrupted};
 use crate::settings::{ServerName, ServerSettings};
 use crate::storage::{BackupId, LockKind, ServerDir, ServerLock};
@@ -22,6 +23,8 @@ pub struct Enforced {
     pub removed: Removed,
     /// The same for the clusters that had the server's name before.
     pub previous: Vec<(ServerName, Self)>,
+    /// Those of them for which not all was done, and why.
+    pub failed: Vec<(ServerName, RetentionError)>,
 }
 
 /// Notes which backups are done, and removes what the policy says. Blocks, and changes nothing but
@@ -64,13 +67,27 @@ fn enforce_all(
     now: Timestamp,
     steps: &mut Steps<'_>,
 ) -> Result<Enforced, RetentionError> {
-    let mut enforced = enforce_one(settings, server, now, steps)?;
+    let enforced = enforce_one(settings, server, now, steps);
+    let (mut done, mut failed) = (Vec::new(), Vec::new());
     let previous = server.previous();
     for name in previous.servers()? {
-        let one = enforce_one(settings, &previous.server(&name), now, steps)?;
-        enforced.previous.push((name, one));
+        // What is wrong with one store is no reason to leave another, or to tell nothing of it.
+        match enforce_one(settings, &previous.server(&name), now, steps) {
+            Ok(one) => done.push((name, one)),
+            Err(error) => failed.push((name, error)),
+        }
     }
-    Ok(enforced)
+    if enforced.is_err() {
+        for (name, one) in &done {
+            let (backups, wal_files) = (one.removed.backups.len(), one.removed.wal_files);
+            tracing::info!(server = %server.name(), previous = %name, backups, wal_files, "removed");
+        }
+        for (name, error) in &failed {
+            let error = in_one_line(error);
+            tracing::error!(server = %server.name(), previous = %name, error, "nothing is removed");
+        }
+    }
+    Ok(Enforced { previous: done, failed, ..enforced? })
 }
 
 fn enforce_one(
@@ -87,10 +104,10 @@ fn enforce_one(
     };
     // What an interrupted run has left is not in the plan.
     let store = WalStore::new(server, identity.segment_size);
-    store.collect_removed(&lock)?;
+    store.collect_removed(&lock);
     Catalog::new(server).collect_removed(&lock);
     let removed = execute(&plan, server, &lock, steps)?;
-    Ok(Enforced { settled, plan: Some(plan), removed, previous: Vec::new() })
+    Ok(Enforced { settled, plan: Some(plan), removed, ..Enforced::default() })
 }
 
 /// Notes which backups are done, and which were interrupted. What a plan counts on is durable then.
@@ -99,12 +116,17 @@ fn enforce_one(
 /// If something cannot be read or written.
 pub fn settle(server: &ServerDir, lock: &ServerLock) -> Result<Vec<BackupId>, RetentionError> {
     let catalog = Catalog::new(server);
+    catalog.collect_unbegun(lock)?;
     catalog.fail_interrupted(lock)?;
     let mut settled = Vec::new();
+    let mut copied = Vec::new();
     for entry in catalog.list()? {
         let backup = entry.id;
         let failed = |source| RetentionError::Backup { backup, source };
         let mut record = entry.record.map_err(failed)?;
+        if record.outcome == BackupOutcome::Copied {
+            copied.push(backup);
+        }
         if record.outcome == BackupOutcome::Copied && record.done_at.is_none() {
             let standing = catalog.settle(&mut record, lock).map_err(failed)?;
             if standing.status == BackupStatus::Done {
@@ -112,6 +134,8 @@ pub fn settle(server: &ServerDir, lock: &ServerLock) -> Result<Vec<BackupId>, Re
             }
         }
     }
+    // Stores are older than the register.
+    catalog.enter(copied, lock)?;
     Ok(settled)
 }
 

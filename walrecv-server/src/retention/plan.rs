@@ -10,7 +10,7 @@ use super::facts::{self, Facts, KnownBackup};
 use super::needs::{Fate, WalNeeds};
 use super::policy::{Decision, Rules, Verdict, all_stay, decide};
 use crate::catalog::{
-    BackupRecord, Identity, Keep, Leases, Ranges, Span, Standing, WalStore, journal,
+    BackupRecord, Catalog, Identity, Keep, Leases, Ranges, Span, Standing, WalStore, journal,
 };
 use crate::storage::{ArchivedWal, BackupId, ServerDir};
 
@@ -149,7 +149,7 @@ pub fn verdicts(
         return Ok(BTreeMap::new());
     };
     let known = backups.iter().map(|(record, standing, keep)| {
-        KnownBackup::new(record, standing.status, keep.map(|keep| keep.target), &leases)
+        KnownBackup::new(record, standing, keep.map(|keep| keep.target), &leases)
     });
     let facts = Facts::of(server, size, known.collect())?;
     let decision = decide(&facts, rules, now);
@@ -167,6 +167,10 @@ pub(super) fn read_leases(server: &ServerDir) -> Result<Leases, RetentionError> 
 
 fn facts(server: &ServerDir, size: SegmentSize, leases: &Leases) -> Result<Facts, RetentionError> {
     let backups = facts::backups(server, leases)?.into_iter().map(|(_, facts)| facts).collect();
+    let vanished = Catalog::new(server).vanished()?;
+    if !vanished.is_empty() {
+        return Err(RetentionError::Vanished { backups: vanished, base: server.base() });
+    }
     let facts = Facts::of(server, size, backups)?;
     // What goes is noted beside what has gone before.
     journal::retired(server).map_err(|source| RetentionError::Journal { source })?;

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use pgwire_stream::TimelineId;
 
+use super::damaged::decide_both;
 use super::facts::{Facts, KnownBackup};
 use super::lineage::Leaving;
 use super::reason::{Generation, Reason};
@@ -85,7 +86,9 @@ pub(super) struct Decision {
 /// Decides.
 pub(super) fn decide(facts: &Facts, rules: &Rules, now: Timestamp) -> Decision {
     match rules.policy {
-        Some(policy) => Deciding::new(facts).run(policy, rules.minimum_redundancy, now),
+        Some(policy) => decide_both(facts, |facts| {
+            Deciding::new(facts).run(policy, rules.minimum_redundancy, now)
+        }),
         None => all_stay(facts),
     }
 }

@@ -208,6 +208,11 @@ impl ServerDir {
         self.state().join("scrub.json")
     }
 
+    /// The backups that have to be there.
+    pub fn register(&self) -> PathBuf {
+        self.state().join("backups.json")
+    }
+
     /// What restores need to stay.
     pub fn leases(&self) -> PathBuf {
         self.state().join("leases")
@@ -271,6 +276,11 @@ impl BackupDir {
     /// The mark on a backup that is to stay.
     pub fn keep(&self) -> PathBuf {
         self.path.join("keep.json")
+    }
+
+    /// What a verification found wrong with the backup.
+    pub fn damage(&self) -> PathBuf {
+        self.path.join("damage.json")
     }
 
     /// A tar archive, such as `base.tar`, as it is stored.

@@ -3,10 +3,17 @@
 use std::fs::{File, OpenOptions, Permissions, TryLockError};
 use std::io::{ErrorKind, Read, Seek, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::thread;
+use std::time::Duration;
 
 use super::{ServerDir, StorageError, durable};
 use crate::failure::{Class, Failure};
 use crate::settings::ServerName;
+
+/// How often a lock is tried whose holder has not written down who it is: it may do so any moment, or
+/// only [look](ServerLock::is_held) whether somebody has the lock.
+const LOOKS: u32 = 20;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
 
 /// What a lock is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -92,16 +99,22 @@ impl ServerLock {
     /// If another process has it, or its file cannot be used.
     pub fn try_acquire(server: &ServerDir, kind: LockKind) -> Result<Self, LockError> {
         let mut file = open(server, kind)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Self::taken(file, server, kind)?),
-            Err(TryLockError::WouldBlock) => {
-                let process = holder(&mut file);
-                Err(LockError::Held { kind, server: server.name().clone(), process })
-            }
-            Err(TryLockError::Error(source)) => {
-                Err(StorageError::of("lock", &server.lock(kind))(source).into())
+        for _ in 0..LOOKS {
+            match file.try_lock() {
+                Ok(()) => return Ok(Self::taken(file, server, kind)?),
+                Err(TryLockError::WouldBlock) => {
+                    let process @ Some(_) = holder(&mut file) else {
+                        thread::sleep(BETWEEN_LOOKS);
+                        continue;
+                    };
+                    return Err(LockError::Held { kind, server: server.name().clone(), process });
+                }
+                Err(TryLockError::Error(source)) => {
+                    return Err(StorageError::of("lock", &server.lock(kind))(source).into());
+                }
             }
         }
+        Err(LockError::Held { kind, server: server.name().clone(), process: None })
     }
 
     /// Takes the lock, waiting until nobody has it.
@@ -179,6 +192,7 @@ fn open(server: &ServerDir, kind: LockKind) -> Result<File, StorageError> {
 
 fn holder(file: &mut File) -> Option<u32> {
     let mut text = String::new();
+    file.rewind().ok()?;
     file.take(32).read_to_string(&mut text).ok()?;
     text.trim().parse().ok()
 }
@@ -187,6 +201,21 @@ fn holder(file: &mut File) -> Option<u32> {
 mod tests {
     use super::*;
     use crate::storage::{Access, Home};
+
+    #[test]
+    fn who_only_looks_keeps_nobody_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let server = Home::new(dir.path(), Access::Private).server(&"main".parse().unwrap());
+        drop(ServerLock::try_acquire(&server, LockKind::Backup).unwrap());
+        let look = File::open(server.lock(LockKind::Backup)).unwrap();
+        look.lock_shared().unwrap();
+        let looking = thread::spawn(move || {
+            thread::sleep(BETWEEN_LOOKS);
+            drop(look);
+        });
+        ServerLock::try_acquire(&server, LockKind::Backup).unwrap();
+        looking.join().unwrap();
+    }
 
     #[test]
     fn one_holder_at_a_time_and_the_other_is_told_who() {

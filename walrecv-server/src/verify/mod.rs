@@ -6,8 +6,8 @@
 //!                                                        └▶ pages, by their own checksums
 //! ```
 //!
-//! An archive is read once, whatever is asked about it. Damage does not end the search: what is wrong is told for every file, up to a limit, and the record of the backup is
-//! not touched.
+//! An archive is read once, whatever is asked about it. Damage does not end the search: what is wrong is told for every file, up to a limit.
+//! That a backup is damaged is noted beside it, so that nothing counts on it; its record is not touched.
 
 mod contents;
 mod everything;
@@ -20,10 +20,11 @@ mod wal;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use tokio::sync::watch;
 
 use crate::catalog::{
-    BackupError, BackupOutcome, BackupRecord, Catalog, HistoryStoreError, WalError,
+    BackupError, BackupOutcome, BackupRecord, Catalog, Damage, HistoryStoreError, WalError,
 };
 use crate::failure::{Class, Failure, in_one_line};
 use crate::progress::ProgressSink;
@@ -214,11 +215,42 @@ pub fn verify(
         }
         Err(error) => return Err(error),
     }
+    note(&search);
     // Somebody may have removed it in the middle of all this.
     if search.found.problems.is_empty() || search.backup.path().exists() {
         Ok(search.found)
     } else {
         Err(VerifyError::Removed { backup: record.id })
+    }
+}
+
+/// Notes beside the backup whether it is damaged.
+fn note(search: &Search<'_>) {
+    let problems = &search.found.problems;
+    let contents = search.request.depth > Depth::Stored;
+    let noted = match problems.told().iter().find(|problem| problem.is_damage()) {
+        Some(first) => Damage {
+            found_at: Timestamp::now(),
+            problems: problems.told().len() as u64 + problems.more(),
+            first: first.to_string(),
+            contents,
+        }
+        .save(&search.backup),
+        // Damage may be behind what kept the search from going on.
+        None if problems
+            .told()
+            .iter()
+            .any(|problem| matches!(problem, Problem::Unfinished { .. })) =>
+        {
+            Ok(())
+        }
+        None => Damage::clear(&search.backup, contents),
+    };
+    if let Err(error) = noted
+        && search.backup.path().exists()
+    {
+        let (backup, error) = (search.request.record.id, in_one_line(&error));
+        tracing::warn!(%backup, error, "what a verification found cannot be noted");
     }
 }
 

@@ -149,6 +149,23 @@ pub enum Problem {
     },
 }
 
+impl Problem {
+    /// Whether the backup is not any more what was stored. The WAL that it needs, and those that it
+    /// builds on, are looked at whenever somebody asks what it is worth.
+    pub fn is_damage(&self) -> bool {
+        !matches!(
+            self,
+            Self::Parent
+                | Self::Unfinished { .. }
+                | Self::Page(_)
+                | Self::WalMissing { .. }
+                | Self::WalShort { .. }
+                | Self::WalEnds { .. }
+                | Self::WalSuspect { .. }
+        )
+    }
+}
+
 fn within(path: Option<&str>) -> String {
     path.map(|path| format!(", in `{path}`")).unwrap_or_default()
 }

@@ -256,6 +256,8 @@ fn look_at_store(settings: &ServerSettings, store: &ServerDir) -> Stored {
     ];
     rows.extend(encryption::encryption(settings));
     rows.extend(store::leases(store));
+    rows.extend(store::vanished(store));
+    rows.extend(store::half_adopted(store));
     rows.extend(scrub::row(settings, store, Timestamp::now()));
     rows.extend(retention::rows(settings, store));
     let backups = backups::backups(store, settings, Timestamp::now());

@@ -277,3 +277,19 @@ fn a_removal_that_was_interrupted_is_completed() {
     store.catalog.collect_removed(&store.lock);
     assert_eq!(fs::read_dir(store.server.base()).unwrap().count(), 0);
 }
+
+#[test]
+fn a_backup_that_cannot_be_begun_leaves_nothing() {
+    let store = store();
+    let time = "2026-03-05T15:11:33Z";
+    let begun = store.catalog.begin(time.parse().unwrap(), &store.lock, |id| {
+        // Something else has the record's name by then, so it cannot be written.
+        fs::create_dir(store.server.backup(id).record()).unwrap();
+        record(&id.to_string(), time)
+    });
+    begun.unwrap_err();
+    let left = fs::read_dir(store.server.base()).unwrap().count();
+    assert_eq!(left, 1, "what somebody put there stays");
+    let directory = store.server.base().join("20260305T151133");
+    assert_eq!(fs::read_dir(&directory).unwrap().count(), 1, "and nothing else");
+}

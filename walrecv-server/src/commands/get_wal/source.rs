@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use pgwire_stream::{TimelineId, WalFileName};
 
 use super::{GetWalFailure, GetWalRequest};
-use crate::catalog::Lease;
+use crate::catalog::{Lease, previous};
 use crate::daemon::{BlockingAnswer, BlockingClient, WantedWal};
 use crate::restore::get_wal::{Lookup, locate};
 use crate::storage::{Home, ServerDir};
@@ -23,13 +23,15 @@ pub(super) enum Answer<'a> {
 pub(super) struct Source<'a> {
     home: &'a Home,
     server: &'a ServerDir,
+    store: ServerDir,
     request: &'a GetWalRequest,
     daemon: Option<BlockingClient>,
 }
 
 impl<'a> Source<'a> {
     pub(super) fn new(home: &'a Home, server: &'a ServerDir, request: &'a GetWalRequest) -> Self {
-        Self { home, server, request, daemon: None }
+        let store = previous::store_of(server, request.lease.as_ref());
+        Self { home, server, store, request, daemon: None }
     }
 
     pub(super) fn ask(
@@ -38,7 +40,7 @@ impl<'a> Source<'a> {
         partial: bool,
     ) -> Result<Answer<'_>, GetWalFailure> {
         let keys = self.request.keys.as_ref();
-        match locate(self.server, &file.to_string(), partial, keys) {
+        match locate(&self.store, &file.to_string(), partial, keys) {
             Ok(Lookup::EndOfArchive) => Ok(Answer::EndOfArchive),
             Ok(Lookup::Found(file)) => Ok(Answer::File {
                 length: file.length(),
@@ -82,10 +84,11 @@ impl<'a> Source<'a> {
 /// WAL is withheld for want of it.
 pub(super) fn renew_lease(home: &Home, server: &ServerDir, request: &GetWalRequest) {
     let Some(lease) = &request.lease else { return };
-    let Err(error) = Lease::renew(server, lease, Timestamp::now()) else { return };
+    let store = previous::store_of(server, Some(lease));
+    let Err(error) = Lease::renew(&store, lease, Timestamp::now()) else { return };
     tracing::debug!(%error, "the lease is not ours to renew");
     // Where the store is closed, the daemon was asked for the file and has renewed the lease.
-    if !server.lease(lease).exists() {
+    if !store.lease(lease).exists() {
         return;
     }
     // Who reads the store by its group may not write there: the daemon does, whatever it is asked.

@@ -29,7 +29,16 @@ pub(in crate::daemon) async fn enforce(
     match enforced {
         Ok(enforced) => {
             tell(settings, &enforced);
-            ongoing.end(None);
+            let mut failed = None;
+            for (name, error) in enforced.failed.iter().filter(|(_, error)| !error.is_busy()) {
+                let (line, hint) = (in_one_line(error), error.hint().unwrap_or_default());
+                tracing::error!(
+                    server = %server, previous = %name, error = line, hint, "retention is not enforced"
+                );
+                herald.tell(settings, Notice::of(server, News::RetentionFailed, error));
+                failed = Some(line);
+            }
+            ongoing.end(failed);
         }
         Err(error) if error.is_busy() => {}
         Err(error) => {

@@ -13,6 +13,7 @@ const LAST_BACKUP: &str = "last backup";
 const MAXIMUM_AGE: &str = "backup maximum age";
 const MINIMUM_SIZE: &str = "backup minimum size";
 const FAILED: &str = "failed backups";
+const DAMAGED: &str = "damaged backups";
 
 /// How the backups are, and the WAL that they need.
 pub(super) struct Backups {
@@ -53,7 +54,7 @@ pub(super) fn backups(store: &ServerDir, settings: &ServerSettings, now: Timesta
             }
         }
     }
-    let rows = vec![
+    let mut rows = vec![
         wal::wal_archive(store, &records, broken),
         maximum_age(&list, settings.last_backup_maximum_age, now),
         minimum_size(&list, settings.last_backup_minimum_size),
@@ -62,6 +63,7 @@ pub(super) fn backups(store: &ServerDir, settings: &ServerSettings, now: Timesta
         failed(&list),
         last_backup(&list),
     ];
+    rows.extend(damaged(&list));
     let chains = records.iter().any(|record| record.parent.is_some());
     Backups { rows, last_size, wal_size, chains }
 }
@@ -120,6 +122,21 @@ fn failed(list: &[ListedBackup]) -> Row {
     }
 }
 
+/// The backups that a verification found damaged; no row if there are none.
+fn damaged(list: &[ListedBackup]) -> Option<Row> {
+    let damaged = list.iter().filter_map(|backup| match backup {
+        ListedBackup::Known { record, standing, .. } if standing.damaged => {
+            Some(record.id.to_string())
+        }
+        _ => None,
+    });
+    let damaged: Vec<_> = damaged.collect();
+    (!damaged.is_empty()).then(|| {
+        let remark = format!("{}; `verify-backup` names what is wrong", damaged.join(", "));
+        Row::remark(DAMAGED, State::Failed, remark)
+    })
+}
+
 /// How the newest backup is; the list begins with it.
 fn last_backup(list: &[ListedBackup]) -> Row {
     let row = |state, remark: String| Row::remark(LAST_BACKUP, state, remark);
@@ -146,7 +163,9 @@ fn last_backup(list: &[ListedBackup]) -> Row {
 /// What there is to fall back on.
 fn last_good(list: &[ListedBackup]) -> String {
     let good = list.iter().find_map(|backup| match backup {
-        ListedBackup::Known { record, standing, .. } if standing.status == BackupStatus::Done => {
+        ListedBackup::Known { record, standing, .. }
+            if standing.status == BackupStatus::Done && !standing.damaged =>
+        {
             Some(record.id)
         }
         _ => None,
@@ -218,7 +237,7 @@ mod tests {
             config_files: None,
             damaged_pages: None,
         };
-        let standing = Standing { status, missing: None };
+        let standing = Standing { status, missing: None, damaged: false };
         ListedBackup::Known {
             record: Box::new(record),
             standing,

@@ -19,7 +19,7 @@ pub(super) fn rows(settings: &ServerSettings, store: &ServerDir) -> Vec<Row> {
         Ok(plan) => {
             let backups = plan.iter().flat_map(|plan| &plan.backups);
             let full = backups.filter(|(backup, _)| {
-                backup.parent.is_none() && backup.status == BackupStatus::Done
+                backup.parent.is_none() && backup.status == BackupStatus::Done && !backup.damaged
             });
             redundancy(full.count(), rules.minimum_redundancy)
         }

@@ -9,14 +9,17 @@ use rustix::fs::{Access as Allowed, access};
 
 use super::running::RECEIVER;
 use super::{Row, State};
-use crate::catalog::Leases;
+use crate::catalog::{Catalog, Leases};
 use crate::failure::in_one_line;
-use crate::storage::{LockKind, ServerDir, ServerLock, durable};
+use crate::retention::RetentionError;
+use crate::storage::{Home, LockKind, ServerDir, ServerLock, durable};
 
 const DIRECTORIES: &str = "directories";
 const BACKLOG: &str = "archive backlog";
 const ERRORS: &str = "archiver errors";
 const LEASES: &str = "restores";
+const HALF_ADOPTED: &str = "interrupted adopt";
+const VANISHED: &str = "vanished backups";
 
 /// How many segments may wait to be archived before that is worth a warning.
 const MANY: usize = 256;
@@ -67,6 +70,33 @@ pub(super) fn receiver(store: &ServerDir) -> Row {
     }
 }
 
+/// A store that `adopt` was about to set apart; no row if there is none.
+pub(super) fn half_adopted(store: &ServerDir) -> Option<Row> {
+    let home = Home::new(store.path().parent()?, store.access());
+    let apart = home.being_set_apart(store.name());
+    apart.path().exists().then(|| {
+        let (apart, server) = (apart.path().display(), store.name());
+        let remark = format!(
+            "the store of the cluster before is still in {apart}: `walrecv-server adopt {server}` \
+             finishes that"
+        );
+        Row::remark(HALF_ADOPTED, State::Failed, remark)
+    })
+}
+
+/// The backups that have to be there, and are not; no row if all are.
+pub(super) fn vanished(store: &ServerDir) -> Option<Row> {
+    let vanished = match Catalog::new(store).vanished() {
+        Ok(vanished) => vanished,
+        Err(error) => return Some(Row::failure(VANISHED, State::Failed, &error)),
+    };
+    if vanished.is_empty() {
+        return None;
+    }
+    let error = RetentionError::Vanished { backups: vanished, base: store.base() };
+    Some(Row::failure(VANISHED, State::Failed, &error))
+}
+
 /// How many complete segments wait to be archived.
 pub(super) fn backlog(store: &ServerDir) -> Row {
     let files = match durable::list_dir(&store.streaming()) {
@@ -113,7 +143,7 @@ mod tests {
     use std::fs::{self, Permissions};
 
     use super::*;
-    use crate::storage::{Access, Home};
+    use crate::storage::Access;
 
     fn store() -> (tempfile::TempDir, ServerDir) {
         let directory = tempfile::tempdir().unwrap();

@@ -272,3 +272,18 @@ fn a_full_directory_is_believed_until_something_in_it_changes() {
     store.lose(1, 100);
     assert_eq!(spans(), 2);
 }
+
+#[test]
+fn a_directory_that_something_was_removed_from_is_looked_at_whatever_the_clock_said() {
+    let store = Store::new();
+    store.archive(1, 0..256);
+    let first = name(1, 0);
+    let lock = ServerLock::try_acquire(&store.server, LockKind::Backup).unwrap();
+    let at = |segment| SIZE.start_of(SegmentNumber::from_u64(segment));
+    journal::record_retired(&store.server, first.timeline(), at(0), at(1), &lock).unwrap();
+    store.lose(1, 0);
+    let before = SystemTime::now() - Duration::from_secs(3600);
+    fs::File::open(store.server.wal_dir(first)).unwrap().set_modified(before).unwrap();
+    let outline = WalStore::new(&store.server, SIZE).outline().unwrap();
+    assert_eq!(outline.coverage.spans()[0].start, at(1));
+}
