@@ -19,6 +19,8 @@ mod needs;
 mod plan;
 mod policy;
 mod reason;
+#[cfg(test)]
+mod tests;
 
 pub use error::RetentionError;
 pub use execute::{Removed, Steps, execute};

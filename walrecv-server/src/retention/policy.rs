@@ -90,15 +90,13 @@ pub(super) fn decide(facts: &Facts, rules: &Rules, now: Timestamp) -> Decision {
     }
 }
 
-/// Everything stays, with all WAL behind the backups that can be restored.
+/// Everything stays, with all WAL behind it. That goes for a backup that is kept `standalone`, too:
+/// only a policy tells from when on nobody wants the WAL that leads away from it.
 pub(super) fn all_stay(facts: &Facts) -> Decision {
     let verdict = |backup: &KnownBackup| {
         let mut reasons = marks(backup);
         reasons.push(Reason::NoPolicy);
-        let wal = match backup.keep {
-            Some(KeepTarget::Standalone) => WalNeed::Own,
-            _ => need_of(backup),
-        };
+        let wal = need_of(backup);
         let label = backup.keep.map_or(Label::None, Label::Kept);
         Verdict { backup: backup.id, stays: true, reasons, wal, label }
     };

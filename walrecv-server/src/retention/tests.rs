@@ -1,0 +1,76 @@
+//! Decisions about single servers, each of which was made wrongly once.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::{SignedDuration, Timestamp};
+use pgwire_stream::{Lsn, SegmentSize, TimelineHistory, TimelineId};
+
+use super::facts::{Facts, KnownBackup};
+use super::lineage::Lineage;
+use super::needs::{Fate, WalNeeds};
+use super::policy::{Decision, all_stay};
+use crate::catalog::{BackupStatus, KeepTarget, Leases, Position};
+use crate::storage::BackupId;
+
+const MIB: u64 = 1 << 20;
+
+fn now() -> Timestamp {
+    "2026-03-20T12:00:00Z".parse().unwrap()
+}
+
+fn days_ago(days: i64) -> Timestamp {
+    now() - SignedDuration::from_hours(24 * days)
+}
+
+fn position(timeline: u32, segment: u64) -> Position {
+    let timeline = TimelineId::new(timeline).unwrap();
+    Position { lsn: Lsn::from_u64(segment * MIB), timeline }
+}
+
+/// One of so many days ago that begins with this segment and needs two.
+fn backup(days: i64, segment: u64) -> KnownBackup {
+    on_timeline(1, days, segment)
+}
+
+fn on_timeline(timeline: u32, days: i64, segment: u64) -> KnownBackup {
+    let began_at = days_ago(days);
+    KnownBackup {
+        id: BackupId::at(began_at),
+        parent: None,
+        began_at,
+        ended_at: Some(began_at + SignedDuration::from_mins(10)),
+        status: BackupStatus::Done,
+        begin: Some(position(timeline, segment)),
+        end: Some(position(timeline, segment + 2)),
+        keep: None,
+        restores: Vec::new(),
+        size: 0,
+    }
+}
+
+/// A server of one timeline.
+fn facts(backups: Vec<KnownBackup>) -> Facts {
+    branched(backups, [TimelineHistory::root(TimelineId::FIRST)])
+}
+
+fn branched<const N: usize>(backups: Vec<KnownBackup>, of: [TimelineHistory; N]) -> Facts {
+    let held: BTreeSet<_> = of.iter().map(TimelineHistory::timeline).collect();
+    Facts { backups, lineage: Lineage::new(of, held, BTreeMap::new()) }
+}
+
+/// Whether a segment of the first timeline goes.
+fn goes(facts: &Facts, decision: &Decision, segment: u64) -> bool {
+    let needs = WalNeeds::new(facts, decision, SegmentSize::new(MIB).unwrap());
+    let [start, end] = [segment, segment + 1].map(|segment| Lsn::from_u64(segment * MIB));
+    needs.fate(TimelineId::FIRST, start, end, &Leases::ignored()) == Fate::Goes
+}
+
+#[test]
+fn removing_one_backup_frees_no_wal_that_another_leads_to() {
+    let mut kept = backup(6, 10);
+    kept.keep = Some(KeepTarget::Standalone);
+    let facts = facts(vec![kept, backup(1, 50)]);
+    let decision = all_stay(&facts);
+    assert!(goes(&facts, &decision, 9));
+    assert!(!goes(&facts, &decision, 10) && !goes(&facts, &decision, 30));
+}
