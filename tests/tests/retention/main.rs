@@ -6,6 +6,7 @@
 #![allow(clippy::indexing_slicing, clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 mod left;
+mod moments;
 mod oracle;
 mod properties;
 mod world;

@@ -2,17 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 use walrecv_server::catalog::{KeepTarget, journal};
 use walrecv_server::retention::{RetentionError, enforce, enforce_until};
-use walrecv_server::settings::{ConnInfo, ServerSettings};
+use walrecv_server::settings::{ConnInfo, Hook, HookEvent, HookKind, HookPhase, ServerSettings};
 
 use crate::left::Left;
 use crate::world::{Event, SEGMENT, Store, Taken, World, event, tli};
 
-fn settings(policy: &str, minimum: u32) -> ServerSettings {
+pub(crate) fn settings(policy: &str, minimum: u32) -> ServerSettings {
     let mut settings = ServerSettings::new(
         "main".parse().unwrap(),
         ConnInfo::new("host=localhost"),
@@ -228,6 +229,7 @@ fn since(policy: &str, now: Timestamp) -> Option<Timestamp> {
 }
 
 fn is_as_it_should_be(events: &[Event], policy: &str, minimum: u32, later: u8) {
+    let _locks = with_locks();
     let world = World::of(events);
     let store = world.build();
     let before = Left::of(&store);
@@ -264,6 +266,7 @@ fn is_as_it_should_be(events: &[Event], policy: &str, minimum: u32, later: u8) {
 
 /// Broken off at a step, and run again, it ends where it would have ended.
 fn ends_in_the_same(events: &[Event], policy: &str, steps: usize) {
+    let _locks = with_locks();
     let world = World::of(events);
     let settings = settings(policy, 0);
     let whole = world.build();
@@ -286,6 +289,48 @@ fn ends_in_the_same(events: &[Event], policy: &str, steps: usize) {
     if !case.order_is_lost() {
         assert_eq!(Left::of(&broken_off), Left::of(&whole));
     }
+}
+
+/// A script inherits the locks of everybody in this process, for the moment until it is a program
+/// of its own. So it is begun while nobody else has any.
+pub(crate) static LOCKS: RwLock<()> = RwLock::new(());
+
+fn with_locks() -> RwLockReadGuard<'static, ()> {
+    LOCKS.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A script that lets none of these backups go.
+fn refuse(settings: &mut ServerSettings, backups: &[&Taken]) {
+    let hook = Hook { event: HookEvent::Delete, phase: HookPhase::Pre, kind: HookKind::Retry };
+    let refused: Vec<_> = backups.iter().map(|taken| taken.id.to_string()).collect();
+    let names = refused.join("|");
+    let command = format!("case $WALRECV_BACKUP_ID in {names}) exit 63;; esac");
+    settings.hooks.commands.insert(hook, command);
+}
+
+/// What a script does not let go stays, and is worth what it was.
+fn what_is_refused_stays_whole(events: &[Event], policy: &str, which: u8) {
+    let _alone = LOCKS.write().unwrap_or_else(PoisonError::into_inner);
+    let world = World::of(events);
+    let store = world.build();
+    let before = Left::of(&store);
+    let numbered = world.backups.iter().enumerate();
+    let refused = numbered.filter(|(place, _)| (which >> (place % 8)) & 1 == 1);
+    let refused: Vec<_> = refused.map(|(_, taken)| taken).collect();
+    if refused.is_empty() {
+        return;
+    }
+    let mut settings = settings(policy, 0);
+    refuse(&mut settings, &refused);
+    enforce(&settings, &store.server, world.now, &|| false).unwrap();
+    let after = Left::of(&store);
+    let case = Case { world: &world, events, before: &before, after: &after, since: None };
+    for taken in refused {
+        assert!(after.backups.contains(&taken.id), "{} was not to go", taken.id);
+    }
+    case.what_stays_is_worth_what_it_was();
+    case.end_is_reachable();
+    case.gaps_are_explained(&store);
 }
 
 /// Which file is damaged.
@@ -356,9 +401,17 @@ proptest! {
     }
 
     #[test]
+    fn what_a_script_refuses_stays_whole(
+        events in life(), policy in policy(), which in any::<u8>(),
+    ) {
+        what_is_refused_stays_whole(&events, &policy, which);
+    }
+
+    #[test]
     fn nothing_goes_on_what_cannot_be_read(
         events in life(), policy in policy(), damage in damage(),
     ) {
+        let _locks = with_locks();
         let world = World::of(&events);
         let store = world.build();
         if is_damaged(&world, &store, damage) {

@@ -20,7 +20,7 @@ pub(crate) const SEGMENT: u64 = 1 << 20;
 /// How far into a segment WAL comes that goes on.
 const INTO: u64 = 0x1000;
 /// Where segments of the archive begin; within reach of a border between two directories.
-const FIRST: u64 = 4080;
+pub(crate) const FIRST: u64 = 4080;
 
 /// Something that happens.
 #[derive(Clone, Copy, Debug)]
@@ -295,6 +295,11 @@ impl World {
             let file = File::create(server.wal_dir(name).join(format!("{name}.partial"))).unwrap();
             file.set_len(length).unwrap();
         }
+    }
+
+    /// Archives a whole segment, as if it had waited.
+    pub(crate) fn archive(&self, server: &ServerDir, (timeline, segment): (u32, u64)) {
+        self.place(server, timeline, segment, SEGMENT);
     }
 
     fn record(&self, server: &ServerDir, taken: &Taken) {

@@ -82,14 +82,14 @@ fn enforce_one(
     let Some(identity) = Identity::load(server)? else { return Ok(Enforced::default()) };
     let lock = ServerLock::try_acquire(server, LockKind::Backup)?;
     let settled = settle(server, &lock)?;
-    let Some(plan) = plan(server, &Rules::from(settings), now)? else {
+    let Some(mut plan) = plan(server, &Rules::from(settings), now)? else {
         return Ok(Enforced::default());
     };
     // What an interrupted run has left is not in the plan.
     let store = WalStore::new(server, identity.segment_size);
     store.collect_removed(&lock)?;
     Catalog::new(server).collect_removed(&lock);
-    let removed = execute(&plan, server, &lock, steps)?;
+    let removed = execute(&mut plan, server, &lock, steps)?;
     Ok(Enforced { settled, plan: Some(plan), removed, previous: Vec::new() })
 }
 
@@ -125,8 +125,8 @@ pub fn free_wal(
     hooks: &Hooks,
 ) -> Result<Option<RetentionPlan>, RetentionError> {
     settle(server, lock)?;
-    let Some(plan) = plan_wal(server)? else { return Ok(None) };
+    let Some(mut plan) = plan_wal(server)? else { return Ok(None) };
     let steps = &mut Steps { hooks, interrupted: &|| false, go_on: &mut || true };
-    execute(&plan, server, lock, steps)?;
+    execute(&mut plan, server, lock, steps)?;
     Ok(Some(plan))
 }

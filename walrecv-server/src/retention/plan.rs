@@ -1,6 +1,6 @@
 //! What would be removed, and why the rest stays: a value that can be shown, and executed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use pgwire_stream::{SegmentName, SegmentSize, TimelineId};
@@ -72,6 +72,33 @@ impl RetentionPlan {
     /// How many files of WAL go.
     pub fn wal_files(&self) -> u64 {
         self.wal.iter().map(|wal| wal.files).sum()
+    }
+
+    /// Spares backups that were to go, with the WAL that each needs for itself: who keeps them wants
+    /// them to be worth something.
+    pub(super) fn spare(
+        &mut self,
+        spared: &BTreeSet<BackupId>,
+        server: &ServerDir,
+    ) -> Result<(), RetentionError> {
+        for (backup, verdict) in &mut self.backups {
+            if spared.contains(&backup.id) {
+                verdict.spare(backup);
+            }
+        }
+        self.needs = self.needs.revised(&self.backups);
+        let store = WalStore::new(server, self.segment_size);
+        self.wal = wal_plans(&store, &self.needs, &read_leases(server)?)?;
+        Ok(())
+    }
+
+    /// Whether a segment lies in a stretch that goes.
+    pub(super) fn is_noted(&self, segment: SegmentName) -> bool {
+        let Ok(number) = segment.number(self.segment_size) else { return false };
+        let (start, end) = (self.segment_size.start_of(number), self.segment_size.end_of(number));
+        let timeline = segment.timeline();
+        let mut goes = self.wal.iter().filter(|wal| wal.timeline == timeline);
+        goes.any(|wal| wal.goes.iter().any(|span| span.start <= start && end <= span.end))
     }
 
     /// Whether nothing goes.

@@ -72,6 +72,17 @@ pub struct Verdict {
     pub label: Label,
 }
 
+impl Verdict {
+    /// Lets a backup stay that was to go.
+    pub(super) fn spare(&mut self, backup: &KnownBackup) {
+        self.stays = true;
+        self.reasons.insert(0, Reason::Spared);
+        let done = backup.status == BackupStatus::Done;
+        self.wal = if done { WalNeed::Own } else { need_of(backup) };
+        self.label = if done { Label::PotentiallyObsolete } else { Label::None };
+    }
+}
+
 /// What becomes of all of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Decision {

@@ -46,6 +46,8 @@ pub enum Reason {
     Chain(BackupId),
     /// No backup can be restored: whatever is there may be of use.
     NothingDone,
+    /// It was to go, and a script or a restore holds it.
+    Spared,
     // Why one goes.
     /// So many newer full ones are there.
     MoreThan(u32),
@@ -114,6 +116,7 @@ impl Reason {
             Self::BuiltUpon(_) => "built_upon",
             Self::Chain(_) => "chain",
             Self::NothingDone => "nothing_done",
+            Self::Spared => "spared",
             Self::MoreThan(_) => "more_than_redundancy",
             Self::BeforeWindow(_) => "before_recovery_window",
             Self::NewestOfNothing => "newest_of_no_generation",
@@ -180,6 +183,7 @@ impl fmt::Display for Reason {
             Self::BuiltUpon(child) => write!(f, "child {child} builds on it"),
             Self::Chain(full) => write!(f, "the chain of {full} stays whole"),
             Self::NothingDone => f.write_str("nothing goes while no backup can be restored"),
+            Self::Spared => f.write_str("held by a script, or by a restore that has just begun"),
             Self::MoreThan(count) => write!(f, "{count} newer full backups are there"),
             Self::BeforeWindow(since) => {
                 write!(f, "every moment since {} can be reached without it", moment(*since))
