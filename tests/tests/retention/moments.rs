@@ -5,6 +5,8 @@ use std::fs;
 use std::sync::PoisonError;
 
 use walrecv_server::catalog::journal;
+use walrecv_server::commands::delete::{DeleteFailure, DeleteOptions, delete};
+use walrecv_server::hooks::Hooks;
 use walrecv_server::retention::{enforce, enforce_until};
 use walrecv_server::settings::{Hook, HookEvent, HookKind, HookPhase};
 
@@ -75,4 +77,27 @@ fn scripts_are_told_what_is_gone_where_a_run_is_broken_off() {
         let told = fs::read_to_string(told).unwrap_or_default();
         assert_eq!((gone, told.lines().count()), (1, 1), "{event:?}: {told}");
     }
+}
+
+#[test]
+fn what_is_asked_for_leaves_as_many_as_have_to_be_there() {
+    let _locks = LOCKS.read().unwrap_or_else(PoisonError::into_inner);
+    let world = World::of(&THREE);
+    let store = world.build();
+    let remove = |minimum_redundancy| {
+        let options = DeleteOptions {
+            backup: "oldest".to_owned(),
+            cascade: false,
+            ignore_leases: false,
+            dry_run: false,
+            minimum_redundancy,
+        };
+        delete(&store.server, &options, &Hooks::none(&"main".parse().unwrap()), &|| false)
+    };
+    let refused = remove(3).unwrap_err();
+    let told = matches!(refused, DeleteFailure::Redundancy { left: 2, minimum: 3, .. });
+    assert!(told, "{refused:?}");
+    assert_eq!(Left::of(&store).backups.len(), 3);
+    remove(2).unwrap();
+    assert_eq!(Left::of(&store).backups.len(), 2);
 }

@@ -36,6 +36,8 @@ pub struct KnownBackup {
     pub ended_at: Option<Timestamp>,
     /// What it is worth.
     pub status: BackupStatus,
+    /// Whether it could be restored once.
+    pub was_done: bool,
     /// Where recovery begins.
     pub begin: Option<Position>,
     /// Up to where recovery must get at least.
@@ -61,6 +63,7 @@ impl KnownBackup {
             began_at: record.began_at,
             ended_at: record.ended_at,
             status,
+            was_done: record.done_at.is_some(),
             begin: record.begin,
             end: record.end,
             keep,

@@ -21,6 +21,7 @@ mod policy;
 mod reason;
 #[cfg(test)]
 mod tests;
+mod whole;
 
 pub use error::RetentionError;
 pub use execute::{Removed, Steps, execute};

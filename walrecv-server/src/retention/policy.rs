@@ -12,6 +12,7 @@ use pgwire_stream::TimelineId;
 use super::facts::{Facts, KnownBackup};
 use super::lineage::Leaving;
 use super::reason::{Generation, Reason};
+use super::whole;
 use crate::catalog::{BackupStatus, KeepTarget};
 use crate::settings::{Generations, RetentionPolicy, ServerSettings};
 use crate::storage::BackupId;
@@ -96,7 +97,9 @@ pub(super) struct Decision {
 /// Decides.
 pub(super) fn decide(facts: &Facts, rules: &Rules, now: Timestamp) -> Decision {
     match rules.policy {
-        Some(policy) => Deciding::new(facts).run(policy, rules.minimum_redundancy, now),
+        Some(policy) => whole::once_done(facts, |facts| {
+            Deciding::new(facts).run(policy, rules.minimum_redundancy, now)
+        }),
         None => all_stay(facts),
     }
 }
@@ -260,15 +263,29 @@ impl<'a> Deciding<'a> {
         backup.parent.is_none()
     }
 
+    /// The full backups from which WAL leads to where the server is: not those of a branch that it
+    /// has left by being restored to an earlier point.
+    fn leading(&self, full: &[&'a KnownBackup]) -> Vec<&'a KnownBackup> {
+        let Some(newest) = self.facts.lineage.newest_held() else { return Vec::new() };
+        let lead = |backup: &&KnownBackup| {
+            backup.end.is_some_and(|end| self.facts.lineage.leads_to(end, newest))
+        };
+        full.iter().copied().filter(lead).collect()
+    }
+
     fn redundancy(&mut self, count: u32) {
         let full: Vec<_> =
             self.done.iter().copied().filter(|backup| Self::is_counted(backup)).collect();
-        let surplus = full.len().saturating_sub(count as usize);
-        let stay: BTreeSet<_> = full.iter().skip(surplus).map(|backup| backup.id).collect();
+        let leading = self.leading(&full);
+        let newest = |of: &[&KnownBackup]| -> Vec<_> {
+            of.iter().rev().take(count as usize).map(|backup| backup.id).collect()
+        };
+        let stay: BTreeSet<_> = newest(&full).into_iter().chain(newest(&leading)).collect();
         // Those that are not counted are measured by the oldest that is.
-        let oldest = match full.get(surplus).filter(|_| surplus > 0) {
-            Some(oldest) => self.done.iter().position(|backup| backup.id == oldest.id),
-            None => Some(0),
+        let oldest = if stay.len() < full.len() {
+            self.done.iter().position(|backup| stay.contains(&backup.id))
+        } else {
+            Some(0)
         };
         for (place, backup) in self.done.clone().into_iter().enumerate() {
             if stay.contains(&backup.id) {
@@ -337,12 +354,17 @@ impl<'a> Deciding<'a> {
             .filter(|(_, reasons)| reasons.iter().any(lasting))
             .filter_map(|(id, _)| Some(self.root(self.by_id.get(id)?)))
             .collect();
-        let full = self.done.iter().copied().filter(|backup| Self::is_counted(backup));
-        let (stay, others): (Vec<_>, Vec<_>) =
-            full.partition(|backup| families.contains(&backup.id));
-        let lacking = (minimum as usize).saturating_sub(stay.len());
-        for backup in others.into_iter().rev().take(lacking) {
-            self.want_onward(backup.id, Reason::MinimumRedundancy(minimum));
+        let full: Vec<_> =
+            self.done.iter().copied().filter(|backup| Self::is_counted(backup)).collect();
+        for of in [self.leading(&full), full] {
+            let is_there = |backup: &&KnownBackup| {
+                families.contains(&backup.id) || self.onward.contains(&backup.id)
+            };
+            let (stay, others): (Vec<_>, Vec<_>) = of.into_iter().partition(is_there);
+            let lacking = (minimum as usize).saturating_sub(stay.len());
+            for backup in others.into_iter().rev().take(lacking) {
+                self.want_onward(backup.id, Reason::MinimumRedundancy(minimum));
+            }
         }
     }
 

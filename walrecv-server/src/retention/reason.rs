@@ -40,6 +40,8 @@ pub enum Reason {
     BeingTaken,
     /// It is none that can be restored, and not older than those that stay.
     NotDone(BackupStatus),
+    /// It lacks WAL or what it builds on, and would stay if it did not.
+    IfWhole(BackupStatus),
     /// It is needed for another that stays.
     BuiltUpon(BackupId),
     /// The rest of its chain stays.
@@ -113,6 +115,7 @@ impl Reason {
             Self::Restore { .. } => "restore",
             Self::BeingTaken => "being_taken",
             Self::NotDone(_) => "not_done",
+            Self::IfWhole(_) => "if_whole",
             Self::BuiltUpon(_) => "built_upon",
             Self::Chain(_) => "chain",
             Self::NothingDone => "nothing_done",
@@ -180,6 +183,7 @@ impl fmt::Display for Reason {
             Self::NotDone(status) => {
                 write!(f, "{status}, and not older than all that stays")
             }
+            Self::IfWhole(status) => write!(f, "{status}, and would stay if it were whole"),
             Self::BuiltUpon(child) => write!(f, "child {child} builds on it"),
             Self::Chain(full) => write!(f, "the chain of {full} stays whole"),
             Self::NothingDone => f.write_str("nothing goes while no backup can be restored"),

@@ -8,7 +8,7 @@ use pgwire_stream::{Lsn, SegmentSize, TimelineHistory, TimelineId};
 use super::facts::{Facts, KnownBackup};
 use super::lineage::Lineage;
 use super::needs::{Fate, WalNeeds};
-use super::policy::{Decision, all_stay};
+use super::policy::{Decision, Rules, all_stay, decide};
 use crate::catalog::{BackupStatus, KeepTarget, Leases, Position};
 use crate::storage::BackupId;
 
@@ -40,6 +40,7 @@ fn on_timeline(timeline: u32, days: i64, segment: u64) -> KnownBackup {
         began_at,
         ended_at: Some(began_at + SignedDuration::from_mins(10)),
         status: BackupStatus::Done,
+        was_done: true,
         begin: Some(position(timeline, segment)),
         end: Some(position(timeline, segment + 2)),
         keep: None,
@@ -73,4 +74,44 @@ fn removing_one_backup_frees_no_wal_that_another_leads_to() {
     let decision = all_stay(&facts);
     assert!(goes(&facts, &decision, 9));
     assert!(!goes(&facts, &decision, 10) && !goes(&facts, &decision, 30));
+}
+
+fn rules(policy: &str) -> Rules {
+    Rules { policy: Some(policy.parse().unwrap()), minimum_redundancy: 0 }
+}
+
+/// Which of the backups stay.
+fn stay(facts: &Facts, rules: &Rules) -> Vec<bool> {
+    decide(facts, rules, now()).verdicts.iter().map(|verdict| verdict.stays).collect()
+}
+
+#[test]
+fn what_was_done_stays_as_if_it_were_whole_where_its_wal_is_lost() {
+    let mut backups: Vec<_> = [9, 6, 4, 1].map(|days| backup(days, 100 - 10 * days as u64)).into();
+    for lost in &mut backups[..3] {
+        lost.status = BackupStatus::Broken;
+    }
+    let window = rules("RECOVERY WINDOW OF 5 DAYS");
+    assert_eq!(stay(&facts(backups.clone()), &window), [false, true, true, true]);
+    let two = rules("REDUNDANCY 2");
+    assert_eq!(stay(&facts(backups.clone()), &two), [false, false, true, true]);
+    let decision = decide(&facts(backups.clone()), &two, now());
+    assert!(!goes(&facts(backups.clone()), &decision, 65), "it could have been whole again");
+    // What never was done is nothing that could.
+    backups.iter_mut().for_each(|backup| backup.was_done = false);
+    assert_eq!(stay(&facts(backups), &two), [false, false, false, true]);
+}
+
+#[test]
+fn a_branch_that_was_left_does_not_count_for_the_one_that_goes_on() {
+    let second = TimelineId::new(2).unwrap();
+    let left = "1\t0/1400000\tr\n".as_bytes();
+    let lineage =
+        [TimelineHistory::root(TimelineId::FIRST), TimelineHistory::parse(second, left).unwrap()];
+    let mut backups: Vec<_> = [(9, 10), (6, 30), (4, 50)].map(|(d, s)| backup(d, s)).into();
+    backups.push(on_timeline(2, 1, 25));
+    let facts = branched(backups, lineage);
+    assert_eq!(stay(&facts, &rules("REDUNDANCY 2")), [true, false, true, true]);
+    let minimum = Rules { minimum_redundancy: 2, ..rules("REDUNDANCY 1") };
+    assert_eq!(stay(&facts, &minimum), [true, false, false, true]);
 }
