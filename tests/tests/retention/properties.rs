@@ -56,6 +56,8 @@ struct Case<'a> {
     before: &'a Left,
     after: &'a Left,
     since: Option<Timestamp>,
+    /// The later of the two clocks.
+    latest: Timestamp,
 }
 
 impl Case<'_> {
@@ -64,7 +66,7 @@ impl Case<'_> {
     }
 
     fn clock_was_set_back(&self) -> bool {
-        self.has(|event| matches!(event, Event::ClockBack { .. }))
+        self.has(|event| matches!(event, Event::ClockBack { .. } | Event::ClockForward { .. }))
     }
 
     /// Whether nothing tells which backup of two branches is the newer one.
@@ -140,10 +142,23 @@ impl Case<'_> {
         }
     }
 
+    /// When each backup began: no day has come that neither clock knows, so one of such a day is as
+    /// old as the next.
+    fn dates(&self) -> BTreeMap<BackupId, Timestamp> {
+        let mut next = self.latest;
+        let dated = self.world.backups.iter().rev().map(|taken| {
+            let known = taken.ended_at <= self.latest;
+            next = if known { taken.began_at } else { taken.began_at.min(next) };
+            (taken.id, next)
+        });
+        dated.collect()
+    }
+
     fn generations_are_there(&self, policy: &str) {
         if self.order_is_lost() {
             return;
         }
+        let dates = self.dates();
         let mut finest = true;
         for (word, format) in
             [("DAILY", "%Y%m%d"), ("WEEKLY", "%G%V"), ("MONTHLY", "%Y%m"), ("YEARLY", "%Y")]
@@ -154,7 +169,7 @@ impl Case<'_> {
             }
             let mut newest: BTreeMap<String, &Taken> = BTreeMap::new();
             for taken in self.world.done(self.before) {
-                newest.insert(taken.began_at.strftime(format).to_string(), taken);
+                newest.insert(dates[&taken.id].strftime(format).to_string(), taken);
             }
             for taken in newest.into_values().rev().take(count) {
                 assert!(self.world.is_done(self.after, taken), "{} for {word}", taken.id);
@@ -238,9 +253,11 @@ fn is_as_it_should_be(events: &[Event], policy: &str, minimum: u32, later: u8) {
     let enforced = enforce(&settings, &store.server, now, &|| false).unwrap();
     assert!(enforced.removed.finished);
     let after = Left::of(&store);
-    let since = since(policy, now);
+    // Of a day that only our clock tells, nothing is old.
+    let since = since(policy, now.min(world.heard() + SignedDuration::from_hours(24)));
     let (world, before, after) = (&world, &before, &after);
-    let case = Case { world, events, before, after, since };
+    let latest = now.max(world.heard());
+    let case = Case { world, events, before, after, since, latest };
     case.what_stays_is_worth_what_it_was();
     case.marks_and_leases_are_kept();
     case.there_are_enough(minimum as usize);
@@ -281,7 +298,14 @@ fn ends_in_the_same(events: &[Event], policy: &str, steps: usize) {
     enforce_until(&settings, &broken_off.server, world.now, &mut go_on).unwrap();
     // Whatever is there in between is worth something.
     let between = Left::of(&broken_off);
-    let case = Case { world: &world, events, before: &before, after: &between, since: None };
+    let case = Case {
+        world: &world,
+        events,
+        before: &before,
+        after: &between,
+        since: None,
+        latest: world.now,
+    };
     case.what_stays_is_worth_what_it_was();
     case.end_is_reachable();
     case.gaps_are_explained(&broken_off);
@@ -324,7 +348,14 @@ fn what_is_refused_stays_whole(events: &[Event], policy: &str, which: u8) {
     refuse(&mut settings, &refused);
     enforce(&settings, &store.server, world.now, &|| false).unwrap();
     let after = Left::of(&store);
-    let case = Case { world: &world, events, before: &before, after: &after, since: None };
+    let case = Case {
+        world: &world,
+        events,
+        before: &before,
+        after: &after,
+        since: None,
+        latest: world.now,
+    };
     for taken in refused {
         assert!(after.backups.contains(&taken.id), "{} was not to go", taken.id);
     }

@@ -14,7 +14,8 @@ mod archive_reader;
 pub mod backup_record;
 pub mod backups;
 mod caught_up;
-pub mod coverage;
+pub mod clock;
+mod coverage;
 pub mod history;
 mod hook_facts;
 pub mod identity;
@@ -48,6 +49,7 @@ pub use backup_record::{
 };
 pub use backups::{BackupError, Catalog, CatalogEntry};
 pub use caught_up::CaughtUp;
+pub use clock::Clock;
 pub use coverage::{Absence, Coverage, Gap, Reach};
 pub use document::DocumentError;
 pub use history::{HistoryStore, HistoryStoreError};

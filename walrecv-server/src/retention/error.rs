@@ -30,6 +30,12 @@ pub enum RetentionError {
         /// Why not.
         source: DocumentError,
     },
+    /// Nobody knows what time it is.
+    #[error("cannot tell when the server was heard of last, so nothing is removed")]
+    Clock {
+        /// Why not.
+        source: DocumentError,
+    },
     /// Nobody knows which timeline leads to which.
     #[error("cannot tell which timeline leads to which, so nothing is removed")]
     History {
@@ -72,6 +78,7 @@ impl Failure for RetentionError {
             Self::Backup { .. }
             | Self::Mark { .. }
             | Self::Lease { .. }
+            | Self::Clock { .. }
             | Self::History { .. }
             | Self::Journal { .. } => Class::Refused,
             Self::Catalog(error) => error.class(),
@@ -87,7 +94,7 @@ impl Failure for RetentionError {
             Self::Backup { backup, source } => source.hint().or_else(|| {
                 Some(format!("see to its `backup.json`, or move the directory `{backup}` away"))
             }),
-            Self::Mark { source, .. } | Self::Lease { source } => source
+            Self::Mark { source, .. } | Self::Lease { source } | Self::Clock { source } => source
                 .hint()
                 .or_else(|| Some("see to that file, or remove it if it is not wanted".to_owned())),
             Self::History { source } => source.hint(),

@@ -114,7 +114,7 @@ fn remove_backups(
     let refused: BTreeSet<_> =
         events.iter().filter(|(_, event)| !steps.allow(event)).map(|(id, _)| *id).collect();
     let barrier = NoNewLeases::hold(server)?;
-    let leases = read_leases(server)?;
+    let leases = read_leases(server, plan.clock)?;
     // What a restore has come to need since, or a script does not let go, and all that it builds on.
     let parents: BTreeMap<_, _> = plan.going().map(|backup| (backup.id, backup.parent)).collect();
     let mut needed = BTreeSet::new();
@@ -187,7 +187,7 @@ fn remove_wal(
     removed: &mut Removed,
 ) -> Result<bool, RetentionError> {
     for directory in store.directories()? {
-        let leases = read_leases(server)?;
+        let leases = read_leases(server, plan.clock)?;
         if matches!(
             plan.needs.fate_of_directory(directory, &leases),
             Some(Fate::Backup { onward: true, .. })
@@ -204,7 +204,7 @@ fn remove_wal(
                 .collect();
             let mut gone = BTreeSet::new();
             let barrier = NoNewLeases::hold(server)?;
-            let leases = read_leases(server)?;
+            let leases = read_leases(server, plan.clock)?;
             let mut remove = || {
                 for &file in batch.iter().filter(|file| goes(plan, **file, &leases)) {
                     if refused.contains(&file) {
@@ -228,7 +228,7 @@ fn remove_wal(
                 return Ok(false);
             }
         }
-        let leases = read_leases(server)?;
+        let leases = read_leases(server, plan.clock)?;
         if plan.needs.fate_of_directory(directory, &leases) == Some(Fate::Goes) {
             if !(steps.go_on)() {
                 return Ok(false);
@@ -255,7 +255,7 @@ fn wal_events(
     if !steps.hooks.has(HookEvent::WalDelete) {
         return Ok(Vec::new());
     }
-    let leases = read_leases(server)?;
+    let leases = read_leases(server, plan.clock)?;
     let going = batch.iter().filter(|file| goes(plan, **file, &leases));
     let event =
         |&file: &ArchivedWal| Some((file, Event::WalDelete(WalFacts::archived(server, file)?)));

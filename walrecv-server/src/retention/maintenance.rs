@@ -4,9 +4,9 @@ use jiff::Timestamp;
 
 use super::error::RetentionError;
 use super::execute::{Removed, Steps, execute};
-use super::plan::{RetentionPlan, plan, plan_wal};
+use super::plan::{RetentionPlan, plan_by, plan_wal, read_clock};
 use super::policy::Rules;
-use crate::catalog::{BackupOutcome, BackupStatus, Catalog, Identity, WalStore};
+use crate::catalog::{BackupOutcome, BackupStatus, Catalog, Clock, Identity, WalStore};
 use crate::hooks::{Hooks, Interrupted};
 use crate::settings::{ServerName, ServerSettings};
 use crate::storage::{BackupId, LockKind, ServerDir, ServerLock};
@@ -64,10 +64,14 @@ fn enforce_all(
     now: Timestamp,
     steps: &mut Steps<'_>,
 ) -> Result<Enforced, RetentionError> {
-    let mut enforced = enforce_one(settings, server, now, steps)?;
+    let clock = read_clock(server, now)?;
+    let mut enforced = enforce_one(settings, server, clock, steps)?;
     let previous = server.previous();
     for name in previous.servers()? {
-        let one = enforce_one(settings, &previous.server(&name), now, steps)?;
+        // A cluster that is no more tells no time; the one that has its place does.
+        let previous = previous.server(&name);
+        let clock = read_clock(&previous, now)?.or_heard(clock);
+        let one = enforce_one(settings, &previous, clock, steps)?;
         enforced.previous.push((name, one));
     }
     Ok(enforced)
@@ -76,13 +80,13 @@ fn enforce_all(
 fn enforce_one(
     settings: &ServerSettings,
     server: &ServerDir,
-    now: Timestamp,
+    clock: Clock,
     steps: &mut Steps<'_>,
 ) -> Result<Enforced, RetentionError> {
     let Some(identity) = Identity::load(server)? else { return Ok(Enforced::default()) };
     let lock = ServerLock::try_acquire(server, LockKind::Backup)?;
     let settled = settle(server, &lock)?;
-    let Some(mut plan) = plan(server, &Rules::from(settings), now)? else {
+    let Some(mut plan) = plan_by(server, &Rules::from(settings), clock)? else {
         return Ok(Enforced::default());
     };
     // What an interrupted run has left is not in the plan.

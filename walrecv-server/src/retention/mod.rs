@@ -10,6 +10,7 @@
 //! Nothing is removed on facts that cannot be read: a record, a mark, a lease, a history or a journal
 //! that nobody understands ends all of it with an error that names the file.
 
+mod dates;
 mod error;
 mod execute;
 mod facts;

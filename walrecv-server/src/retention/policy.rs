@@ -13,7 +13,7 @@ use super::facts::{Facts, KnownBackup};
 use super::lineage::Leaving;
 use super::reason::{Generation, Reason};
 use super::whole;
-use crate::catalog::{BackupStatus, KeepTarget};
+use crate::catalog::{BackupStatus, Clock, KeepTarget};
 use crate::settings::{Generations, RetentionPolicy, ServerSettings};
 use crate::storage::BackupId;
 
@@ -95,10 +95,12 @@ pub(super) struct Decision {
 }
 
 /// Decides.
-pub(super) fn decide(facts: &Facts, rules: &Rules, now: Timestamp) -> Decision {
+pub(super) fn decide(facts: &Facts, rules: &Rules, clock: Clock) -> Decision {
+    let dated = clock.at_most().map(|latest| facts.dated(latest));
+    let facts = dated.as_ref().unwrap_or(facts);
     match rules.policy {
         Some(policy) => whole::once_done(facts, |facts| {
-            Deciding::new(facts).run(policy, rules.minimum_redundancy, now)
+            Deciding::new(facts).run(policy, rules.minimum_redundancy, clock.at_least())
         }),
         None => all_stay(facts),
     }

@@ -9,7 +9,7 @@ use super::facts::{Facts, KnownBackup};
 use super::lineage::Lineage;
 use super::needs::{Fate, WalNeeds};
 use super::policy::{Decision, Rules, all_stay, decide};
-use crate::catalog::{BackupStatus, KeepTarget, Leases, Position};
+use crate::catalog::{BackupStatus, Clock, KeepTarget, Leases, Position};
 use crate::storage::BackupId;
 
 const MIB: u64 = 1 << 20;
@@ -82,7 +82,11 @@ fn rules(policy: &str) -> Rules {
 
 /// Which of the backups stay.
 fn stay(facts: &Facts, rules: &Rules) -> Vec<bool> {
-    decide(facts, rules, now()).verdicts.iter().map(|verdict| verdict.stays).collect()
+    decide(facts, rules, Clock::new(now(), Some(now())))
+        .verdicts
+        .iter()
+        .map(|verdict| verdict.stays)
+        .collect()
 }
 
 #[test]
@@ -95,7 +99,7 @@ fn what_was_done_stays_as_if_it_were_whole_where_its_wal_is_lost() {
     assert_eq!(stay(&facts(backups.clone()), &window), [false, true, true, true]);
     let two = rules("REDUNDANCY 2");
     assert_eq!(stay(&facts(backups.clone()), &two), [false, false, true, true]);
-    let decision = decide(&facts(backups.clone()), &two, now());
+    let decision = decide(&facts(backups.clone()), &two, Clock::new(now(), None));
     assert!(!goes(&facts(backups.clone()), &decision, 65), "it could have been whole again");
     // What never was done is nothing that could.
     backups.iter_mut().for_each(|backup| backup.was_done = false);
@@ -114,4 +118,29 @@ fn a_branch_that_was_left_does_not_count_for_the_one_that_goes_on() {
     assert_eq!(stay(&facts, &rules("REDUNDANCY 2")), [true, false, true, true]);
     let minimum = Rules { minimum_redundancy: 2, ..rules("REDUNDANCY 1") };
     assert_eq!(stay(&facts, &minimum), [true, false, false, true]);
+}
+
+#[test]
+fn a_backup_of_the_future_is_as_old_as_the_next_one() {
+    let next_year = backup(-365, 20);
+    let backups = vec![backup(9, 10), next_year, backup(7, 30), backup(6, 40), backup(1, 50)];
+    let window = rules("RECOVERY WINDOW OF 5 DAYS");
+    let lone = facts(backups.clone());
+    assert_eq!(stay(&lone, &window), [false, false, false, true, true]);
+    let daily = rules("KEEP 2 DAILY");
+    assert_eq!(stay(&lone, &daily), [false, false, false, true, true]);
+    // Where our clock was set back by years, all are of the future, and none is by the server's.
+    let decision = decide(&lone, &daily, Clock::new(days_ago(9000), Some(now())));
+    let stay: Vec<_> = decision.verdicts.iter().map(|verdict| verdict.stays).collect();
+    assert_eq!(stay, [false, false, false, true, true]);
+}
+
+#[test]
+fn a_clock_that_is_set_forwards_makes_nothing_old() {
+    let facts = facts([9, 6, 4, 1].map(|days| backup(days, 100 - 10 * days as u64)).into());
+    let window = rules("RECOVERY WINDOW OF 5 DAYS");
+    let decide = |heard| decide(&facts, &window, Clock::new(days_ago(-30), heard));
+    let stay = |decision: Decision| decision.verdicts.iter().filter(|one| one.stays).count();
+    assert_eq!(stay(decide(Some(now() - SignedDuration::from_hours(24)))), 3);
+    assert_eq!(stay(decide(None)), 1);
 }
