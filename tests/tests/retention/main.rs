@@ -7,6 +7,7 @@
 
 mod cases;
 mod left;
+mod moments;
 mod oracle;
 mod properties;
 mod world;

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 use walrecv_server::catalog::{KeepTarget, journal};
 use walrecv_server::retention::{RetentionError, enforce, enforce_until};
-use walrecv_server::settings::{ConnInfo, ServerSettings};
+use walrecv_server::settings::{ConnInfo, Hook, HookEvent, HookKind, HookPhase, ServerSettings};
 
 use crate::left::Left;
 use crate::world::{Event, SEGMENT, Store, Taken, World, event, tli};
@@ -55,6 +56,8 @@ struct Case<'a> {
     before: &'a Left,
     after: &'a Left,
     since: Option<Timestamp>,
+    /// The later of the two clocks.
+    latest: Timestamp,
 }
 
 impl Case<'_> {
@@ -63,7 +66,7 @@ impl Case<'_> {
     }
 
     fn clock_was_set_back(&self) -> bool {
-        self.has(|event| matches!(event, Event::ClockBack { .. }))
+        self.has(|event| matches!(event, Event::ClockBack { .. } | Event::ClockForward { .. }))
     }
 
     /// Whether nothing tells which backup of two branches is the newer one.
@@ -139,10 +142,23 @@ impl Case<'_> {
         }
     }
 
+    /// When each backup began: no day has come that neither clock knows, so one of such a day is as
+    /// old as the next.
+    fn dates(&self) -> BTreeMap<BackupId, Timestamp> {
+        let mut next = self.latest;
+        let dated = self.world.backups.iter().rev().map(|taken| {
+            let known = taken.ended_at <= self.latest;
+            next = if known { taken.began_at } else { taken.began_at.min(next) };
+            (taken.id, next)
+        });
+        dated.collect()
+    }
+
     fn generations_are_there(&self, policy: &str) {
         if self.order_is_lost() {
             return;
         }
+        let dates = self.dates();
         let mut finest = true;
         for (word, format) in
             [("DAILY", "%Y%m%d"), ("WEEKLY", "%G%V"), ("MONTHLY", "%Y%m"), ("YEARLY", "%Y")]
@@ -153,7 +169,7 @@ impl Case<'_> {
             }
             let mut newest: BTreeMap<String, &Taken> = BTreeMap::new();
             for taken in self.world.done(self.before) {
-                newest.insert(taken.began_at.strftime(format).to_string(), taken);
+                newest.insert(dates[&taken.id].strftime(format).to_string(), taken);
             }
             for taken in newest.into_values().rev().take(count) {
                 assert!(self.world.is_done(self.after, taken), "{} for {word}", taken.id);
@@ -228,6 +244,7 @@ fn since(policy: &str, now: Timestamp) -> Option<Timestamp> {
 }
 
 fn is_as_it_should_be(events: &[Event], policy: &str, minimum: u32, later: u8) {
+    let _locks = with_locks();
     let world = World::of(events);
     let store = world.build();
     let before = Left::of(&store);
@@ -236,9 +253,11 @@ fn is_as_it_should_be(events: &[Event], policy: &str, minimum: u32, later: u8) {
     let enforced = enforce(&settings, &store.server, now, &|| false).unwrap();
     assert!(enforced.removed.finished);
     let after = Left::of(&store);
-    let since = since(policy, now);
+    // Of a day that only our clock tells, nothing is old.
+    let since = since(policy, now.min(world.heard() + SignedDuration::from_hours(24)));
     let (world, before, after) = (&world, &before, &after);
-    let case = Case { world, events, before, after, since };
+    let latest = now.max(world.heard());
+    let case = Case { world, events, before, after, since, latest };
     case.what_stays_is_worth_what_it_was();
     case.marks_and_leases_are_kept();
     case.there_are_enough(minimum as usize);
@@ -264,6 +283,7 @@ fn is_as_it_should_be(events: &[Event], policy: &str, minimum: u32, later: u8) {
 
 /// Broken off at a step, and run again, it ends where it would have ended.
 fn ends_in_the_same(events: &[Event], policy: &str, steps: usize) {
+    let _locks = with_locks();
     let world = World::of(events);
     let settings = settings(policy, 0);
     let whole = world.build();
@@ -278,7 +298,14 @@ fn ends_in_the_same(events: &[Event], policy: &str, steps: usize) {
     enforce_until(&settings, &broken_off.server, world.now, &mut go_on).unwrap();
     // Whatever is there in between is worth something.
     let between = Left::of(&broken_off);
-    let case = Case { world: &world, events, before: &before, after: &between, since: None };
+    let case = Case {
+        world: &world,
+        events,
+        before: &before,
+        after: &between,
+        since: None,
+        latest: world.now,
+    };
     case.what_stays_is_worth_what_it_was();
     case.end_is_reachable();
     case.gaps_are_explained(&broken_off);
@@ -286,6 +313,55 @@ fn ends_in_the_same(events: &[Event], policy: &str, steps: usize) {
     if !case.order_is_lost() {
         assert_eq!(Left::of(&broken_off), Left::of(&whole));
     }
+}
+
+/// A script inherits the locks of everybody in this process, for the moment until it is a program
+/// of its own. So it is begun while nobody else has any.
+pub(crate) static LOCKS: RwLock<()> = RwLock::new(());
+
+fn with_locks() -> RwLockReadGuard<'static, ()> {
+    LOCKS.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A script that lets none of these backups go.
+fn refuse(settings: &mut ServerSettings, backups: &[&Taken]) {
+    let hook = Hook { event: HookEvent::Delete, phase: HookPhase::Pre, kind: HookKind::Retry };
+    let refused: Vec<_> = backups.iter().map(|taken| taken.id.to_string()).collect();
+    let names = refused.join("|");
+    let command = format!("case $WALRECV_BACKUP_ID in {names}) exit 63;; esac");
+    settings.hooks.commands.insert(hook, command);
+}
+
+/// What a script does not let go stays, and is worth what it was.
+fn what_is_refused_stays_whole(events: &[Event], policy: &str, which: u8) {
+    let _alone = LOCKS.write().unwrap_or_else(PoisonError::into_inner);
+    let world = World::of(events);
+    let store = world.build();
+    let before = Left::of(&store);
+    let numbered = world.backups.iter().enumerate();
+    let refused = numbered.filter(|(place, _)| (which >> (place % 8)) & 1 == 1);
+    let refused: Vec<_> = refused.map(|(_, taken)| taken).collect();
+    if refused.is_empty() {
+        return;
+    }
+    let mut settings = settings(policy, 0);
+    refuse(&mut settings, &refused);
+    enforce(&settings, &store.server, world.now, &|| false).unwrap();
+    let after = Left::of(&store);
+    let case = Case {
+        world: &world,
+        events,
+        before: &before,
+        after: &after,
+        since: None,
+        latest: world.now,
+    };
+    for taken in refused {
+        assert!(after.backups.contains(&taken.id), "{} was not to go", taken.id);
+    }
+    case.what_stays_is_worth_what_it_was();
+    case.end_is_reachable();
+    case.gaps_are_explained(&store);
 }
 
 /// Which file is damaged.
@@ -359,9 +435,17 @@ proptest! {
     }
 
     #[test]
+    fn what_a_script_refuses_stays_whole(
+        events in life(), policy in policy(), which in any::<u8>(),
+    ) {
+        what_is_refused_stays_whole(&events, &policy, which);
+    }
+
+    #[test]
     fn nothing_goes_on_what_cannot_be_read(
         events in life(), policy in policy(), damage in damage(),
     ) {
+        let _locks = with_locks();
         let world = World::of(&events);
         let store = world.build();
         if is_damaged(&world, &store, damage) {

@@ -11,8 +11,8 @@ use pgwire_stream::{
 };
 use proptest::prelude::*;
 use walrecv_server::catalog::{
-    BackupOutcome, BackupRecord, HistoryStore, Identity, Keep, KeepTarget, Lease, Position,
-    RecordedSwitch, journal,
+    BackupOutcome, BackupRecord, CaughtUp, HistoryStore, Identity, Keep, KeepTarget, Lease,
+    Position, RecordedSwitch, journal,
 };
 use walrecv_server::storage::{Access, BackupId, Home, ServerDir};
 
@@ -20,7 +20,7 @@ pub(crate) const SEGMENT: u64 = 1 << 20;
 /// How far into a segment WAL comes that goes on.
 const INTO: u64 = 0x1000;
 /// Where segments of the archive begin; within reach of a border between two directories.
-const FIRST: u64 = 4080;
+pub(crate) const FIRST: u64 = 4080;
 
 /// Something that happens.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +37,8 @@ pub(crate) enum Event {
     Switch { back: u8, noted: bool },
     /// Our clock is set back.
     ClockBack { hours: u8 },
+    /// Our clock is set forwards.
+    ClockForward { days: u8 },
     /// One of the full backups is marked.
     Keep { which: u8, full: bool },
     /// A restore takes a lease.
@@ -54,6 +56,7 @@ pub(crate) fn event(clock_back: bool, branches: bool) -> impl Strategy<Value = E
         u32::from(branches) * 2 =>
             (0u8..4, prop::bool::weighted(0.8)).prop_map(|(back, noted)| Event::Switch { back, noted }),
         u32::from(clock_back) * 2 => (1u8..80).prop_map(|hours| Event::ClockBack { hours }),
+        u32::from(clock_back) => (1u8..90).prop_map(|days| Event::ClockForward { days }),
         1 => (any::<u8>(), any::<bool>()).prop_map(|(which, full)| Event::Keep { which, full }),
         1 => any::<u8>().prop_map(|which| Event::Lease { which }),
         1 => any::<u8>().prop_map(|which| Event::Lose { which }),
@@ -90,6 +93,8 @@ pub(crate) struct World {
     pub(crate) parents: BTreeMap<u32, (u32, u64)>,
     pub(crate) leases: Vec<(BackupId, u32, u64)>,
     pub(crate) now: Timestamp,
+    /// How far our clock is ahead of the server's.
+    ahead: SignedDuration,
     noted: Vec<RecordedSwitch>,
     /// How much of each segment is there.
     files: BTreeMap<(u32, u64), u64>,
@@ -113,6 +118,7 @@ impl World {
             parents: BTreeMap::new(),
             leases: Vec::new(),
             now: start(),
+            ahead: SignedDuration::ZERO,
             noted: Vec::new(),
             files: BTreeMap::new(),
             timeline: 1,
@@ -158,7 +164,14 @@ impl World {
             }
             Event::Fail => self.take(None, false, false),
             Event::Switch { back, noted } => self.switch(back.into(), noted),
-            Event::ClockBack { hours: back } => self.now -= hours(back),
+            Event::ClockBack { hours: back } => {
+                self.now -= hours(back);
+                self.ahead -= hours(back);
+            }
+            Event::ClockForward { days } => {
+                self.now += SignedDuration::from_hours(24 * i64::from(days));
+                self.ahead += SignedDuration::from_hours(24 * i64::from(days));
+            }
             Event::Keep { which, full } => {
                 let target = if full { KeepTarget::Full } else { KeepTarget::Standalone };
                 let mut full: Vec<_> = self
@@ -259,6 +272,11 @@ impl World {
         for taken in &self.backups {
             self.record(&server, taken);
         }
+        let heard = self.heard().as_microsecond();
+        let at = PgTimestamp::from_unix_micros(heard);
+        CaughtUp { at, lsn: Lsn::from_u64(self.at), timeline: tli(self.timeline) }
+            .save(&server)
+            .unwrap();
         for (number, &(backup, timeline, from)) in self.leases.iter().enumerate() {
             let created = Timestamp::now();
             let lease = Lease {
@@ -295,6 +313,16 @@ impl World {
             let file = File::create(server.wal_dir(name).join(format!("{name}.partial"))).unwrap();
             file.set_len(length).unwrap();
         }
+    }
+
+    /// What time it is by the server.
+    pub(crate) fn heard(&self) -> Timestamp {
+        self.now - self.ahead
+    }
+
+    /// Archives a whole segment, as if it had waited.
+    pub(crate) fn archive(&self, server: &ServerDir, (timeline, segment): (u32, u64)) {
+        self.place(server, timeline, segment, SEGMENT);
     }
 
     fn record(&self, server: &ServerDir, taken: &Taken) {

@@ -20,6 +20,7 @@ use pgwire_stream::{Lsn, TimelineId};
 use rustix::fs::{Gid, Mode, OFlags, Uid};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use super::clock::Clock;
 use super::document::{self, DocumentError};
 use crate::storage::{Access, BackupId, ServerDir, StorageError, durable};
 
@@ -156,7 +157,10 @@ impl HeldLease {
         let directory = server.leases();
         durable::create_dir(&directory, server.access())?;
         give_to_owner(server, &directory)?;
-        collect(server, Timestamp::now());
+        // What cannot be told to be over stays.
+        if let Ok(clock) = Clock::read(server, Timestamp::now()) {
+            collect(server, clock.at_least());
+        }
         // Who is about to remove something has looked at the leases before.
         let _barrier = hold_shared(server)?;
         let lease = Lease { restoring: true, ..lease };
@@ -220,10 +224,18 @@ pub struct Leases {
 }
 
 impl Leases {
-    /// The leases of a server. What cannot be read is among them.
+    /// The leases of a server. What cannot be read is among them, the clock included by which they
+    /// are over.
     pub fn load(server: &ServerDir) -> Self {
+        match Clock::read(server, Timestamp::now()) {
+            Ok(clock) => Self::at(server, clock.at_least()),
+            Err(error) => Self { live: Vec::new(), unreadable: vec![error] },
+        }
+    }
+
+    /// Those that hold something at a moment.
+    pub fn at(server: &ServerDir, now: Timestamp) -> Self {
         let mut leases = Self::default();
-        let now = Timestamp::now();
         let names = durable::list_dir(&server.leases()).unwrap_or_else(|error| {
             leases.unreadable.push(error.into());
             Vec::new()

@@ -14,6 +14,7 @@ mod archive_reader;
 pub mod backup_record;
 pub mod backups;
 mod caught_up;
+pub mod clock;
 pub mod coverage;
 mod damage;
 pub mod history;
@@ -50,6 +51,7 @@ pub use backup_record::{
 };
 pub use backups::{BackupError, Catalog, CatalogEntry};
 pub use caught_up::CaughtUp;
+pub use clock::Clock;
 pub use coverage::{Absence, Coverage, Gap, Reach};
 pub use damage::Damage;
 pub use document::DocumentError;

@@ -2,7 +2,7 @@
 //! other needs.
 
 use crate::catalog::{
-    BackupError, BackupRecord, Catalog, Leases, NoNewLeases, Removal, RemovalError,
+    BackupError, BackupRecord, BackupStatus, Catalog, Leases, NoNewLeases, Removal, RemovalError,
 };
 use crate::failure::{Class, Failure, in_one_line};
 use crate::hooks::{Event, HookError, Hooks, Interrupted};
@@ -21,6 +21,8 @@ pub struct DeleteOptions {
     pub ignore_leases: bool,
     /// Whether what would go is all that is wanted.
     pub dry_run: bool,
+    /// How many full backups have to be left.
+    pub minimum_redundancy: u32,
 }
 
 /// What was removed, or would be.
@@ -59,6 +61,19 @@ pub enum DeleteFailure {
     /// It is not to be removed, or cannot be.
     #[error(transparent)]
     Removal(#[from] RemovalError),
+    /// Too few full backups would be left.
+    #[error(
+        "backup `{backup}` is not removed: {left} full backups would be left, and \
+         `minimum_redundancy` is {minimum}"
+    )]
+    Redundancy {
+        /// The backup.
+        backup: BackupId,
+        /// How many can be restored without it.
+        left: usize,
+        /// How many should.
+        minimum: u32,
+    },
     /// Another process works on the backups.
     #[error(transparent)]
     Lock(#[from] LockError),
@@ -75,6 +90,7 @@ impl Failure for DeleteFailure {
         match self {
             Self::Backup(error) => error.class(),
             Self::Removal(error) => error.class(),
+            Self::Redundancy { .. } => Class::Refused,
             Self::Lock(error) => error.class(),
             Self::Hook(error) => error.class(),
             Self::Storage(error) => error.class(),
@@ -85,6 +101,9 @@ impl Failure for DeleteFailure {
         match self {
             Self::Backup(error) => error.hint(),
             Self::Removal(error) => error.hint(),
+            Self::Redundancy { .. } => {
+                Some("take another backup first, or lower `minimum_redundancy`".to_owned())
+            }
             Self::Lock(error) => error.hint(),
             Self::Hook(error) => error.hint(),
             Self::Storage(error) => error.hint(),
@@ -104,7 +123,9 @@ pub fn delete(
     let plan = || -> Result<_, DeleteFailure> {
         let record = catalog.resolve(&options.backup)?;
         let leases = if options.ignore_leases { Leases::ignored() } else { Leases::load(server) };
-        Ok(catalog.plan_removal(record, options.cascade, leases)?)
+        let removal = catalog.plan_removal(record, options.cascade, leases)?;
+        keeps_enough(&catalog, &removal, options.minimum_redundancy)?;
+        Ok(removal)
     };
     let (removal, wal) = if options.dry_run {
         let removal = plan()?;
@@ -149,6 +170,30 @@ pub fn forget(server: &ServerDir, backup: &str) -> Result<ForgetOutcome, DeleteF
     let lock = ServerLock::try_acquire(server, LockKind::Backup)?;
     Catalog::new(server).forget(id, &lock)?;
     Ok(ForgetOutcome { server: server.name().clone(), backup: id })
+}
+
+/// Refuses to remove a full backup that counts where too few would be left that do.
+fn keeps_enough(catalog: &Catalog, removal: &Removal, minimum: u32) -> Result<(), DeleteFailure> {
+    let (mut counted, mut left) = (None, 0);
+    for entry in catalog.list()? {
+        let Ok(record) = entry.record else { continue };
+        let standing = catalog.standing(&record)?;
+        let counts = standing.status == BackupStatus::Done && !standing.damaged;
+        if record.parent.is_some() || !counts {
+            continue;
+        }
+        if removal.backups().iter().any(|removed| removed.id == record.id) {
+            counted = Some(record.id);
+        } else {
+            left += 1;
+        }
+    }
+    match counted {
+        Some(backup) if u32::try_from(left).is_ok_and(|left| left < minimum) => {
+            Err(DeleteFailure::Redundancy { backup, left, minimum })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Removes what is planned while nobody can come to need it.

@@ -482,6 +482,10 @@ async fn delete(settings: &Settings, args: &DeleteArgs) -> Outcome<Results> {
         cascade: args.cascade,
         ignore_leases: args.ignore_leases,
         dry_run: args.dry_run,
+        // That of a server that is not configured any more asks for nothing.
+        minimum_redundancy: settings
+            .server(&args.server)
+            .map_or(0, |server| server.minimum_redundancy),
     };
     let hooks = store::hooks(settings, &args.server);
     let interrupted = interruption()?;

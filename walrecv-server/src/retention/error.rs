@@ -46,6 +46,12 @@ pub enum RetentionError {
         /// Why not.
         source: DocumentError,
     },
+    /// Nobody knows what time it is.
+    #[error("cannot tell when the server was heard of last, so nothing is removed")]
+    Clock {
+        /// Why not.
+        source: DocumentError,
+    },
     /// Nobody knows which timeline leads to which.
     #[error("cannot tell which timeline leads to which, so nothing is removed")]
     History {
@@ -101,6 +107,7 @@ impl Failure for RetentionError {
             | Self::Vanished { .. }
             | Self::Mark { .. }
             | Self::Lease { .. }
+            | Self::Clock { .. }
             | Self::History { .. }
             | Self::Journal { .. } => Class::Refused,
             Self::Catalog(error) => error.class(),
@@ -121,7 +128,7 @@ impl Failure for RetentionError {
                  good is forgotten by `walrecv-server delete SERVER {} --forget`",
                 backups.first().map(ToString::to_string).unwrap_or_default()
             )),
-            Self::Mark { source, .. } | Self::Lease { source } => source
+            Self::Mark { source, .. } | Self::Lease { source } | Self::Clock { source } => source
                 .hint()
                 .or_else(|| Some("see to that file, or remove it if it is not wanted".to_owned())),
             Self::History { source } => source.hint(),

@@ -10,18 +10,18 @@
 //! WAL that nobody needs is still WAL that nobody needs.
 //!
 //! Leases are looked at once more before each removal, while nobody can take a new one. What has come
-//! to be needed since the plan was made stays.
+//! to be needed since the plan was made stays. So does the WAL of a backup that was to go and stays.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::error::RetentionError;
 use super::needs::Fate;
 use super::plan::{RetentionPlan, read_leases};
-use crate::catalog::{Catalog, NoNewLeases, WalStore, journal};
+use crate::catalog::{BackupError, Catalog, Leases, NoNewLeases, WalStore, journal};
 use crate::failure::in_one_line;
 use crate::hooks::{Event, Hooks, Interrupted, WalFacts};
 use crate::settings::HookEvent;
-use crate::storage::{ArchivedWal, BackupId, ServerDir, ServerLock};
+use crate::storage::{ArchivedWal, BackupId, ServerDir, ServerLock, StorageError};
 
 /// How many files are removed while a restore has to wait.
 const BATCH: usize = 256;
@@ -59,21 +59,24 @@ impl Steps<'_> {
     }
 }
 
-/// Does what a plan says. `go_on` is asked before each step; what is not done then is done by a later
-/// run.
+/// Does what a plan says, and corrects the plan if a backup stays that was to go. `go_on` is asked
+/// before each step; what is not done then is done by a later run.
 ///
 /// # Errors
 /// If something cannot be removed. What was removed before stays removed.
 pub fn execute(
-    plan: &RetentionPlan,
+    plan: &mut RetentionPlan,
     server: &ServerDir,
     lock: &ServerLock,
     steps: &mut Steps<'_>,
 ) -> Result<Removed, RetentionError> {
     let mut removed = Removed::default();
     let catalog = Catalog::new(server);
-    if !remove_backups(plan, server, lock, steps, &mut removed)? {
+    let Some(spared) = remove_backups(plan, server, lock, steps, &mut removed)? else {
         return Ok(removed);
+    };
+    if !spared.is_empty() {
+        plan.spare(&spared, server)?;
     }
     let store = WalStore::new(server, plan.segment_size);
     for span in plan.wal.iter().flat_map(|wal| &wal.goes) {
@@ -94,23 +97,24 @@ pub fn execute(
     Ok(removed)
 }
 
+/// Says which of those stay that were to go; `None` if it was broken off.
 fn remove_backups(
     plan: &RetentionPlan,
     server: &ServerDir,
     lock: &ServerLock,
     steps: &mut Steps<'_>,
     removed: &mut Removed,
-) -> Result<bool, RetentionError> {
+) -> Result<Option<BTreeSet<BackupId>>, RetentionError> {
     let going = children_first(plan);
     if going.is_empty() {
-        return Ok(true);
+        return Ok(Some(BTreeSet::new()));
     }
     // Scripts take their time; no restore shall wait for them.
     let events = delete_events(&going, server, steps)?;
     let refused: BTreeSet<_> =
         events.iter().filter(|(_, event)| !steps.allow(event)).map(|(id, _)| *id).collect();
     let barrier = NoNewLeases::hold(server)?;
-    let leases = read_leases(server)?;
+    let leases = read_leases(server, plan.clock)?;
     // What a restore has come to need since, or a script does not let go, and all that it builds on.
     let parents: BTreeMap<_, _> = plan.going().map(|backup| (backup.id, backup.parent)).collect();
     let mut needed = BTreeSet::new();
@@ -118,23 +122,29 @@ fn remove_backups(
         let stays = leases.protects(backup) || refused.contains(&backup);
         let mut at = stays.then_some(backup);
         while let Some(id) = at
+            && parents.contains_key(&id)
             && needed.insert(id)
         {
             at = parents.get(&id).copied().flatten();
         }
     }
-    for backup in going.into_iter().filter(|backup| !needed.contains(backup)) {
-        if !(steps.go_on)() {
-            return Ok(false);
+    let mut hide = || {
+        for &backup in going.iter().filter(|backup| !needed.contains(backup)) {
+            if !(steps.go_on)() {
+                return Ok(false);
+            }
+            Catalog::new(server).hide(backup, lock, &barrier)?;
+            removed.backups.push(backup);
         }
-        Catalog::new(server).hide(backup, lock, &barrier)?;
-        removed.backups.push(backup);
-    }
+        Ok(true)
+    };
+    let hidden: Result<bool, BackupError> = hide();
     drop(barrier);
+    // What is gone is told of, also if that was not all.
     for (_, event) in events.iter().filter(|(id, _)| removed.backups.contains(id)) {
         steps.hooks.after(event, None, steps.interrupted);
     }
-    Ok(true)
+    Ok(hidden?.then_some(needed))
 }
 
 /// What scripts are told of backups that go; nothing, if there are none.
@@ -177,7 +187,7 @@ fn remove_wal(
     removed: &mut Removed,
 ) -> Result<bool, RetentionError> {
     for directory in store.directories()? {
-        let leases = read_leases(server)?;
+        let leases = read_leases(server, plan.clock)?;
         if matches!(
             plan.needs.fate_of_directory(directory, &leases),
             Some(Fate::Backup { onward: true, .. })
@@ -194,25 +204,31 @@ fn remove_wal(
                 .collect();
             let mut gone = BTreeSet::new();
             let barrier = NoNewLeases::hold(server)?;
-            let leases = read_leases(server)?;
-            for &file in batch {
-                let goes = plan.needs.fate_of(file.segment, &leases) == Fate::Goes;
-                if !goes || refused.contains(&file) {
-                    continue;
+            let leases = read_leases(server, plan.clock)?;
+            let mut remove = || {
+                for &file in batch.iter().filter(|file| goes(plan, **file, &leases)) {
+                    if refused.contains(&file) {
+                        continue;
+                    }
+                    if !(steps.go_on)() {
+                        return Ok(false);
+                    }
+                    store.remove_file(file, lock, &barrier)?;
+                    removed.wal_files += 1;
+                    gone.insert(file);
                 }
-                if !(steps.go_on)() {
-                    return Ok(false);
-                }
-                store.remove_file(file, lock, &barrier)?;
-                removed.wal_files += 1;
-                gone.insert(file);
-            }
+                Ok(true)
+            };
+            let finished: Result<bool, StorageError> = remove();
             drop(barrier);
             for (_, event) in events.iter().filter(|(file, _)| gone.contains(file)) {
                 steps.hooks.after(event, None, steps.interrupted);
             }
+            if !finished? {
+                return Ok(false);
+            }
         }
-        let leases = read_leases(server)?;
+        let leases = read_leases(server, plan.clock)?;
         if plan.needs.fate_of_directory(directory, &leases) == Some(Fate::Goes) {
             if !(steps.go_on)() {
                 return Ok(false);
@@ -221,6 +237,12 @@ fn remove_wal(
         }
     }
     Ok(true)
+}
+
+/// Whether a file goes: it still does, and was noted as retired. What the archiver has put there since
+/// the plan was made is for the next run.
+fn goes(plan: &RetentionPlan, file: ArchivedWal, leases: &Leases) -> bool {
+    plan.is_noted(file.segment) && plan.needs.fate_of(file.segment, leases) == Fate::Goes
 }
 
 /// What scripts are told of WAL that goes; nothing, if there are none.
@@ -233,8 +255,8 @@ fn wal_events(
     if !steps.hooks.has(HookEvent::WalDelete) {
         return Ok(Vec::new());
     }
-    let leases = read_leases(server)?;
-    let going = batch.iter().filter(|file| plan.needs.fate_of(file.segment, &leases) == Fate::Goes);
+    let leases = read_leases(server, plan.clock)?;
+    let going = batch.iter().filter(|file| goes(plan, **file, &leases));
     let event =
         |&file: &ArchivedWal| Some((file, Event::WalDelete(WalFacts::archived(server, file)?)));
     Ok(going.filter_map(event).collect())

@@ -38,6 +38,8 @@ pub struct KnownBackup {
     pub status: BackupStatus,
     /// Whether it is known to be damaged.
     pub damaged: bool,
+    /// Whether it could be restored once.
+    pub was_done: bool,
     /// Where recovery begins.
     pub begin: Option<Position>,
     /// Up to where recovery must get at least.
@@ -64,6 +66,7 @@ impl KnownBackup {
             ended_at: record.ended_at,
             status: standing.status,
             damaged: standing.damaged,
+            was_done: record.done_at.is_some(),
             begin: record.begin,
             end: record.end,
             keep,

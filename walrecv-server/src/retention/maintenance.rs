@@ -4,9 +4,9 @@ use jiff::Timestamp;
 
 use super::error::RetentionError;
 use super::execute::{Removed, Steps, execute};
-use super::plan::{RetentionPlan, plan, plan_wal};
+use super::plan::{RetentionPlan, plan_by, plan_wal, read_clock};
 use super::policy::Rules;
-use crate::catalog::{BackupOutcome, BackupStatus, Catalog, Identity, WalStore};
+use crate::catalog::{BackupOutcome, BackupStatus, Catalog, Clock, Identity, WalStore};
 use crate::failure::in_one_line;
 use crate::hooks::{Hooks, Interrupted};
 use crate::settings::{ServerName, ServerSettings};
@@ -67,12 +67,16 @@ fn enforce_all(
     now: Timestamp,
     steps: &mut Steps<'_>,
 ) -> Result<Enforced, RetentionError> {
-    let enforced = enforce_one(settings, server, now, steps);
+    let clock = read_clock(server, now)?;
+    let enforced = enforce_one(settings, server, clock, steps);
     let (mut done, mut failed) = (Vec::new(), Vec::new());
     let previous = server.previous();
     for name in previous.servers()? {
+        let previous = previous.server(&name);
+        // A cluster that is no more tells no time; the one that has its place does.
+        let clock = read_clock(&previous, now).map(|own| own.or_heard(clock));
         // What is wrong with one store is no reason to leave another, or to tell nothing of it.
-        match enforce_one(settings, &previous.server(&name), now, steps) {
+        match clock.and_then(|clock| enforce_one(settings, &previous, clock, steps)) {
             Ok(one) => done.push((name, one)),
             Err(error) => failed.push((name, error)),
         }
@@ -93,20 +97,20 @@ fn enforce_all(
 fn enforce_one(
     settings: &ServerSettings,
     server: &ServerDir,
-    now: Timestamp,
+    clock: Clock,
     steps: &mut Steps<'_>,
 ) -> Result<Enforced, RetentionError> {
     let Some(identity) = Identity::load(server)? else { return Ok(Enforced::default()) };
     let lock = ServerLock::try_acquire(server, LockKind::Backup)?;
     let settled = settle(server, &lock)?;
-    let Some(plan) = plan(server, &Rules::from(settings), now)? else {
+    let Some(mut plan) = plan_by(server, &Rules::from(settings), clock)? else {
         return Ok(Enforced::default());
     };
     // What an interrupted run has left is not in the plan.
     let store = WalStore::new(server, identity.segment_size);
     store.collect_removed(&lock);
     Catalog::new(server).collect_removed(&lock);
-    let removed = execute(&plan, server, &lock, steps)?;
+    let removed = execute(&mut plan, server, &lock, steps)?;
     Ok(Enforced { settled, plan: Some(plan), removed, ..Enforced::default() })
 }
 
@@ -149,8 +153,8 @@ pub fn free_wal(
     hooks: &Hooks,
 ) -> Result<Option<RetentionPlan>, RetentionError> {
     settle(server, lock)?;
-    let Some(plan) = plan_wal(server)? else { return Ok(None) };
+    let Some(mut plan) = plan_wal(server)? else { return Ok(None) };
     let steps = &mut Steps { hooks, interrupted: &|| false, go_on: &mut || true };
-    execute(&plan, server, lock, steps)?;
+    execute(&mut plan, server, lock, steps)?;
     Ok(Some(plan))
 }

@@ -11,6 +11,7 @@
 //! that nobody understands ends all of it with an error that names the file.
 
 mod damaged;
+mod dates;
 mod error;
 mod execute;
 mod facts;
@@ -20,6 +21,9 @@ mod needs;
 mod plan;
 mod policy;
 mod reason;
+#[cfg(test)]
+mod tests;
+mod whole;
 
 pub use error::RetentionError;
 pub use execute::{Removed, Steps, execute};

@@ -10,9 +10,9 @@ use std::fmt;
 use jiff::Timestamp;
 use pgwire_stream::{Lsn, SegmentName, SegmentSize, TimelineId};
 
-use super::facts::Facts;
+use super::facts::{Facts, KnownBackup};
 use super::lineage::{Leaving, Lineage};
-use super::policy::{Decision, WalNeed};
+use super::policy::{Decision, Verdict, WalNeed};
 use crate::catalog::{BackupStatus, Leases, Position};
 use crate::storage::BackupId;
 
@@ -102,16 +102,33 @@ pub(super) struct WalNeeds {
 impl WalNeeds {
     /// What is needed after a decision.
     pub(super) fn new(facts: &Facts, decision: &Decision, size: SegmentSize) -> Self {
+        let (lineage, left_behind) = (facts.lineage.clone(), decision.left_behind.clone());
+        let backups = facts.backups.iter().zip(&decision.verdicts);
+        Self::of(backups, lineage, left_behind, size)
+    }
+
+    /// What is needed when something else becomes of the same backups.
+    pub(super) fn revised(&self, backups: &[(KnownBackup, Verdict)]) -> Self {
+        let backups = backups.iter().map(|(backup, verdict)| (backup, verdict));
+        Self::of(backups, self.lineage.clone(), self.left_behind.clone(), self.size)
+    }
+
+    fn of<'a>(
+        backups: impl Iterator<Item = (&'a KnownBackup, &'a Verdict)>,
+        lineage: Lineage,
+        left_behind: BTreeSet<TimelineId>,
+        size: SegmentSize,
+    ) -> Self {
         let mut needs = Self {
             size,
-            lineage: facts.lineage.clone(),
+            lineage,
             onward: BTreeMap::new(),
             own: Vec::new(),
             behind: BTreeMap::new(),
             newest: None,
-            left_behind: decision.left_behind.clone(),
+            left_behind,
         };
-        for (backup, verdict) in facts.backups.iter().zip(&decision.verdicts) {
+        for (backup, verdict) in backups {
             let (true, Some(begin)) = (verdict.stays, backup.begin) else { continue };
             if let Some(end) = backup.end {
                 needs.add_own(backup.id, begin, end);

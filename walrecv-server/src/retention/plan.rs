@@ -1,6 +1,6 @@
 //! What would be removed, and why the rest stays: a value that can be shown, and executed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use pgwire_stream::{SegmentName, SegmentSize, TimelineId};
@@ -10,7 +10,7 @@ use super::facts::{self, Facts, KnownBackup};
 use super::needs::{Fate, WalNeeds};
 use super::policy::{Decision, Rules, Verdict, all_stay, decide};
 use crate::catalog::{
-    BackupRecord, Catalog, Identity, Keep, Leases, Ranges, Span, Standing, WalStore, journal,
+    BackupRecord, Catalog, Clock, Identity, Keep, Leases, Ranges, Span, Standing, WalStore, journal,
 };
 use crate::storage::{ArchivedWal, BackupId, ServerDir};
 
@@ -23,6 +23,8 @@ pub struct RetentionPlan {
     pub backups: Vec<(KnownBackup, Verdict)>,
     /// The WAL of each timeline.
     pub wal: Vec<WalPlan>,
+    /// What time it was.
+    pub clock: Clock,
     pub(super) needs: WalNeeds,
     pub(super) segment_size: SegmentSize,
 }
@@ -74,6 +76,33 @@ impl RetentionPlan {
         self.wal.iter().map(|wal| wal.files).sum()
     }
 
+    /// Spares backups that were to go, with the WAL that each needs for itself: who keeps them wants
+    /// them to be worth something.
+    pub(super) fn spare(
+        &mut self,
+        spared: &BTreeSet<BackupId>,
+        server: &ServerDir,
+    ) -> Result<(), RetentionError> {
+        for (backup, verdict) in &mut self.backups {
+            if spared.contains(&backup.id) {
+                verdict.spare(backup);
+            }
+        }
+        self.needs = self.needs.revised(&self.backups);
+        let store = WalStore::new(server, self.segment_size);
+        self.wal = wal_plans(&store, &self.needs, &read_leases(server, self.clock)?)?;
+        Ok(())
+    }
+
+    /// Whether a segment lies in a stretch that goes.
+    pub(super) fn is_noted(&self, segment: SegmentName) -> bool {
+        let Ok(number) = segment.number(self.segment_size) else { return false };
+        let (start, end) = (self.segment_size.start_of(number), self.segment_size.end_of(number));
+        let timeline = segment.timeline();
+        let mut goes = self.wal.iter().filter(|wal| wal.timeline == timeline);
+        goes.any(|wal| wal.goes.iter().any(|span| span.start <= start && end <= span.end))
+    }
+
     /// Whether nothing goes.
     pub fn is_empty(&self) -> bool {
         self.going().next().is_none() && self.wal_files() == 0
@@ -89,11 +118,20 @@ pub fn plan(
     rules: &Rules,
     now: Timestamp,
 ) -> Result<Option<RetentionPlan>, RetentionError> {
+    plan_by(server, rules, read_clock(server, now)?)
+}
+
+/// The same by this clock.
+pub(super) fn plan_by(
+    server: &ServerDir,
+    rules: &Rules,
+    clock: Clock,
+) -> Result<Option<RetentionPlan>, RetentionError> {
     let Some(identity) = Identity::load(server)? else { return Ok(None) };
     let size = identity.segment_size;
-    let leases = read_leases(server)?;
+    let leases = read_leases(server, clock)?;
     let facts = facts(server, size, &leases)?;
-    let decision = decide(&facts, rules, now);
+    let decision = decide(&facts, rules, clock);
     // Without a policy nothing goes, WAL that nobody needs included: nobody asked for it.
     let needs = WalNeeds::new(&facts, &decision, size);
     let wal = match rules.policy {
@@ -101,7 +139,7 @@ pub fn plan(
         None => Vec::new(),
     };
     let backups = facts.backups.into_iter().zip(decision.verdicts).collect();
-    Ok(Some(RetentionPlan { rules: *rules, backups, wal, needs, segment_size: size }))
+    Ok(Some(RetentionPlan { rules: *rules, backups, wal, clock, needs, segment_size: size }))
 }
 
 /// Plans which WAL goes that no backup needs, when all of them stay. Branches stay, whatever their
@@ -123,7 +161,8 @@ pub fn plan_wal_without(
 ) -> Result<Option<RetentionPlan>, RetentionError> {
     let Some(identity) = Identity::load(server)? else { return Ok(None) };
     let size = identity.segment_size;
-    let leases = read_leases(server)?;
+    let clock = read_clock(server, Timestamp::now())?;
+    let leases = read_leases(server, clock)?;
     let mut facts = facts(server, size, &leases)?;
     facts.backups.retain(|backup| !without.contains(&backup.id));
     let decision: Decision = all_stay(&facts);
@@ -131,7 +170,7 @@ pub fn plan_wal_without(
     let wal = wal_plans(&WalStore::new(server, size), &needs, &leases)?;
     let backups = facts.backups.into_iter().zip(decision.verdicts).collect();
     let rules = Rules::default();
-    Ok(Some(RetentionPlan { rules, backups, wal, needs, segment_size: size }))
+    Ok(Some(RetentionPlan { rules, backups, wal, clock, needs, segment_size: size }))
 }
 
 /// What becomes of backups whose records and standings are known already. No WAL is looked at.
@@ -144,7 +183,8 @@ pub fn verdicts(
     rules: &Rules,
     now: Timestamp,
 ) -> Result<BTreeMap<BackupId, Verdict>, RetentionError> {
-    let leases = read_leases(server)?;
+    let clock = read_clock(server, now)?;
+    let leases = read_leases(server, clock)?;
     let Some(size) = backups.first().map(|(record, ..)| record.segment_size) else {
         return Ok(BTreeMap::new());
     };
@@ -152,13 +192,18 @@ pub fn verdicts(
         KnownBackup::new(record, standing, keep.map(|keep| keep.target), &leases)
     });
     let facts = Facts::of(server, size, known.collect())?;
-    let decision = decide(&facts, rules, now);
+    let decision = decide(&facts, rules, clock);
     Ok(decision.verdicts.into_iter().map(|verdict| (verdict.backup, verdict)).collect())
 }
 
+/// What time it is.
+pub(super) fn read_clock(server: &ServerDir, now: Timestamp) -> Result<Clock, RetentionError> {
+    Clock::read(server, now).map_err(|source| RetentionError::Clock { source })
+}
+
 /// The leases, if all of them can be read.
-pub(super) fn read_leases(server: &ServerDir) -> Result<Leases, RetentionError> {
-    let leases = Leases::load(server);
+pub(super) fn read_leases(server: &ServerDir, clock: Clock) -> Result<Leases, RetentionError> {
+    let leases = Leases::at(server, clock.at_least());
     match leases.into_readable() {
         Ok(leases) => Ok(leases),
         Err(source) => Err(RetentionError::Lease { source }),

@@ -13,7 +13,8 @@ use super::damaged::decide_both;
 use super::facts::{Facts, KnownBackup};
 use super::lineage::Leaving;
 use super::reason::{Generation, Reason};
-use crate::catalog::{BackupStatus, KeepTarget};
+use super::whole;
+use crate::catalog::{BackupStatus, Clock, KeepTarget};
 use crate::settings::{Generations, RetentionPolicy, ServerSettings};
 use crate::storage::BackupId;
 
@@ -73,6 +74,17 @@ pub struct Verdict {
     pub label: Label,
 }
 
+impl Verdict {
+    /// Lets a backup stay that was to go.
+    pub(super) fn spare(&mut self, backup: &KnownBackup) {
+        self.stays = true;
+        self.reasons.insert(0, Reason::Spared);
+        let done = backup.status == BackupStatus::Done;
+        self.wal = if done { WalNeed::Own } else { need_of(backup) };
+        self.label = if done { Label::PotentiallyObsolete } else { Label::None };
+    }
+}
+
 /// What becomes of all of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Decision {
@@ -84,24 +96,26 @@ pub(super) struct Decision {
 }
 
 /// Decides.
-pub(super) fn decide(facts: &Facts, rules: &Rules, now: Timestamp) -> Decision {
+pub(super) fn decide(facts: &Facts, rules: &Rules, clock: Clock) -> Decision {
+    let dated = clock.at_most().map(|latest| facts.dated(latest));
+    let facts = dated.as_ref().unwrap_or(facts);
     match rules.policy {
         Some(policy) => decide_both(facts, |facts| {
-            Deciding::new(facts).run(policy, rules.minimum_redundancy, now)
+            whole::once_done(facts, |facts| {
+                Deciding::new(facts).run(policy, rules.minimum_redundancy, clock.at_least())
+            })
         }),
         None => all_stay(facts),
     }
 }
 
-/// Everything stays, with all WAL behind the backups that can be restored.
+/// Everything stays, with all WAL behind it. That goes for a backup that is kept `standalone`, too:
+/// only a policy tells from when on nobody wants the WAL that leads away from it.
 pub(super) fn all_stay(facts: &Facts) -> Decision {
     let verdict = |backup: &KnownBackup| {
         let mut reasons = marks(backup);
         reasons.push(Reason::NoPolicy);
-        let wal = match backup.keep {
-            Some(KeepTarget::Standalone) => WalNeed::Own,
-            _ => need_of(backup),
-        };
+        let wal = need_of(backup);
         let label = backup.keep.map_or(Label::None, Label::Kept);
         Verdict { backup: backup.id, stays: true, reasons, wal, label }
     };
@@ -254,15 +268,29 @@ impl<'a> Deciding<'a> {
         backup.parent.is_none()
     }
 
+    /// The full backups from which WAL leads to where the server is: not those of a branch that it
+    /// has left by being restored to an earlier point.
+    fn leading(&self, full: &[&'a KnownBackup]) -> Vec<&'a KnownBackup> {
+        let Some(newest) = self.facts.lineage.newest_held() else { return Vec::new() };
+        let lead = |backup: &&KnownBackup| {
+            backup.end.is_some_and(|end| self.facts.lineage.leads_to(end, newest))
+        };
+        full.iter().copied().filter(lead).collect()
+    }
+
     fn redundancy(&mut self, count: u32) {
         let full: Vec<_> =
             self.done.iter().copied().filter(|backup| Self::is_counted(backup)).collect();
-        let surplus = full.len().saturating_sub(count as usize);
-        let stay: BTreeSet<_> = full.iter().skip(surplus).map(|backup| backup.id).collect();
+        let leading = self.leading(&full);
+        let newest = |of: &[&KnownBackup]| -> Vec<_> {
+            of.iter().rev().take(count as usize).map(|backup| backup.id).collect()
+        };
+        let stay: BTreeSet<_> = newest(&full).into_iter().chain(newest(&leading)).collect();
         // Those that are not counted are measured by the oldest that is.
-        let oldest = match full.get(surplus).filter(|_| surplus > 0) {
-            Some(oldest) => self.done.iter().position(|backup| backup.id == oldest.id),
-            None => Some(0),
+        let oldest = if stay.len() < full.len() {
+            self.done.iter().position(|backup| stay.contains(&backup.id))
+        } else {
+            Some(0)
         };
         for (place, backup) in self.done.clone().into_iter().enumerate() {
             if stay.contains(&backup.id) {
@@ -331,12 +359,17 @@ impl<'a> Deciding<'a> {
             .filter(|(_, reasons)| reasons.iter().any(lasting))
             .filter_map(|(id, _)| Some(self.root(self.by_id.get(id)?)))
             .collect();
-        let full = self.done.iter().copied().filter(|backup| Self::is_counted(backup));
-        let (stay, others): (Vec<_>, Vec<_>) =
-            full.partition(|backup| families.contains(&backup.id));
-        let lacking = (minimum as usize).saturating_sub(stay.len());
-        for backup in others.into_iter().rev().take(lacking) {
-            self.want_onward(backup.id, Reason::MinimumRedundancy(minimum));
+        let full: Vec<_> =
+            self.done.iter().copied().filter(|backup| Self::is_counted(backup)).collect();
+        for of in [self.leading(&full), full] {
+            let is_there = |backup: &&KnownBackup| {
+                families.contains(&backup.id) || self.onward.contains(&backup.id)
+            };
+            let (stay, others): (Vec<_>, Vec<_>) = of.into_iter().partition(is_there);
+            let lacking = (minimum as usize).saturating_sub(stay.len());
+            for backup in others.into_iter().rev().take(lacking) {
+                self.want_onward(backup.id, Reason::MinimumRedundancy(minimum));
+            }
         }
     }
 

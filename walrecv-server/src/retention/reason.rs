@@ -40,12 +40,16 @@ pub enum Reason {
     BeingTaken,
     /// It is none that can be restored, and not older than those that stay.
     NotDone(BackupStatus),
+    /// It lacks WAL or what it builds on, and would stay if it did not.
+    IfWhole(BackupStatus),
     /// It is needed for another that stays.
     BuiltUpon(BackupId),
     /// The rest of its chain stays.
     Chain(BackupId),
     /// No backup can be restored: whatever is there may be of use.
     NothingDone,
+    /// It was to go, and a script or a restore holds it.
+    Spared,
     // Why one goes.
     /// So many newer full ones are there.
     MoreThan(u32),
@@ -111,9 +115,11 @@ impl Reason {
             Self::Restore { .. } => "restore",
             Self::BeingTaken => "being_taken",
             Self::NotDone(_) => "not_done",
+            Self::IfWhole(_) => "if_whole",
             Self::BuiltUpon(_) => "built_upon",
             Self::Chain(_) => "chain",
             Self::NothingDone => "nothing_done",
+            Self::Spared => "spared",
             Self::MoreThan(_) => "more_than_redundancy",
             Self::BeforeWindow(_) => "before_recovery_window",
             Self::NewestOfNothing => "newest_of_no_generation",
@@ -177,9 +183,11 @@ impl fmt::Display for Reason {
             Self::NotDone(status) => {
                 write!(f, "{status}, and not older than all that stays")
             }
+            Self::IfWhole(status) => write!(f, "{status}, and would stay if it were whole"),
             Self::BuiltUpon(child) => write!(f, "child {child} builds on it"),
             Self::Chain(full) => write!(f, "the chain of {full} stays whole"),
             Self::NothingDone => f.write_str("nothing goes while no backup can be restored"),
+            Self::Spared => f.write_str("held by a script, or by a restore that has just begun"),
             Self::MoreThan(count) => write!(f, "{count} newer full backups are there"),
             Self::BeforeWindow(since) => {
                 write!(f, "every moment since {} can be reached without it", moment(*since))
