@@ -87,9 +87,7 @@ pub(super) fn lag_by_slot(slot: &SlotView, server_end: Lsn) -> Option<Row> {
 fn state(status: &Status) -> Row {
     let error = |else_: &str| status.last_error.clone().unwrap_or_else(|| else_.to_owned());
     match status.state {
-        Receiving::Streaming if status.disk_full => {
-            Row::advice(STATE, State::Warning, FULL)
-        }
+        Receiving::Streaming if status.disk_full => Row::advice(STATE, State::Warning, FULL),
         Receiving::Streaming => {
             let at = status.flushed.unwrap_or(Lsn::ZERO);
             Row::advice(STATE, State::Ok, format!("streaming; durable up to {at}"))
