@@ -140,6 +140,15 @@ impl Board {
         self.change(&server, |entry| entry.check = Some(checked));
     }
 
+    /// A task that was due could not begin.
+    pub(super) fn missed(&self, server: &ServerName, task: Task, error: String) {
+        let now = Timestamp::now();
+        let ended = Ended { task, since: now, at: now, error: Some(error) };
+        self.change(server, |entry| {
+            entry.ended.insert(task, ended);
+        });
+    }
+
     /// A task begins. It is over when what is returned is [ended](Ongoing::end), or dropped.
     pub(super) fn begin(&self, server: &ServerName, task: Task) -> Ongoing {
         let since = Timestamp::now();
@@ -205,9 +214,10 @@ pub(super) struct Ongoing {
 
 impl Ongoing {
     /// The task has ended, well or not.
-    pub(super) fn end(self, error: Option<String>) {
+    pub(super) fn end(&self, error: Option<String>) {
         let ended = Ended { task: self.task, since: self.since, at: Timestamp::now(), error };
         self.board.change(&self.server, |entry| {
+            entry.running.remove(&self.task);
             entry.ended.insert(ended.task, ended);
         });
     }

@@ -26,6 +26,7 @@ mod http;
 mod keeper;
 mod places;
 mod receiving;
+mod respite;
 mod systemd;
 mod tasks;
 

@@ -258,6 +258,7 @@ fn look_at_store(settings: &ServerSettings, store: &ServerDir) -> Stored {
     rows.extend(store::leases(store));
     rows.extend(scrub::row(settings, store, Timestamp::now()));
     rows.extend(retention::rows(settings, store));
+    rows.extend(store::schedules(store));
     let backups = backups::backups(store, settings, Timestamp::now());
     rows.extend(backups.rows);
     // What is wrong with the identity or the archive has rows of its own.

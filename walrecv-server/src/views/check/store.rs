@@ -9,7 +9,7 @@ use rustix::fs::{Access as Allowed, access};
 
 use super::running::RECEIVER;
 use super::{Row, State};
-use crate::catalog::Leases;
+use crate::catalog::{Leases, Turns};
 use crate::failure::in_one_line;
 use crate::storage::{LockKind, ServerDir, ServerLock, durable};
 
@@ -17,6 +17,7 @@ const DIRECTORIES: &str = "directories";
 const BACKLOG: &str = "archive backlog";
 const ERRORS: &str = "archiver errors";
 const LEASES: &str = "restores";
+const SCHEDULES: &str = "schedules";
 
 /// How many segments may wait to be archived before that is worth a warning.
 const MANY: usize = 256;
@@ -93,6 +94,20 @@ pub(super) fn leases(store: &ServerDir) -> Option<Row> {
         .filter_map(|lease| Some(format!("{} for `{}`", lease.backups.first()?, lease.destination)))
         .collect();
     (!held.is_empty()).then(|| Row::advice(LEASES, State::Ok, format!("keep {}", held.join(", "))))
+}
+
+/// That nobody knows which scheduled moments have had their turn, if so: then nothing is begun.
+pub(super) fn schedules(store: &ServerDir) -> Option<Row> {
+    let error = Turns::load(store).err()?;
+    Some(Row::remark(
+        SCHEDULES,
+        State::Failed,
+        format!(
+            "no schedule is followed: {}; without `{}` they begin anew",
+            in_one_line(&error),
+            store.schedule().display()
+        ),
+    ))
 }
 
 /// Whether what must not happen to WAL happened.
@@ -178,6 +193,17 @@ mod tests {
         let row = leases(&store).unwrap();
         assert_eq!((row.state, row.advisory), (State::Warning, true));
         assert!(row.remark.unwrap().contains("a.json"));
+    }
+
+    #[test]
+    fn schedules_that_are_not_followed_fail() {
+        let (_directory, store) = store();
+        assert_eq!(schedules(&store), None);
+        store.create().unwrap();
+        fs::write(store.schedule(), b"{").unwrap();
+        let row = schedules(&store).unwrap();
+        assert_eq!((row.state, row.advisory), (State::Failed, false));
+        assert!(row.remark.unwrap().contains("schedule.json` is damaged"));
     }
 
     #[test]
