@@ -34,7 +34,7 @@ impl Told {
     /// The lines of the configuration.
     fn lines(&self) -> String {
         let mut lines = String::new();
-        for event in ["backup", "archive", "delete", "recovery"] {
+        for event in ["backup", "archive", "delete", "wal_delete", "recovery"] {
             for phase in ["pre", "post"] {
                 for kind in ["script", "retry_script"] {
                     let key = format!("{phase}_{event}_{kind}");
@@ -144,6 +144,10 @@ fn hooks_are_told(installation: &Installation) -> ScenarioResult {
         assert_eq!(told["WALRECV_BACKUP_ID"], first);
         assert_eq!(told["WALRECV_NEXT_ID"], second);
         assert_eq!(told["WALRECV_STATUS"], "DONE");
+    }
+    for told in told.around("wal_delete")? {
+        assert_eq!(told["WALRECV_SEGMENT"].len(), 24);
+        assert!(told["WALRECV_FILE"].contains("/main/wals/"), "{told:?}");
     }
     // What is only looked at is nobody's business.
     fs::remove_file(told.0.join("pre_delete_script"))?;

@@ -95,11 +95,25 @@ struct Entry {
 
 /// What the daemon knows of its servers.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Board(Arc<Mutex<BTreeMap<ServerName, Entry>>>);
+pub(crate) struct Board {
+    entries: Arc<Mutex<BTreeMap<ServerName, Entry>>>,
+    /// Why the configuration was not taken that was read last.
+    refused: Arc<Mutex<Option<String>>>,
+}
 
 impl Board {
     fn entries(&self) -> MutexGuard<'_, BTreeMap<ServerName, Entry>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The configuration was read, and taken or `refused`, for this reason.
+    pub(super) fn configured(&self, refused: Option<String>) {
+        *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = refused;
+    }
+
+    /// Why the configuration was not taken that was read last; `None` if it was.
+    pub(crate) fn refused(&self) -> Option<String> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn change(&self, server: &ServerName, change: impl FnOnce(&mut Entry)) {

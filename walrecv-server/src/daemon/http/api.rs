@@ -153,7 +153,7 @@ async fn readyz(State(site): State<Arc<Site>>) -> Response {
 
 async fn scrape(State(site): State<Arc<Site>>) -> Response {
     let overviews = site.overviews(&site.settings().servers).await;
-    match metrics::text(overviews) {
+    match metrics::text(overviews, site.board.refused().is_none()) {
         Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
         Err(_) => error(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be written"),
     }
