@@ -8,6 +8,7 @@ mod store_owner;
 
 use std::ffi::OsString;
 use std::hint::black_box;
+use std::time::Duration;
 
 use clap::Parser;
 use tokio::runtime::{Builder, Runtime};
@@ -60,7 +61,10 @@ fn program(arguments: Vec<OsString>) -> u8 {
         command => match store_owner::become_owner(&cli, &arguments, &process_environment) {
             Ok(()) => match runtime(command) {
                 Ok(runtime) => {
-                    runtime.block_on(dispatch::dispatch(&cli, &process_environment, &printer))
+                    let dispatched = dispatch::dispatch(&cli, &process_environment, &printer);
+                    let results = runtime.block_on(dispatched);
+                    runtime.shutdown_timeout(LAST_THREADS);
+                    results
                 }
                 Err(error) => Results::failed(error.into()),
             },
@@ -105,6 +109,9 @@ fn log_level(cli: &Cli) -> &'static str {
 
 /// The most threads that may wait for disks. They are made when they are needed, and end soon after.
 const BLOCKING_THREADS: usize = 4096;
+
+/// How long threads may go on when everything is done: a disk that hangs would keep a process for ever.
+const LAST_THREADS: Duration = Duration::from_secs(2);
 
 fn runtime(command: &Command) -> Result<Runtime, exit::NoRuntime> {
     let mut builder = match command {

@@ -210,6 +210,7 @@ fn reload(installation: &Installation) -> ScenarioResult {
     daemon.signal(Signal::HUP)?;
     wait_until("complaint", &daemon, || Ok(daemon.log().contains("did you mean `compression`?")))?;
     systemd.hear("READY=1")?;
+    systemd.hear("STATUS=configuration refused: ")?;
     assert_ne!(sender_of(cluster, "other")?, "0");
     assert_eq!(sender_of(cluster, "walrecv")?, first);
 

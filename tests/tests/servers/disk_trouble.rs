@@ -107,6 +107,9 @@ fn full_disk(installation: &Installation, synchronous: &str) -> ScenarioResult {
         assert_eq!(troubled.sender()?.0, sender, "the connection did not last");
     }
     assert!(troubled.sender()?.1 < troubled.site.position()?, "the disk was not full");
+    let check = troubled.site.walrecv.run(&["check", "main"])?.code(1)?;
+    let row = "receive-wal running: FAILED (it runs, and fails: the disk is full";
+    assert!(check.stdout.contains(row), "{}", check.stdout);
     drop(ballast);
     troubled.recovers(&sender)
 }

@@ -34,7 +34,7 @@ impl Told {
     /// The lines of the configuration.
     fn lines(&self) -> String {
         let mut lines = String::new();
-        for event in ["backup", "archive", "delete", "recovery"] {
+        for event in ["backup", "archive", "delete", "wal_delete", "recovery"] {
             for phase in ["pre", "post"] {
                 for kind in ["script", "retry_script"] {
                     let key = format!("{phase}_{event}_{kind}");
@@ -144,6 +144,10 @@ fn hooks_are_told(installation: &Installation) -> ScenarioResult {
         assert_eq!(told["WALRECV_BACKUP_ID"], first);
         assert_eq!(told["WALRECV_NEXT_ID"], second);
         assert_eq!(told["WALRECV_STATUS"], "DONE");
+    }
+    for told in told.around("wal_delete")? {
+        assert_eq!(told["WALRECV_SEGMENT"].len(), 24);
+        assert!(told["WALRECV_FILE"].contains("/main/wals/"), "{told:?}");
     }
     // What is only looked at is nobody's business.
     fs::remove_file(told.0.join("pre_delete_script"))?;
@@ -256,10 +260,30 @@ fn hooks_hang(installation: &Installation) -> ScenarioResult {
     for pid in fs::read_to_string(&pids)?.lines() {
         site.cluster.wait_for("the end of the script", |_| Ok(!is_alive(pid)))?;
     }
-    // And nothing is lost by it.
-    site.configure("")?;
+    // And nothing is lost by it: whoever archives what waits runs the scripts, one after the other.
+    let archived = site.walrecv.directory().join("archived");
+    let tell = format!("echo $WALRECV_SEGMENT >> {}", archived.display());
+    site.configure(&format!("post_archive_script = \"{tell}\"\n"))?;
+    let before = waiting()?;
+    site.walrecv.run(&["archive-wal", "main"])?.success()?;
+    assert_eq!(waiting()?, 0);
+    assert_eq!(fs::read_to_string(&archived)?.lines().count(), before);
+
+    // What is archived is told of, though the daemon is to stop.
+    let began = site.walrecv.directory().join("began");
+    let slow = format!("echo $WALRECV_SEGMENT >> {}; sleep 3; {tell}", began.display());
+    site.configure(&format!("post_archive_retry_script = \"{slow}\"\n"))?;
+    fs::remove_file(&archived)?;
     let daemon = site.run()?;
-    site.cluster.wait_for("the archive", |_| Ok(waiting()? == 0))?;
+    write_wal(&site.cluster, 1)?;
+    site.cluster.wait_for("the script to run", |_| Ok(began.exists()))?;
     assert_eq!(daemon.stop()?, 0);
+    let sorted = |path: &Path| -> Result<Vec<String>> {
+        let text = fs::read_to_string(path).context(|| format!("cannot read `{path:?}`"))?;
+        let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
+        lines.sort();
+        Ok(lines)
+    };
+    assert_eq!(sorted(&began)?, sorted(&archived)?);
     Ok(())
 }

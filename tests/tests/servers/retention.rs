@@ -101,6 +101,16 @@ fn retention_redundancy(installation: &Installation) -> ScenarioResult {
     }
     assert_eq!((backups(&site)?, archived(&site)?), (all.clone(), before), "it was dry");
 
+    // A server that is not backed up keeps what it has.
+    site.configure(
+        "retention_policy = \"REDUNDANCY 2\"\nminimum_redundancy = 1\nactive = false\n",
+    )?;
+    let planned = site.walrecv.run(&["cron", "--dry-run"])?.success()?.stdout;
+    assert!(planned.contains("is not active"), "{planned}");
+    assert_eq!(site.walrecv.run(&["cron"])?.success()?.stdout, "");
+    assert_eq!((backups(&site)?, archived(&site)?), (all.clone(), before));
+    site.configure("retention_policy = \"REDUNDANCY 2\"\nminimum_redundancy = 1\n")?;
+
     let done = site.walrecv.run(&["cron"])?.success()?.stdout;
     assert!(done.contains(&format!("Deleted backup {}", taken[0])), "{done}");
     let left: Vec<_> = all.iter().filter(|id| !taken[..2].contains(id)).cloned().collect();

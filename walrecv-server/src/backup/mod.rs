@@ -34,6 +34,8 @@ mod tests;
 mod unpacking;
 mod wait;
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use pgwire_stream::{Config, ReplicationClient};
 use tokio::sync::watch;
@@ -43,7 +45,7 @@ use self::blocking::blocking;
 pub use self::error::BackupError;
 pub use self::parent::{Incremental, Unfit};
 pub use self::reception::{Received, Reception};
-pub use self::retry::take_with_retries;
+pub use self::retry::{Retries, take_with_retries};
 use self::scripts::Scripts;
 pub use self::wait::wait_for_wal;
 use crate::catalog::{BackupOutcome, BackupRecord, Catalog, Identity};
@@ -90,7 +92,8 @@ pub async fn take(
     mut interrupted: watch::Receiver<bool>,
 ) -> Result<BackupRecord, BackupError> {
     let conninfo = request.settings.backup_conninfo().to_owned();
-    let config = blocking(move || Config::load(&conninfo)).await?;
+    let mut config = blocking(move || Config::load(&conninfo)).await?;
+    notice_dead_servers(&mut config);
     let (client, identity) = tokio::select! {
         connected = connect(&config) => connected?,
         () = receive::raised(&mut interrupted) => return Err(BackupError::Interrupted),
@@ -115,6 +118,15 @@ pub async fn take(
     let outcome = blocking(move || end(&server, lock, reached, outcome)).await;
     scripts.after(id, outcome.as_ref().map_err(|error| in_one_line(error)).err()).await;
     outcome
+}
+
+/// Asks an idle connection whether there is still anybody, unless the operator has said how: by the
+/// system's defaults, that takes hours, and a server may be silent for long before data comes.
+fn notice_dead_servers(config: &mut Config) {
+    let keepalive = &mut config.keepalive;
+    keepalive.idle.get_or_insert(Duration::from_secs(60));
+    keepalive.interval.get_or_insert(Duration::from_secs(10));
+    keepalive.count.get_or_insert(6);
 }
 
 /// A connection for the backup, and what is at its other end.
@@ -193,4 +205,19 @@ fn end(
         tracing::warn!(error = %error, backup = %record.id, "cannot look for its WAL");
     }
     Ok(record)
+}
+
+#[cfg(test)]
+mod keepalives {
+    use super::*;
+
+    #[test]
+    fn a_server_that_is_gone_is_noticed_as_the_operator_says() {
+        let mut config = Config::default();
+        config.keepalive.idle = Some(Duration::from_secs(7));
+        notice_dead_servers(&mut config);
+        let keepalive = config.keepalive;
+        assert_eq!(keepalive.idle, Some(Duration::from_secs(7)));
+        assert_eq!((keepalive.interval, keepalive.count), (Some(Duration::from_secs(10)), Some(6)));
+    }
 }

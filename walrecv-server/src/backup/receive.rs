@@ -2,11 +2,12 @@
 
 use std::future::pending;
 use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use futures::{FutureExt, Stream, StreamExt};
 use pgwire_stream::BackupEvent;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::task;
+use tokio::{task, time};
 
 use super::BackupError;
 use super::blocking::finished;
@@ -23,6 +24,10 @@ const TOGETHER: usize = 256 << 10;
 
 /// What an event takes besides its bytes, so that a server that sends none fills no memory either.
 const EVENT_OVERHEAD: usize = 256;
+
+/// How long nothing may come once data flows. A server that sends so slowly, or that is there no more
+/// without a word, would keep the backup's place for ever.
+const STALL: Duration = Duration::from_secs(600);
 
 /// Events, and the room that their bytes take until they are stored.
 type Work = (Vec<BackupEvent>, OwnedSemaphorePermit);
@@ -58,7 +63,7 @@ async fn hand_over(
     let mut events = events.fuse();
     let room = Arc::new(Semaphore::new(IN_FLIGHT));
     let mut done = 0;
-    while let Some(first) = events.next().await {
+    while let Some(first) = next(&mut events, done > 0).await? {
         let mut size = 0;
         let mut together = Vec::new();
         let mut next = Some(first);
@@ -87,6 +92,19 @@ async fn hand_over(
     Ok(())
 }
 
+/// The next event, which has its time when data flows: before that, the server makes a checkpoint.
+async fn next(
+    events: &mut (impl Stream<Item = Result<BackupEvent, pgwire_stream::Error>> + Unpin),
+    flows: bool,
+) -> Result<Option<Result<BackupEvent, pgwire_stream::Error>>, pgwire_stream::Error> {
+    if !flows {
+        return Ok(events.next().await);
+    }
+    let what = "the next part of the backup";
+    let next = time::timeout(STALL, events.next()).await;
+    next.map_err(|_| pgwire_stream::Error::Timeout { what, limit: STALL })
+}
+
 fn store(
     mut contents: ContentsWriter,
     queue: &mpsc::Receiver<Work>,
@@ -103,5 +121,28 @@ pub(super) async fn raised(interrupted: &mut watch::Receiver<bool>) {
     if interrupted.wait_for(|raised| *raised).await.is_err() {
         // Nobody is left who could raise it.
         pending::<()>().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::stream;
+    use pgwire_stream::Error;
+
+    use super::*;
+    use crate::progress::Silent;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_falls_silent_in_the_middle_is_given_up() {
+        let data = || Ok(BackupEvent::ArchiveData(vec![0; 10].into()));
+        let stalls = |first: Vec<Result<BackupEvent, Error>>| async move {
+            let (work, _queue) = mpsc::channel();
+            let mut events = stream::iter(first).chain(stream::pending());
+            let received = hand_over(&mut events, work, &Silent);
+            time::timeout(Duration::from_secs(24 * 3600), received).await
+        };
+        let stalled = stalls(vec![data(), data()]).await.unwrap();
+        assert!(matches!(stalled, Err(BackupError::Server(Error::Timeout { .. }))), "{stalled:?}");
+        assert!(stalls(Vec::new()).await.is_err(), "a checkpoint may take as long as it likes");
     }
 }

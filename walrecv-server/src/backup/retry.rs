@@ -11,9 +11,46 @@ use super::{BackupError, BackupRequest, take};
 use crate::catalog::BackupRecord;
 use crate::failure::in_one_line;
 use crate::progress::ProgressSink;
+use crate::settings::ServerSettings;
 
 /// The longest pause between two attempts.
 const LONGEST: Duration = Duration::from_secs(3600);
+
+/// How often a backup is tried again that has failed, and after which pauses, which double.
+#[derive(Debug)]
+pub struct Retries {
+    left: u32,
+    pause: Duration,
+    longest: Duration,
+}
+
+impl Retries {
+    /// As the settings say.
+    pub fn new(settings: &ServerSettings) -> Self {
+        Self {
+            left: settings.basebackup_retry_times,
+            pause: settings.basebackup_retry_sleep,
+            longest: LONGEST.max(settings.basebackup_retry_sleep),
+        }
+    }
+
+    /// The pause before the next attempt, which is told; `None` if there is none after this failure.
+    pub fn after(&mut self, error: &BackupError, progress: &dyn ProgressSink) -> Option<Duration> {
+        if self.left == 0 || !may_pass(error) {
+            return None;
+        }
+        self.left -= 1;
+        let pause = self.pause;
+        self.pause = pause.saturating_mul(2).min(self.longest);
+        progress.note(&format!(
+            "the backup failed: {}; trying again in {} seconds, {} more times after that",
+            in_one_line(error),
+            pause.as_secs(),
+            self.left
+        ));
+        Some(pause)
+    }
+}
 
 /// Takes a backup, and tries again as often as the settings say, with pauses that double. Each
 /// attempt is a backup of its own; those that failed are recorded, and take no space.
@@ -25,27 +62,19 @@ pub async fn take_with_retries(
     progress: &dyn ProgressSink,
     interrupted: watch::Receiver<bool>,
 ) -> Result<BackupRecord, BackupError> {
-    let settings = &request.settings;
-    let mut pause = settings.basebackup_retry_sleep;
-    for left in (0..settings.basebackup_retry_times).rev() {
-        match take(request, progress, interrupted.clone()).await {
-            Err(error) if may_pass(&error) => {
-                progress.note(&format!(
-                    "the backup failed: {}; trying again in {} seconds, {left} more times after that",
-                    in_one_line(&error),
-                    pause.as_secs()
-                ));
-                let mut interrupted = interrupted.clone();
-                tokio::select! {
-                    () = time::sleep(pause) => {}
-                    () = raised(&mut interrupted) => return Err(BackupError::Interrupted),
-                }
-                pause = pause.saturating_mul(2).min(LONGEST.max(settings.basebackup_retry_sleep));
-            }
-            outcome => return outcome,
+    let mut retries = Retries::new(&request.settings);
+    loop {
+        let error = match take(request, progress, interrupted.clone()).await {
+            Ok(record) => return Ok(record),
+            Err(error) => error,
+        };
+        let Some(pause) = retries.after(&error, progress) else { return Err(error) };
+        let mut interrupted = interrupted.clone();
+        tokio::select! {
+            () = time::sleep(pause) => {}
+            () = raised(&mut interrupted) => return Err(BackupError::Interrupted),
         }
     }
-    take(request, progress, interrupted).await
 }
 
 /// Whether the next attempt may well succeed, though nobody has changed anything.

@@ -45,15 +45,13 @@ impl Scripts {
             return;
         }
         let (hooks, server) = (self.hooks.clone(), self.server.clone());
-        // That the backup was interrupted is what they are told, and no reason to leave them out.
-        let already = *self.interrupted.borrow();
         let interrupted = self.interrupted.clone();
         blocking(move || {
             let catalog = Catalog::new(&server);
             match catalog.load(id) {
                 Ok(record) => {
                     let event = Event::Backup(catalog.facts(&record));
-                    hooks.after(&event, error.as_deref(), &|| !already && *interrupted.borrow());
+                    hooks.after(&event, error.as_deref(), &|| *interrupted.borrow());
                 }
                 Err(why) => {
                     let server = server.name();

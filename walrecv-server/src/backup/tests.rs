@@ -459,7 +459,7 @@ mod receiving {
         let receiving = tokio::spawn(async move {
             receive::receive(silent, writer, &mut interrupted, &Silent).await.map(|_| ())
         });
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
         raise.send(true).unwrap();
         let error = receiving.await.unwrap().unwrap_err();
         assert!(matches!(error, BackupError::Interrupted), "{error:?}");

@@ -1,5 +1,7 @@
 //! `archive-wal`: archives the segments that wait.
 
+use tokio::sync::watch;
+
 use crate::receiver::{ArchivePass, ArchivePassError, archive_waiting};
 use crate::settings::{ServerName, ServerSettings};
 use crate::storage::Home;
@@ -17,7 +19,8 @@ pub struct ArchiveWalOutcome {
 pub fn archive_wal(
     settings: &ServerSettings,
     home: &Home,
+    interrupted: &watch::Receiver<bool>,
 ) -> Result<ArchiveWalOutcome, ArchivePassError> {
-    let pass = archive_waiting(settings, &home.server(&settings.name))?;
+    let pass = archive_waiting(settings, &home.server(&settings.name), &|| *interrupted.borrow())?;
     Ok(ArchiveWalOutcome { server: settings.name.clone(), pass })
 }

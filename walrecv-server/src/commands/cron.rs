@@ -21,6 +21,11 @@ pub struct CronOutcome {
 /// What a pass came to.
 #[derive(Debug)]
 pub enum CronDone {
+    /// Nothing was done: the server is not backed up, and keeps what it has.
+    Inactive {
+        /// Whether that was asked for.
+        dry_run: bool,
+    },
     /// Nothing was done, as asked; this is what retention would do.
     Planned {
         /// `None` if nothing is stored.
@@ -81,7 +86,9 @@ pub fn cron(
 ) -> Result<CronOutcome, CronFailure> {
     let server = home.server(&settings.name);
     let now = Timestamp::now();
-    let done = if dry_run {
+    let done = if !settings.active {
+        CronDone::Inactive { dry_run }
+    } else if dry_run {
         let rules = Rules::from(settings);
         let stores = server.previous();
         let mut previous = Vec::new();
@@ -92,7 +99,7 @@ pub fn cron(
         CronDone::Planned { plan: retention::plan(&server, &rules, now)?.map(Box::new), previous }
     } else {
         // WAL that cannot be archived is no reason to keep more of it, or less.
-        let archived = archive_waiting(settings, &server);
+        let archived = archive_waiting(settings, &server, &|| *interrupted.borrow());
         match retention::enforce(settings, &server, now, &|| *interrupted.borrow()) {
             Ok(enforced) => CronDone::Done { archived: archived?, enforced: Box::new(enforced) },
             Err(error) if error.is_busy() => {

@@ -91,14 +91,14 @@ pub(super) fn planned(
     line.tasks().iter().filter_map(next).collect()
 }
 
+/// The next moment of a line after `now`, whatever is due already.
+pub(super) fn next(line: Line, settings: &ServerSettings, now: Timestamp) -> Option<Timestamp> {
+    let moments = line.tasks().iter().filter_map(|task| schedule(*task, settings)?.next_after(now));
+    moments.min().map(|moment| moment + spread(&settings.name))
+}
+
 /// The task of a line that is due at `now`; the first of those that are.
-pub(super) fn due(
-    line: Line,
-    turns: &Turns,
-    settings: &ServerSettings,
-    now: Timestamp,
-) -> Option<Task> {
-    let planned = planned(line, turns, settings);
+pub(super) fn due(line: Line, planned: &BTreeMap<Task, Timestamp>, now: Timestamp) -> Option<Task> {
     line.tasks().iter().copied().find(|task| planned.get(task).is_some_and(|at| *at <= now))
 }
 
@@ -155,7 +155,8 @@ mod tests {
         let mut ran = Vec::new();
         while now <= end {
             align(turns, settings, now);
-            if let Some(task) = due(Line::Backups, turns, settings, now) {
+            let planned = planned(Line::Backups, turns, settings);
+            if let Some(task) = due(Line::Backups, &planned, now) {
                 ran.push(format!("{} {}", now.strftime("%d %H"), name(task)));
                 settle(Line::Backups, turns, task, settings, now);
             }

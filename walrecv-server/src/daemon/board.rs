@@ -95,11 +95,25 @@ struct Entry {
 
 /// What the daemon knows of its servers.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Board(Arc<Mutex<BTreeMap<ServerName, Entry>>>);
+pub(crate) struct Board {
+    entries: Arc<Mutex<BTreeMap<ServerName, Entry>>>,
+    /// Why the configuration was not taken that was read last.
+    refused: Arc<Mutex<Option<String>>>,
+}
 
 impl Board {
     fn entries(&self) -> MutexGuard<'_, BTreeMap<ServerName, Entry>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The configuration was read, and taken or `refused`, for this reason.
+    pub(super) fn configured(&self, refused: Option<String>) {
+        *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = refused;
+    }
+
+    /// Why the configuration was not taken that was read last; `None` if it was.
+    pub(crate) fn refused(&self) -> Option<String> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn change(&self, server: &ServerName, change: impl FnOnce(&mut Entry)) {
@@ -138,6 +152,15 @@ impl Board {
         let server = outcome.server.clone();
         let checked = Checked { at, outcome: Arc::new(outcome) };
         self.change(&server, |entry| entry.check = Some(checked));
+    }
+
+    /// A task that was due could not begin.
+    pub(super) fn missed(&self, server: &ServerName, task: Task, error: String) {
+        let now = Timestamp::now();
+        let ended = Ended { task, since: now, at: now, error: Some(error) };
+        self.change(server, |entry| {
+            entry.ended.insert(task, ended);
+        });
     }
 
     /// A task begins. It is over when what is returned is [ended](Ongoing::end), or dropped.
@@ -205,9 +228,10 @@ pub(super) struct Ongoing {
 
 impl Ongoing {
     /// The task has ended, well or not.
-    pub(super) fn end(self, error: Option<String>) {
+    pub(super) fn end(&self, error: Option<String>) {
         let ended = Ended { task: self.task, since: self.since, at: Timestamp::now(), error };
         self.board.change(&self.server, |entry| {
+            entry.running.remove(&self.task);
             entry.ended.insert(ended.task, ended);
         });
     }

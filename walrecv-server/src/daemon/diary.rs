@@ -98,7 +98,9 @@ mod tests {
 
         let diary = Diary::new(store.clone());
         let first = diary.turns(&settings, early).await.unwrap();
-        let due = |turns: &Turns| agenda::due(Line::Backups, turns, &settings, late);
+        let due = |turns: &Turns| {
+            agenda::due(Line::Backups, &agenda::planned(Line::Backups, turns, &settings), late)
+        };
         assert_eq!(due(&first), Some(Task::Backup));
         // It was not there to be written, and begins at the same moment all the same.
         assert_eq!(diary.turns(&settings, late).await.unwrap(), first);

@@ -90,6 +90,7 @@ impl Fleet {
             herald: herald.clone(),
             backups: self.backups.clone(),
             verifications: self.verifications.clone(),
+            backed_up: Arc::default(),
             stop: stopping.clone(),
         };
         // One by this name that was left may not have come to its end.

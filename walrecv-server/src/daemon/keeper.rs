@@ -1,24 +1,28 @@
 //! What is done for one server beside receiving its WAL, each when its time has come.
 //!
 //! Base backups, verifications and checks go on side by side; two of the same line never do. A
-//! run that is cut short by the daemon's end has not had its turn, and comes again after the start.
+//! run that is cut short by the daemon's end has not had its turn, and comes again after the start; one
+//! that failed for a reason that may pass comes again a little later.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
-use tokio::sync::watch;
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::{Notify, watch};
 use tokio::time;
 
 use super::agenda::{self, Line};
-use super::board::{Board, Task};
+use super::board::{Board, Ongoing, Task};
 use super::diary::Diary;
 use super::herald::Herald;
-use super::places::{Places, restores_first};
+use super::places::{Places, Queue};
+use super::respite::Respite;
 use super::tasks::{self, End};
 use super::{changed, persist, raised};
+use crate::catalog::DocumentError;
 use crate::failure::in_one_line;
+use crate::hooks::News;
 use crate::settings::{ServerName, ServerSettings};
 use crate::storage::{Home, ServerDir};
 
@@ -37,6 +41,8 @@ pub(super) struct Keeper {
     /// Places for base backups, and for verifications.
     pub(super) backups: Places,
     pub(super) verifications: Places,
+    /// Told when a backup was taken: the policy may let others go.
+    pub(super) backed_up: Arc<Notify>,
     pub(super) stop: watch::Receiver<bool>,
 }
 
@@ -77,26 +83,33 @@ impl Keeper {
 
     /// Scheduled tasks that go on one after the other.
     async fn line(mut self, line: Line) {
+        let mut respite = Respite::new(agenda::spread(&self.server));
+        let mut before = self.current();
         loop {
             let settings = self.current();
+            if !Arc::ptr_eq(&settings, &before) {
+                // Perhaps that was what it lacked.
+                respite.over();
+                before = Arc::clone(&settings);
+            }
             let now = Timestamp::now();
             let turns = self.diary.turns(&settings, now).await;
-            let planned = match &turns {
+            let mut planned = match &turns {
                 Ok(turns) if settings.active => agenda::planned(line, turns, &settings),
                 _ => BTreeMap::new(),
             };
+            let earliest = now + SignedDuration::try_from(respite.left()).unwrap_or_default();
+            planned.values_mut().for_each(|at| *at = earliest.max(*at));
             self.board.plan(&self.server, line.tasks(), &planned);
+            if let Err(error) = &turns {
+                self.not_followed(line, error, &settings);
+            }
             let pause = match &turns {
                 Ok(_) => planned.values().min().map(|at| until(*at, now)),
-                Err(error) => {
-                    let error = in_one_line(error);
-                    tracing::error!(server = %self.server, error, "schedules are not followed");
-                    Some(LONGEST_SLEEP)
-                }
+                Err(_) => Some(LONGEST_SLEEP),
             };
-            let due = turns.ok().and_then(|turns| agenda::due(line, &turns, &settings, now));
-            let goes_on = match due.filter(|_| settings.active) {
-                Some(task) => self.run(line, task, &settings).await,
+            let goes_on = match agenda::due(line, &planned, now) {
+                Some(task) => self.run(line, task, &settings, &mut respite).await,
                 None => self.sleep(pause).await,
             };
             if !goes_on {
@@ -105,60 +118,98 @@ impl Keeper {
         }
     }
 
-    /// Runs a task that is due. `false` when told to stop.
-    async fn run(&mut self, line: Line, task: Task, settings: &Arc<ServerSettings>) -> bool {
-        let ongoing = self.board.begin(&self.server, task);
-        let place = tokio::select! {
-            () = raised(&mut self.stop) => return false,
-            place = async {
-                restores_first(&self.home).await;
-                match line {
-                    Line::Backups => self.backups.take().await,
-                    Line::Verifications => self.verifications.take().await,
-                }
-            } => place,
-        };
-        let (settings, store) = (Arc::clone(settings), self.store());
-        let (end, ongoing) = match task {
-            Task::Verification => {
-                let verified = tasks::verify(&settings, &store, ongoing, &self.stop).await;
-                drop(place);
-                verified
-            }
-            _ => {
-                let incremental = task == Task::IncrementalBackup;
-                let stop = &self.stop;
-                let backup = tasks::back_up(&settings, &store, incremental, &ongoing, place, stop);
-                (backup.await, ongoing)
-            }
-        };
-        match end {
-            End::CutShort => return false,
-            End::Well => ongoing.end(None),
-            End::Badly(error, notice) => {
-                ongoing.end(Some(error));
-                if let Some(notice) = notice {
-                    self.herald.tell(&settings, notice);
-                }
+    /// Nobody knows what is due. `check` fails for that, too.
+    fn not_followed(&self, line: Line, error: &DocumentError, settings: &ServerSettings) {
+        let error = format!("schedules are not followed: {}", in_one_line(error));
+        tracing::error!(server = %self.server, "{error}");
+        for task in line.tasks() {
+            if settings.active && agenda::schedule(*task, settings).is_some() {
+                self.board.missed(&self.server, *task, error.clone());
             }
         }
-        if let Err(error) = self.diary.settle(line, task, &settings).await {
+    }
+
+    /// Runs a task that is due. `false` when told to stop.
+    async fn run(
+        &mut self,
+        line: Line,
+        task: Task,
+        settings: &Arc<ServerSettings>,
+        respite: &mut Respite,
+    ) -> bool {
+        let ongoing = Arc::new(self.board.begin(&self.server, task));
+        let work = self.clone().work(task, Arc::clone(settings), Arc::clone(&ongoing));
+        let news = match line {
+            Line::Backups => News::BackupFailed,
+            Line::Verifications => News::VerificationFailed,
+        };
+        match End::of(work, &self.server, news).await {
+            End::CutShort => return false,
+            End::Well => {
+                respite.over();
+                ongoing.end(None);
+            }
+            End::Badly { error, notice, may_pass } => {
+                ongoing.end(Some(error));
+                let now = Timestamp::now();
+                let next = agenda::next(line, settings, now);
+                let next = next.and_then(|next| next.duration_since(now).try_into().ok());
+                let first = respite.is_first();
+                let again = may_pass && respite.again(next);
+                // Others are told once, and when it is given up.
+                if let Some(notice) = notice.filter(|_| first || !again) {
+                    self.herald.tell(settings, notice);
+                }
+                if again {
+                    let minutes = respite.left().as_secs().div_ceil(60);
+                    tracing::warn!(server = %self.server, minutes, "it is tried again in a while");
+                    return true;
+                }
+                respite.over();
+            }
+        }
+        if let Err(error) = self.diary.settle(line, task, settings).await {
             // It would run again and again.
             let error = in_one_line(&error);
             tracing::error!(server = %self.server, error, "a schedule's turn cannot be noted");
             return self.sleep(Some(LONGEST_SLEEP)).await;
         }
         if line == Line::Backups {
-            tasks::enforce(&settings, &store, &self.board, &self.herald, &self.stop).await;
+            self.backed_up.notify_one();
         }
         true
     }
 
-    /// Enforces the policy again and again. Not cut short: what goes, goes in steps.
+    /// Does what is due, when there is a place for it.
+    async fn work(self, task: Task, settings: Arc<ServerSettings>, ongoing: Arc<Ongoing>) -> End {
+        let store = self.store();
+        match task {
+            Task::Verification => {
+                let queue = Queue::new(self.verifications.clone(), self.home.clone());
+                let Some(place) = queue.take(&self.stop).await else { return End::CutShort };
+                let end = tasks::verify(&settings, &store, ongoing, &self.stop).await;
+                drop(place);
+                end
+            }
+            _ => {
+                let queue = Queue::new(self.backups.clone(), self.home.clone());
+                let incremental = task == Task::IncrementalBackup;
+                tasks::back_up(&settings, &store, incremental, &ongoing, &queue, &self.stop).await
+            }
+        }
+    }
+
+    /// Enforces the policy again and again, and when a backup was taken. Not cut short: what goes, goes
+    /// in steps.
     async fn retention(mut self) {
         let mut pause = Duration::from_secs(60) + agenda::spread(&self.server);
-        // Another policy does not wait for the hour.
-        while self.sleep(Some(pause)).await {
+        let backed_up = Arc::clone(&self.backed_up);
+        loop {
+            tokio::select! {
+                // Another policy does not wait for the hour.
+                goes_on = self.sleep(Some(pause)) => if !goes_on { return },
+                () = backed_up.notified() => {}
+            }
             let settings = self.current();
             if settings.active {
                 let store = self.store();

@@ -26,6 +26,7 @@ mod http;
 mod keeper;
 mod places;
 mod receiving;
+mod respite;
 mod systemd;
 mod tasks;
 
@@ -132,9 +133,18 @@ pub async fn run(
                 reload.mark_unchanged();
                 systemd::reloading();
                 let before = Arc::clone(&changing.borrow());
-                if let Some(settings) = reread(&before, &read) {
-                    fleet.apply(&settings);
-                    current.send_replace(Arc::new(settings));
+                let read = reread(&before, &read);
+                board.configured(read.as_ref().err().cloned());
+                match read {
+                    Ok(settings) => {
+                        let servers = settings.servers.len();
+                        tracing::info!(servers, "the configuration was read again");
+                        fleet.apply(&settings);
+                        current.send_replace(Arc::new(settings));
+                    }
+                    Err(error) => {
+                        tracing::error!(error, "the configuration is refused: nothing is changed");
+                    }
                 }
                 systemd::ready();
             }
@@ -151,29 +161,23 @@ pub async fn run(
     Ok(())
 }
 
-/// The settings as they are to be from now on; `None` if they stay as they are.
+/// The settings as they are to be from now on; or why they stay as they are.
 fn reread(
     current: &Settings,
     read: impl Fn() -> Result<Settings, Box<dyn Failure>>,
-) -> Option<Settings> {
+) -> Result<Settings, String> {
     match read() {
         Ok(settings) if settings.home != current.home => {
             let home = settings.home.display();
-            tracing::error!(%home, "another store takes a daemon of its own: nothing is changed");
-            None
+            Err(format!("another store takes a daemon of its own: `{home}`"))
         }
         Ok(settings) if settings.servers.is_empty() => {
-            tracing::error!("no server is configured any more: nothing is changed");
-            None
+            Err("no server is configured any more".to_owned())
         }
-        Ok(settings) => {
-            tracing::info!(servers = settings.servers.len(), "the configuration was read again");
-            Some(settings)
-        }
+        Ok(settings) => Ok(settings),
         Err(error) => {
-            let (hint, error) = (error.hint().unwrap_or_default(), in_one_line(&*error));
-            tracing::error!(error, hint, "the configuration cannot be used: nothing is changed");
-            None
+            let line = in_one_line(&*error);
+            Err(error.hint().map_or(line.clone(), |hint| format!("{line}; {hint}")))
         }
     }
 }
@@ -182,9 +186,16 @@ fn reread(
 fn summary(board: &Board) -> String {
     let statuses = board.statuses();
     let streaming = statuses.iter().filter(|status| status.state == State::Streaming).count();
-    match statuses.len() - streaming {
+    let receiving = match statuses.len() - streaming {
         0 => format!("receiving WAL of {streaming} servers"),
         others => format!("receiving WAL of {streaming} servers, and not of {others}"),
+    };
+    match board.refused() {
+        None => receiving,
+        Some(error) => {
+            let error = error.lines().next().unwrap_or_default();
+            format!("configuration refused: {error}; {receiving}")
+        }
     }
 }
 

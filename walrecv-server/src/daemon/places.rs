@@ -3,9 +3,10 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::{self, Instant};
 
+use super::raised;
 use crate::catalog::Leases;
 use crate::storage::Home;
 
@@ -74,20 +75,47 @@ impl Drop for Place {
     }
 }
 
-/// Waits until no restore from this store runs, or one has had its time. Can be dropped at any time.
-pub(super) async fn restores_first(home: &Home) {
-    let began = Instant::now();
-    while began.elapsed() < PATIENCE {
-        let here = home.clone();
-        let runs = tokio::task::spawn_blocking(move || restore_runs(&here)).await;
-        match runs.unwrap_or_default() {
-            Some(destination) => {
-                if began.elapsed() < LOOK {
-                    tracing::info!(destination, "waiting for a restore to end");
-                }
-                time::sleep(LOOK).await;
+/// A piece of heavy work that waits for its turn, again and again if it pauses.
+#[derive(Debug)]
+pub(super) struct Queue {
+    places: Places,
+    home: Home,
+    due: Instant,
+}
+
+impl Queue {
+    /// It is due from now on.
+    pub(super) fn new(places: Places, home: Home) -> Self {
+        Self { places, home, due: Instant::now() }
+    }
+
+    /// Takes a place when no restore from this store runs, or one has had its time; `None` when told
+    /// to stop.
+    pub(super) async fn take(&self, stop: &watch::Receiver<bool>) -> Option<Place> {
+        let mut stop = stop.clone();
+        tokio::select! {
+            () = raised(&mut stop) => None,
+            place = self.wait() => Some(place),
+        }
+    }
+
+    async fn wait(&self) -> Place {
+        let mut told = false;
+        loop {
+            let place = self.places.take().await;
+            // Only now: one may have begun while others had the place.
+            if self.due.elapsed() >= PATIENCE {
+                return place;
             }
-            None => return,
+            let home = self.home.clone();
+            let runs = tokio::task::spawn_blocking(move || restore_runs(&home)).await;
+            let Some(destination) = runs.unwrap_or_default() else { return place };
+            drop(place);
+            if !told {
+                tracing::info!(destination, "waiting for a restore to end");
+                told = true;
+            }
+            time::sleep(LOOK).await;
         }
     }
 }

@@ -18,6 +18,7 @@ mod webhook;
 use std::error::Error;
 use std::ffi::OsString;
 use std::fmt;
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -42,6 +43,9 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
 /// The longest of these pauses.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// How long scripts have, all together, that are run after something when nobody wants to wait any more.
+const LAST_SCRIPTS: Duration = Duration::from_secs(30);
 
 /// How often a pause looks whether it is still wanted.
 const TICK: Duration = Duration::from_millis(50);
@@ -130,12 +134,21 @@ pub struct Hooks {
     server: ServerName,
     scripts: HookScripts,
     first_pause: Duration,
+    last_scripts: Duration,
+    /// When it was first seen, after something was done, that nobody wants to wait any more.
+    interrupted_at: Arc<OnceLock<Instant>>,
 }
 
 impl Hooks {
     /// The scripts that are configured for a server.
     pub fn new(server: &ServerName, scripts: &HookScripts) -> Self {
-        Self { server: server.clone(), scripts: scripts.clone(), first_pause: FIRST_PAUSE }
+        Self {
+            server: server.clone(),
+            scripts: scripts.clone(),
+            first_pause: FIRST_PAUSE,
+            last_scripts: LAST_SCRIPTS,
+            interrupted_at: Arc::default(),
+        }
     }
 
     /// Those of a server that is not configured: none.
@@ -201,7 +214,15 @@ impl Hooks {
 
     /// Runs the scripts after something was done, or has failed with `error`. Whatever comes of
     /// them changes nothing any more.
+    ///
+    /// What was done is not done again, and nobody else will ever tell of it: being interrupted is
+    /// no reason to leave them out, but to wait half a minute at most.
     pub fn after(&self, event: &Event, error: Option<&str>, interrupted: Interrupted<'_>) {
+        let out_of_time = || {
+            interrupted()
+                && self.interrupted_at.get_or_init(Instant::now).elapsed() >= self.last_scripts
+        };
+        let interrupted = &out_of_time;
         let hook = |kind| Hook { event: event.kind(), phase: HookPhase::Post, kind };
         let retried = hook(HookKind::Retry);
         let ended = match self.run_until_it_succeeds(retried, event, error, interrupted) {

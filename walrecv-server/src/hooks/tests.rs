@@ -168,6 +168,21 @@ fn a_script_that_hangs_is_ended_with_its_children() {
 }
 
 #[test]
+fn what_was_done_is_told_though_nobody_waits_any_more() {
+    let directory = tempfile::tempdir().unwrap();
+    let told = directory.path().join("told");
+    let script = format!("sleep 0.2; echo >> {}", told.display());
+    let scripts = [("post_backup_retry_script", script.clone()), ("post_backup_script", script)];
+    let mut hooks = hooks(&scripts);
+    hooks.after(&backup(), None, &|| true);
+    assert_eq!(lines(&told).len(), 2);
+    // But not for ever, however much there is to tell.
+    hooks.last_scripts = Duration::ZERO;
+    hooks.after(&backup(), None, &|| true);
+    assert_eq!(lines(&told).len(), 2);
+}
+
+#[test]
 fn what_a_script_leaves_in_the_background_is_not_waited_for() {
     let directory = tempfile::tempdir().unwrap();
     let pid = directory.path().join("pid");

@@ -345,6 +345,8 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         let url: WebhookUrl = format!("http://127.0.0.1:{port}/").parse().unwrap();
         let webhook = Webhook::start(Some(&url));
+        webhook.notify(notice());
+        let _silent = listener.accept().await.unwrap();
         for _ in 0..10 * QUEUE {
             webhook.notify(notice());
         }
@@ -352,6 +354,16 @@ mod tests {
         assert_eq!(sender.capacity(), 0);
         task.abort();
         Webhook::start(None).notify(notice());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_is_waited_for_who_never_answers() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://127.0.0.1:{}/", listener.local_addr().unwrap().port());
+        let begin = time::Instant::now();
+        let told = tell(&url.parse().unwrap(), &notice(), Duration::ZERO).await;
+        assert!(matches!(told, Err(WebhookError::Timeout(_))), "{told:?}");
+        assert_eq!(begin.elapsed().as_secs(), u64::from(ATTEMPTS) * TIMEOUT.as_secs());
     }
 
     #[tokio::test]

@@ -12,6 +12,10 @@ impl Report for CronOutcome {
     fn console(&self) -> String {
         let server = self.server.as_str();
         match &self.done {
+            CronDone::Inactive { dry_run: false } => String::new(),
+            CronDone::Inactive { dry_run: true } => {
+                format!("Server '{server}' is not active: nothing is done for it\n")
+            }
             CronDone::Planned { plan, previous } => {
                 let mut text = match plan {
                     None => format!("Nothing is stored for server '{server}' yet\n"),
@@ -57,6 +61,7 @@ impl Report for CronOutcome {
 
     fn clean(&self) -> Value {
         match &self.done {
+            CronDone::Inactive { .. } => json!({"server": self.server, "active": false}),
             CronDone::Planned { plan, previous } => json!({
                 "server": self.server,
                 "dry_run": true,

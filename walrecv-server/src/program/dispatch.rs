@@ -516,9 +516,10 @@ async fn switch_wal(
 async fn archive_wal(command: &Command, settings: &Settings) -> Outcome<Results> {
     let servers = selected(settings, &command.servers())?;
     let home = store::home(settings);
+    let interrupted = interruption()?;
     let archived = servers.iter().map(|&server| {
-        let (server, home) = (server.clone(), home.clone());
-        blocking(move || commands::archive_wal::archive_wal(&server, &home))
+        let (server, home, interrupted) = (server.clone(), home.clone(), interrupted.clone());
+        blocking(move || commands::archive_wal::archive_wal(&server, &home, &interrupted))
     });
     Ok(gathered(&servers, join_all(archived).await))
 }

@@ -6,6 +6,7 @@ use super::archive::{Archive, ArchiveError};
 use super::archiver;
 use crate::catalog::{Identity, IdentityError};
 use crate::failure::{Class, Failure};
+use crate::hooks::Hooks;
 use crate::settings::ServerSettings;
 use crate::storage::{
     Codec, KeyFile, LockError, LockKind, Method, Packing, ServerDir, ServerLock, StorageError,
@@ -38,6 +39,12 @@ pub enum ArchivePassError {
     /// What waits cannot be listed.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// Nobody wants it any more.
+    #[error("archiving was interrupted; {left} segments wait")]
+    Interrupted {
+        /// How many wait on.
+        left: u64,
+    },
 }
 
 impl Failure for ArchivePassError {
@@ -47,6 +54,7 @@ impl Failure for ArchivePassError {
             Self::Archive(error) => error.class(),
             Self::Lock(error) => error.class(),
             Self::Storage(error) => error.class(),
+            Self::Interrupted { .. } => Class::Interrupted,
         }
     }
 
@@ -56,19 +64,22 @@ impl Failure for ArchivePassError {
             Self::Archive(error) => error.hint(),
             Self::Lock(error) => error.hint(),
             Self::Storage(error) => error.hint(),
+            Self::Interrupted { .. } => None,
         }
     }
 }
 
-/// Archives the complete segments that wait in `streaming/`, unless a receiver does. Blocks. The
+/// Archives the complete segments that wait in `streaming/`, between the scripts around that, unless
+/// a receiver does. Blocks, until `interrupted` says so: then after the files in work. The
 /// segment that is being received stays, and so do tails of timelines: only a receiver knows that
 /// nothing more comes for them.
 ///
 /// # Errors
-/// If some cannot be archived; the others are.
+/// If some cannot be archived, and the others are; or it was interrupted.
 pub fn archive_waiting(
     settings: &ServerSettings,
     server: &ServerDir,
+    interrupted: &(dyn Fn() -> bool + Sync),
 ) -> Result<ArchivePass, ArchivePassError> {
     let Some(identity) = Identity::load(server)? else { return Ok(ArchivePass::Nothing) };
     if ServerLock::is_held(server, LockKind::Receiver)? {
@@ -78,37 +89,43 @@ pub fn archive_waiting(
     let packing = Packing::new(method, &settings.encryption_recipients);
     let keys = settings.encryption_identity.as_ref().map(KeyFile::new);
     let archive = match Archive::open(server.clone(), identity.segment_size, packing, keys) {
-        Ok(archive) => archive.with_validation(settings.wal_validation),
+        Ok(archive) => archive
+            .with_validation(settings.wal_validation)
+            .with_hooks(Hooks::new(&settings.name, &settings.hooks)),
         Err(LockError::Held { .. }) => {
             return Ok(ArchivePass::ByReceiver(archiver::complete(server)?));
         }
         Err(error) => return Err(error.into()),
     };
     let before = archiver::complete(server)?;
-    archiver::pass(&archive, &Mutex::new(None), |_| true)?;
-    Ok(ArchivePass::Archived(before.saturating_sub(archiver::complete(server)?)))
+    archiver::pass(&archive, &Mutex::new(None), |_| !interrupted())?;
+    match archiver::complete(server)? {
+        left @ 1.. if interrupted() => Err(ArchivePassError::Interrupted { left }),
+        left => Ok(ArchivePass::Archived(before.saturating_sub(left))),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::time::Duration;
 
     use pgwire_stream::{SegmentSize, ServerVersion, SystemId};
 
     use super::*;
-    use crate::settings::ConnInfo;
+    use crate::settings::{ConnInfo, Hook};
     use crate::storage::{Access, Home};
 
     #[test]
     fn what_waits_is_archived_unless_a_receiver_is_there() {
         let dir = tempfile::tempdir().unwrap();
         let server = Home::new(dir.path(), Access::Private).server(&"main".parse().unwrap());
-        let settings = ServerSettings::new(
+        let mut settings = ServerSettings::new(
             server.name().clone(),
             ConnInfo::new("host=localhost"),
             "walrecv".parse().unwrap(),
         );
-        assert_eq!(archive_waiting(&settings, &server).unwrap(), ArchivePass::Nothing);
+        assert_eq!(archive_waiting(&settings, &server, &|| false).unwrap(), ArchivePass::Nothing);
         let identity = Identity {
             system_id: SystemId::from_u64(7),
             segment_size: SegmentSize::new(1 << 20).unwrap(),
@@ -121,13 +138,38 @@ mod tests {
         fs::write(&raw, vec![0; 1 << 20]).unwrap();
 
         let receiver = ServerLock::try_acquire(&server, LockKind::Receiver).unwrap();
-        assert_eq!(archive_waiting(&settings, &server).unwrap(), ArchivePass::ByReceiver(1));
+        assert_eq!(
+            archive_waiting(&settings, &server, &|| false).unwrap(),
+            ArchivePass::ByReceiver(1)
+        );
         drop(receiver);
         let archiver = ServerLock::try_acquire(&server, LockKind::Archive).unwrap();
-        assert_eq!(archive_waiting(&settings, &server).unwrap(), ArchivePass::ByReceiver(1));
+        assert_eq!(
+            archive_waiting(&settings, &server, &|| false).unwrap(),
+            ArchivePass::ByReceiver(1)
+        );
         drop(archiver);
-        assert_eq!(archive_waiting(&settings, &server).unwrap(), ArchivePass::Archived(1));
+        let interrupted = archive_waiting(&settings, &server, &|| true);
+        assert!(matches!(interrupted, Err(ArchivePassError::Interrupted { left: 1 })));
+
+        let told = dir.path().join("told");
+        for kind in ["pre", "post"] {
+            let key = format!("{kind}_archive_script");
+            let hook = Hook::all().find(|hook| hook.to_string() == key).unwrap();
+            let script = format!("echo $WALRECV_PHASE $WALRECV_SEGMENT >> {}", told.display());
+            settings.hooks.commands.insert(hook, script);
+        }
+        settings.hooks.timeout = Duration::from_secs(60);
+        assert_eq!(
+            archive_waiting(&settings, &server, &|| false).unwrap(),
+            ArchivePass::Archived(1)
+        );
+        let told = fs::read_to_string(told).unwrap();
+        assert_eq!(told, format!("pre {segment}\npost {segment}\n"));
         assert!(!raw.exists() && server.archived(segment, Codec::Zstd).exists());
-        assert_eq!(archive_waiting(&settings, &server).unwrap(), ArchivePass::Archived(0));
+        assert_eq!(
+            archive_waiting(&settings, &server, &|| false).unwrap(),
+            ArchivePass::Archived(0)
+        );
     }
 }

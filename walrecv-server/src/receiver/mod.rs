@@ -216,6 +216,16 @@ impl Receiver {
         (receiver, watched)
     }
 
+    /// The same, which comes after one that was like this: who looks at it sees what went wrong until
+    /// it goes well again.
+    pub(crate) fn after(self, before: &Status) -> Self {
+        self.status.send_modify(|status| {
+            status.last_error.clone_from(&before.last_error);
+            (status.heard_at, status.caught_up_at) = (before.heard_at, before.caught_up_at);
+        });
+        self
+    }
+
     /// Receives WAL until `stop` says so or the end position is reached, reconnecting as often as
     /// it takes. Ends with everything that was received durable and, if the server still listens,
     /// acknowledged.

@@ -45,6 +45,9 @@ pub struct Status {
     pub written: Option<Lsn>,
     /// Everything before this position is durable, and the server was told so.
     pub flushed: Option<Lsn>,
+    /// When that position last moved.
+    #[serde(default)]
+    pub flushed_at: Option<PgTimestamp>,
     /// How far the server could send when it was last heard.
     pub server_end: Option<Lsn>,
     /// When everything that the server could send was durable last.
@@ -111,6 +114,7 @@ impl Status {
             received: None,
             written: None,
             flushed: None,
+            flushed_at: None,
             server_end: None,
             caught_up_at: None,
             heard_at: None,
@@ -125,11 +129,25 @@ impl Status {
 
     /// Everything before this position is durable now.
     pub(super) fn flush(&mut self, lsn: Lsn) {
+        let now = Some(std::time::SystemTime::now().into());
+        if self.flushed < Some(lsn) {
+            self.flushed_at = now;
+        }
         self.flushed = Some(lsn);
         self.written = self.written.max(self.flushed);
         if self.server_end.is_none_or(|end| lsn >= end) {
-            self.caught_up_at = Some(std::time::SystemTime::now().into());
+            self.caught_up_at = now;
         }
+    }
+
+    /// The server has said how far it could send.
+    pub(super) fn hear(&mut self, server_end: Lsn) {
+        // An idle server is not behind from the last WAL on, but from the next.
+        if self.server_end.is_some() && self.flushed >= self.server_end {
+            self.caught_up_at = self.caught_up_at.max(self.heard_at);
+        }
+        self.server_end = self.server_end.max(Some(server_end));
+        self.heard_at = Some(std::time::SystemTime::now().into());
     }
 
     pub(super) fn enter(&mut self, state: State) {
@@ -137,5 +155,27 @@ impl Status {
             self.state = state;
             self.since = std::time::SystemTime::now().into();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_server_was_caught_up_when_it_was_last_heard() {
+        let mut status = Status::new("main".parse().unwrap(), "walrecv".parse().unwrap());
+        status.flush(Lsn::from_u64(100));
+        let flushed_at = status.flushed_at;
+        assert!(flushed_at.is_some());
+        status.hear(Lsn::from_u64(100));
+        status.flush(Lsn::from_u64(100));
+        assert_eq!(status.flushed_at, flushed_at, "it did not move");
+        status.caught_up_at = None;
+        let heard_at = status.heard_at;
+        status.hear(Lsn::from_u64(150));
+        assert_eq!(status.caught_up_at, heard_at);
+        status.hear(Lsn::from_u64(200));
+        assert_eq!(status.caught_up_at, heard_at, "since then it is behind");
     }
 }

@@ -402,16 +402,12 @@ impl Receiver {
     fn tell_received(&self, end: Lsn, server_end: Lsn) {
         self.status.send_modify(|status| {
             status.received = Some(end);
-            status.server_end = status.server_end.max(Some(server_end));
-            status.heard_at = Some(std::time::SystemTime::now().into());
+            status.hear(server_end);
         });
     }
 
     fn tell_heard(&self, server_end: Lsn) {
-        self.status.send_modify(|status| {
-            status.server_end = status.server_end.max(Some(server_end));
-            status.heard_at = Some(std::time::SystemTime::now().into());
-        });
+        self.status.send_modify(|status| status.hear(server_end));
     }
 }
 

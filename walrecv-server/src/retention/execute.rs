@@ -19,7 +19,7 @@ use super::needs::Fate;
 use super::plan::{RetentionPlan, read_leases};
 use crate::catalog::{BackupError, Catalog, Leases, NoNewLeases, WalStore, journal};
 use crate::failure::in_one_line;
-use crate::hooks::{Event, Hooks, Interrupted, WalFacts};
+use crate::hooks::{Event, HookError, Hooks, Interrupted, WalFacts};
 use crate::settings::HookEvent;
 use crate::storage::{ArchivedWal, BackupId, ServerDir, ServerLock, StorageError};
 
@@ -48,14 +48,23 @@ pub struct Steps<'a> {
 }
 
 impl Steps<'_> {
-    /// Whether the scripts let it happen; why not is logged.
-    fn allow(&self, event: &Event) -> bool {
-        let allowed = self.hooks.before(event, self.interrupted);
-        if let Err(error) = &allowed {
-            let error = in_one_line(error);
-            tracing::warn!(server = %self.hooks.server(), error, "it is not removed");
+    /// What the scripts do not let go; why not is logged. One that fails has had its minutes, with the
+    /// backups locked: it is asked for the others another time.
+    fn refused<K: Ord + Copy>(&mut self, events: &[(K, Event)]) -> BTreeSet<K> {
+        let mut refused = BTreeSet::new();
+        let mut over = false;
+        for (key, event) in events {
+            over = over || !(self.go_on)();
+            if over {
+                refused.insert(*key);
+            } else if let Err(error) = self.hooks.before(event, self.interrupted) {
+                over = !matches!(error, HookError::Refused { .. });
+                refused.insert(*key);
+                let error = in_one_line(&error);
+                tracing::warn!(server = %self.hooks.server(), error, "it is not removed");
+            }
         }
-        allowed.is_ok()
+        refused
     }
 }
 
@@ -111,8 +120,7 @@ fn remove_backups(
     }
     // Scripts take their time; no restore shall wait for them.
     let events = delete_events(&going, server, steps)?;
-    let refused: BTreeSet<_> =
-        events.iter().filter(|(_, event)| !steps.allow(event)).map(|(id, _)| *id).collect();
+    let refused = steps.refused(&events);
     let barrier = NoNewLeases::hold(server)?;
     let leases = read_leases(server, plan.clock)?;
     // What a restore has come to need since, or a script does not let go, and all that it builds on.
@@ -197,11 +205,7 @@ fn remove_wal(
         let files = store.files_in(directory)?;
         for batch in files.chunks(BATCH) {
             let events = wal_events(plan, server, batch, steps)?;
-            let refused: BTreeSet<_> = events
-                .iter()
-                .filter(|(_, event)| !steps.allow(event))
-                .map(|(file, _)| *file)
-                .collect();
+            let refused = steps.refused(&events);
             let mut gone = BTreeSet::new();
             let barrier = NoNewLeases::hold(server)?;
             let leases = read_leases(server, plan.clock)?;
@@ -260,4 +264,53 @@ fn wal_events(
     let event =
         |&file: &ArchivedWal| Some((file, Event::WalDelete(WalFacts::archived(server, file)?)));
     Ok(going.filter_map(event).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::settings::{Hook, HookScripts};
+
+    #[test]
+    fn scripts_are_asked_for_no_more_files_when_it_is_to_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let told = directory.path().join("told");
+        let asked = || fs::read_to_string(&told).unwrap_or_default().lines().count();
+        let hooks = |script: &str| {
+            let script = format!("echo >> {}; {script}", told.display());
+            let hook = Hook::all().find(|hook| hook.to_string() == "pre_wal_delete_retry_script");
+            let commands = [(hook.unwrap(), script)].into();
+            let timeout = Duration::from_secs(60);
+            let scripts = HookScripts { commands, timeout, ..HookScripts::default() };
+            Hooks::new(&"main".parse().unwrap(), &scripts)
+        };
+        let event = |segment: u32| {
+            let facts = WalFacts {
+                segment: segment.to_string(),
+                file: "/srv/x".into(),
+                size: 1,
+                modified: None,
+                compression: "none",
+            };
+            (segment, Event::WalDelete(facts))
+        };
+        let events = [event(1), event(2), event(3)];
+        let refused = |hooks: &Hooks, interrupted: bool, steps: usize| {
+            let mut left = steps;
+            let mut go_on = || left.checked_sub(1).inspect(|less| left = *less).is_some();
+            let interrupted = &|| interrupted;
+            let mut steps = Steps { hooks, interrupted, go_on: &mut go_on };
+            steps.refused(&events).into_iter().collect::<Vec<_>>()
+        };
+        assert_eq!((refused(&hooks("exit 0"), false, 9), asked()), (vec![], 3));
+        assert_eq!((refused(&hooks("exit 0"), false, 1), asked()), (vec![2, 3], 4));
+        // One that refuses one may allow another; one that does not come to an end is not asked again.
+        assert_eq!((refused(&hooks("exit 63"), false, 9), asked()), (vec![1, 2, 3], 7));
+        let before = asked();
+        assert_eq!(refused(&hooks("sleep 600"), true, 9), [1, 2, 3]);
+        assert!(asked() <= before + 1);
+    }
 }

@@ -110,8 +110,11 @@ mod tests {
         assert_eq!(spring[1], "2026-03-30T00:30:00Z");
         // 25 October 2026: 03:00 becomes 02:00.
         let autumn = nexts(&nightly, "2026-10-24T12:00:00Z", 2);
-        assert!(autumn[0].starts_with("2026-10-25T0"), "{autumn:?}");
-        assert_eq!(autumn[1], "2026-10-26T01:30:00Z");
+        assert_eq!(autumn, ["2026-10-25T00:30:00Z", "2026-10-26T01:30:00Z"]);
+        // Also for those who ask within the hour that comes twice.
+        for within in ["2026-10-25T00:30:00Z", "2026-10-25T01:10:00Z", "2026-10-25T01:30:00Z"] {
+            assert_eq!(nexts(&nightly, within, 1), ["2026-10-26T01:30:00Z"], "{within}");
+        }
     }
 
     #[test]

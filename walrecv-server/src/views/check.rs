@@ -6,6 +6,7 @@ mod backups;
 mod disk;
 mod encryption;
 mod order;
+mod patience;
 mod peer;
 mod retention;
 mod running;
@@ -19,12 +20,13 @@ mod synchronous;
 mod wal;
 
 use std::error::Error;
+use std::path::Path;
 use std::time::SystemTime;
 
 use futures::future::join_all;
 use jiff::Timestamp;
-use tokio::task::spawn_blocking;
 
+use self::patience::{PATIENCE, looked};
 use self::peer::Seen;
 use crate::catalog::{Identity, WalGrowth, WalStore};
 use crate::failure::Failure;
@@ -149,8 +151,9 @@ pub async fn check(
     receiver: Option<&Status>,
 ) -> CheckOutcome {
     let home = Home::new(store.path().parent().unwrap_or(store.path()), store.access());
-    let (mut outcome, disk) = tokio::join!(look(settings, store, receiver), look_at_disk(&home));
-    outcome.rows.push(disk::row(&disk));
+    let (mut outcome, disk) =
+        tokio::join!(look(settings, store, receiver), look_at_disk(&home, store.path()));
+    outcome.rows.extend(disk.as_ref().map(disk::row));
     outcome
 }
 
@@ -166,9 +169,9 @@ pub async fn check_all(
         let store = home.server(&server.name);
         async move { look(server, &store, receiver).await }
     });
-    let (mut outcomes, disk) = tokio::join!(join_all(looks), look_at_disk(home));
+    let (mut outcomes, disk) = tokio::join!(join_all(looks), look_at_disk(home, home.path()));
     for outcome in &mut outcomes {
-        outcome.rows.push(disk::row(&disk));
+        outcome.rows.extend(disk.as_ref().map(disk::row));
     }
     outcomes
 }
@@ -178,13 +181,21 @@ async fn look(
     store: &ServerDir,
     receiver: Option<&Status>,
 ) -> CheckOutcome {
-    let identity = Identity::load(store);
+    let here = store.clone();
+    let identity = looked("identity", store.path(), PATIENCE, move || Identity::load(&here)).await;
+    let hangs = identity.is_none();
+    let identity = identity.unwrap_or(Ok(None));
     let known = identity.as_ref().ok().and_then(Option::as_ref);
     let (stored, seen) = tokio::join!(
-        blocking({
-            let (settings, store) = (settings.clone(), store.clone());
-            move || look_at_store(&settings, &store)
-        }),
+        async {
+            if hangs {
+                return Stored::silent();
+            }
+            let (settings, here) = (settings.clone(), store.clone());
+            let look = move || look_at_store(&settings, &here);
+            let stored = looked("store", store.path(), PATIENCE, look).await;
+            stored.unwrap_or_else(Stored::silent)
+        },
         look_at_server(settings, known),
     );
     let Stored { mut rows, growth, .. } = stored;
@@ -202,7 +213,7 @@ async fn look(
     }
     if settings.active {
         let failure = receiver.and_then(|status| running::failure(status, now));
-        rows.push(failure.unwrap_or_else(|| store::receiver(store)));
+        rows.extend(failure.or(stored.receiver));
     }
     match (receiver, &seen.slot, &seen.facts) {
         (Some(status), ..) => rows.extend(running::rows(status, now)),
@@ -238,12 +249,27 @@ async fn look_at_server(settings: &ServerSettings, identity: Option<&Identity>) 
 }
 
 /// How what is stored for a server is.
+#[derive(Default)]
 struct Stored {
     rows: Vec<Row>,
+    /// Whether somebody receives, by what the store shows.
+    receiver: Option<Row>,
     last_size: Option<u64>,
     wal_size: u64,
     chains: bool,
     growth: Option<WalGrowth>,
+}
+
+impl Stored {
+    /// That of a store that does not answer.
+    fn silent() -> Self {
+        let remark = format!(
+            "the store did not answer within {} seconds: its disk hangs, or is far too slow",
+            PATIENCE.as_secs()
+        );
+        let rows = vec![Row::remark(TIMEOUT, State::Failed, remark)];
+        Self { rows, ..Self::default() }
+    }
 }
 
 fn look_at_store(settings: &ServerSettings, store: &ServerDir) -> Stored {
@@ -260,6 +286,7 @@ fn look_at_store(settings: &ServerSettings, store: &ServerDir) -> Stored {
     rows.extend(store::half_adopted(store));
     rows.extend(scrub::row(settings, store, Timestamp::now()));
     rows.extend(retention::rows(settings, store));
+    rows.extend(store::schedules(store));
     let backups = backups::backups(store, settings, Timestamp::now());
     rows.extend(backups.rows);
     // What is wrong with the identity or the archive has rows of its own.
@@ -269,6 +296,7 @@ fn look_at_store(settings: &ServerSettings, store: &ServerDir) -> Stored {
     });
     Stored {
         rows,
+        receiver: Some(store::receiver(store)),
         last_size: backups.last_size,
         wal_size: backups.wal_size,
         chains: backups.chains,
@@ -276,17 +304,10 @@ fn look_at_store(settings: &ServerSettings, store: &ServerDir) -> Stored {
     }
 }
 
-async fn look_at_disk(home: &Home) -> Result<Disk, StorageError> {
+/// `None` if it hangs. `whose` it is that looks: each is to have its own look.
+async fn look_at_disk(home: &Home, whose: &Path) -> Option<Result<Disk, StorageError>> {
     let home = home.clone();
-    blocking(move || Disk::look(&home)).await
-}
-
-/// Has work done that blocks. It is not cancelled: if it does not end, it has panicked.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
-    }
+    looked("disk", whose, PATIENCE, move || Disk::look(&home)).await
 }
 
 #[cfg(test)]

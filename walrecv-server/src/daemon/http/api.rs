@@ -118,6 +118,10 @@ async fn server(State(site): State<Arc<Site>>, Path(name): Path<String>) -> Resp
         configured.servers.iter().filter(|server| server.name.as_str() == name).cloned().collect();
     match site.overviews(&wanted).await.pop() {
         Some(overview) => Json(overview).into_response(),
+        None if !wanted.is_empty() => error(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "what is stored for the server is still being looked at",
+        ),
         None => error(StatusCode::NOT_FOUND, "there is no such server"),
     }
 }
@@ -149,7 +153,7 @@ async fn readyz(State(site): State<Arc<Site>>) -> Response {
 
 async fn scrape(State(site): State<Arc<Site>>) -> Response {
     let overviews = site.overviews(&site.settings().servers).await;
-    match metrics::text(overviews) {
+    match metrics::text(overviews, site.board.refused().is_none()) {
         Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
         Err(_) => error(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be written"),
     }

@@ -91,14 +91,14 @@ const METRICS: &[Metric] = &[
         "receiver_lag",
         Some(Unit::Bytes),
         None,
-        "WAL that the server has and that is not durable here.",
+        "WAL that the server has and that is not durable here; absent while nothing streams.",
         |server| receiver!(server, receiver, receiver.lag_bytes.map(|bytes| bytes as f64)),
     ),
     metric(
         "receiver_lag",
         Some(Unit::Seconds),
         None,
-        "For how long there has been WAL on the server that is not durable here.",
+        "For how long there has been WAL on the server that is not durable here, or may have been, as nothing streams.",
         |server| receiver!(server, receiver, receiver.lag_seconds),
     ),
     metric(
@@ -364,7 +364,7 @@ struct OfDaemon {
     unit: Option<Unit>,
     label: Option<&'static str>,
     help: &'static str,
-    read: fn() -> Vec<Sample>,
+    read: fn(&Snapshot) -> Vec<Sample>,
 }
 
 const OF_DAEMON: &[OfDaemon] = &[
@@ -373,21 +373,28 @@ const OF_DAEMON: &[OfDaemon] = &[
         unit: None,
         label: Some("version"),
         help: "1, with the version of the program.",
-        read: || vec![(env!("CARGO_PKG_VERSION"), 1.0)],
+        read: |_| vec![(env!("CARGO_PKG_VERSION"), 1.0)],
     },
     OfDaemon {
         name: "process_resident_memory",
         unit: Some(Unit::Bytes),
         label: None,
         help: "The memory that the daemon uses.",
-        read: || one(resident()),
+        read: |_| one(resident()),
+    },
+    OfDaemon {
+        name: "config_reload_ok",
+        unit: None,
+        label: None,
+        help: "0 if the configuration was refused when it was read last, so that the one before holds.",
+        read: |snapshot| flag(snapshot.configured),
     },
     OfDaemon {
         name: "process_open_fds",
         unit: None,
         label: None,
         help: "The files and connections that the daemon has open.",
-        read: || one(std::fs::read_dir("/proc/self/fd").ok().map(|open| open.count() as f64)),
+        read: |_| one(std::fs::read_dir("/proc/self/fd").ok().map(|open| open.count() as f64)),
     },
 ];
 
@@ -430,10 +437,10 @@ fn last(
         .collect()
 }
 
-/// All metrics of these servers.
-pub(super) fn text(servers: Vec<Overview>) -> Result<String, fmt::Error> {
+/// All metrics of the daemon and of these servers.
+pub(super) fn text(servers: Vec<Overview>, configured: bool) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix(PREFIX);
-    registry.register_collector(Box::new(Snapshot(servers)));
+    registry.register_collector(Box::new(Snapshot { servers, configured }));
     let mut text = String::new();
     encode(&mut text, &registry)?;
     Ok(text)
@@ -441,17 +448,24 @@ pub(super) fn text(servers: Vec<Overview>) -> Result<String, fmt::Error> {
 
 /// What was seen of all servers at one time.
 #[derive(Debug)]
-struct Snapshot(Vec<Overview>);
+struct Snapshot {
+    servers: Vec<Overview>,
+    /// Whether the configuration holds that was read last.
+    configured: bool,
+}
 
 impl Collector for Snapshot {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         for OfDaemon { name, unit, label, help, read } in OF_DAEMON {
             let family = encoder.encode_descriptor(name, help, unit.as_ref(), MetricType::Gauge)?;
-            encode_of_daemon(family, *label, read())?;
+            encode_of_daemon(family, *label, read(self))?;
         }
         for Metric { name, unit, label, help, read } in METRICS {
-            let samples: Vec<(&str, Vec<Sample>)> =
-                self.0.iter().map(|server| (server.live.server.as_str(), read(server))).collect();
+            let samples: Vec<(&str, Vec<Sample>)> = self
+                .servers
+                .iter()
+                .map(|server| (server.live.server.as_str(), read(server)))
+                .collect();
             if samples.iter().all(|(_, samples)| samples.is_empty()) {
                 continue;
             }

@@ -31,6 +31,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinSet;
 
 use self::guard::Guard;
 use self::store_views::StoreViews;
@@ -126,12 +127,15 @@ async fn listen(address: SocketAddr, tls: Option<Arc<Tls>>, site: Arc<Site>) {
     tracing::info!("status page and metrics at {scheme}://{address}/");
     let router = api::router(site);
     let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    // They end with this: other settings hold for those, too, who are connected already.
+    let mut visits = JoinSet::new();
     loop {
+        while visits.try_join_next().is_some() {}
         // Who comes when the house is full waits at the door.
         let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
-                tokio::spawn(visit(stream, tls.clone(), router.clone(), permit));
+                visits.spawn(visit(stream, tls.clone(), router.clone(), permit));
             }
             Err(error) => {
                 // Out of file descriptors, perhaps: others need them more.

@@ -132,12 +132,20 @@ pub(super) fn live(settings: &ServerSettings, news: Option<&ServerNews>, now: Ti
 
 fn receiving(status: &Status, now: Timestamp) -> Receiving {
     let caught_up_at = status.caught_up_at.and_then(moment);
-    let lag_bytes = status.server_end.zip(status.flushed).map(|(end, at)| end.bytes_since(at));
-    let lag_seconds = match (lag_bytes, caught_up_at) {
-        (Some(0), _) => Some(0.0),
-        (Some(_), Some(at)) => Some(now.duration_since(at).as_secs_f64().max(0.0)),
-        _ => None,
+    let heard_at = status.heard_at.and_then(moment);
+    let streams = status.state == State::Streaming;
+    let behind = status.server_end.zip(status.flushed).map(|(end, at)| end.bytes_since(at));
+    // What the server has written since it was last heard, nobody knows.
+    let lag_bytes = behind.filter(|_| streams);
+    let since = match behind {
+        Some(0) if streams => Some(now),
+        Some(0) => heard_at.max(caught_up_at),
+        _ if streams => caught_up_at,
+        _ => caught_up_at.or(heard_at),
     };
+    let lag_seconds = since
+        .filter(|_| behind.is_some() || !streams)
+        .map(|since| now.duration_since(since).as_secs_f64().max(0.0));
     Receiving {
         state: status.state,
         since: moment(status.since),
@@ -152,10 +160,10 @@ fn receiving(status: &Status, now: Timestamp) -> Receiving {
         lag_seconds,
         // Where nothing is behind, it is caught up now.
         caught_up_at: match (status.state, lag_bytes) {
-            (State::Streaming, Some(0)) => status.heard_at.and_then(moment).max(caught_up_at),
+            (State::Streaming, Some(0)) => heard_at.max(caught_up_at),
             _ => caught_up_at,
         },
-        heard_at: status.heard_at.and_then(moment),
+        heard_at,
         synchronous: status.synchronous,
         disk_full: status.disk_full,
         waiting_for_archive: status.waiting_for_archive,
@@ -234,7 +242,14 @@ mod tests {
         let told = receiving(&behind, now);
         assert_eq!((told.lag_bytes, told.lag_seconds), (Some(50), Some(20.0)));
         behind.server_end = behind.flushed;
+        behind.heard_at = Some(PgTimestamp::from_unix_micros(micros - 5_000_000));
         assert_eq!(receiving(&behind, now).lag_seconds, Some(0.0), "an idle server is not behind");
+        // Nobody knows what a server writes that is not there.
+        behind.state = State::Waiting;
+        let told = receiving(&behind, now);
+        assert_eq!((told.lag_bytes, told.lag_seconds), (None, Some(5.0)));
+        (behind.server_end, behind.flushed, behind.caught_up_at) = (None, None, None);
+        assert_eq!(receiving(&behind, now).lag_seconds, Some(5.0), "a new receiver after it");
     }
 
     #[test]

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use pgwire_stream::Advice;
 use tokio::sync::watch;
 use tokio::time;
 
 use super::End;
-use crate::backup::{self, BackupError, BackupRequest, Incremental};
+use crate::backup::{self, BackupError, BackupRequest, Incremental, Retries};
 use crate::daemon::board::Ongoing;
-use crate::daemon::places::Place;
+use crate::daemon::places::Queue;
 use crate::daemon::raised;
 use crate::failure::{Failure, in_one_line};
 use crate::hooks::{News, Notice};
@@ -22,14 +23,14 @@ const BUSY: Duration = Duration::from_secs(30);
 /// How long its WAL may take to come. Then it is as good as before, and waits without us.
 const WAL_PATIENCE: Duration = Duration::from_secs(3600);
 
-/// Takes a base backup, and waits until it can be restored. The place is for others again when it is
+/// Takes a base backup, and waits until it can be restored. Others have the place while nothing is
 /// copied.
 pub(in crate::daemon) async fn back_up(
     settings: &ServerSettings,
     store: &ServerDir,
     incremental: bool,
     ongoing: &Ongoing,
-    place: Place,
+    queue: &Queue,
     stop: &watch::Receiver<bool>,
 ) -> End {
     let request = BackupRequest {
@@ -40,21 +41,30 @@ pub(in crate::daemon) async fn back_up(
         incremental: incremental.then_some(Incremental::Auto),
     };
     let server = &settings.name;
+    let mut retries = Retries::new(settings);
     let taken = loop {
-        match backup::take_with_retries(&request, ongoing, stop.clone()).await {
+        let Some(place) = queue.take(stop).await else { return End::CutShort };
+        let taken = backup::take(&request, ongoing, stop.clone()).await;
+        drop(place);
+        let (what, pause) = match taken {
             // Somebody takes one, or removes some: that one comes first.
             Err(BackupError::Lock(LockError::Held { .. })) => {
-                ProgressSink::begin(ongoing, "waiting for another backup to end", None);
-                let mut stop = stop.clone();
-                tokio::select! {
-                    () = raised(&mut stop) => return End::CutShort,
-                    () = time::sleep(BUSY) => {}
-                }
+                ("waiting for another backup to end", BUSY)
             }
-            taken => break taken,
+            Err(error) => match retries.after(&error, ongoing) {
+                Some(pause) => ("waiting for another attempt", pause),
+                None => break Err(error),
+            },
+            Ok(record) => break Ok(record),
+        };
+        ProgressSink::begin(ongoing, what, None);
+        let mut stop = stop.clone();
+        tokio::select! {
+            () = raised(&mut stop) => return End::CutShort,
+            () = time::sleep(pause) => {}
         }
+        ProgressSink::finish(ongoing);
     };
-    drop(place);
     let record = match taken {
         Ok(record) => record,
         Err(BackupError::Interrupted) => return End::CutShort,
@@ -62,7 +72,9 @@ pub(in crate::daemon) async fn back_up(
             let (line, hint) = (in_one_line(&error), error.hint().unwrap_or_default());
             tracing::error!(server = %server, error = line, hint, "a scheduled backup failed");
             let notice = Notice::of(server, News::BackupFailed, &error);
-            return End::Badly(line, Some(notice));
+            let may_pass =
+                matches!(&error, BackupError::Server(error) if error.advice() == Advice::Retry);
+            return End::Badly { error: line, notice: Some(notice), may_pass };
         }
     };
     let backup = record.id;
@@ -75,8 +87,61 @@ pub(in crate::daemon) async fn back_up(
         Err(error) => {
             let error = in_one_line(&error);
             tracing::warn!(server = %server, backup = %backup, error, "it cannot be restored yet");
-            return End::Badly(error, None);
+            return End::badly(error, None);
         }
     }
     End::Well
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::daemon::board::{Board, Task};
+    use crate::daemon::places::Places;
+    use crate::settings::ConnInfo;
+    use crate::storage::{Access, Home};
+
+    #[tokio::test]
+    async fn a_backup_that_waits_for_another_attempt_has_no_place() {
+        let directory = tempfile::tempdir().unwrap();
+        let home = Home::new(directory.path(), Access::Private);
+        // Nobody is there.
+        let conninfo = ConnInfo::new("host=127.0.0.1 port=1 user=x");
+        let mut settings =
+            ServerSettings::new("main".parse().unwrap(), conninfo, "walrecv".parse().unwrap());
+        settings.basebackup_retry_times = 1;
+        settings.basebackup_retry_sleep = Duration::from_secs(3600);
+        let (places, board) = (Places::new(1), Board::default());
+        let queue = Queue::new(places.clone(), home.clone());
+        let (raise, stop) = watch::channel(false);
+        let backup = tokio::spawn({
+            let (board, settings) = (board.clone(), settings.clone());
+            async move {
+                let ongoing = board.begin(&settings.name, Task::Backup);
+                let store = home.server(&settings.name);
+                back_up(&settings, &store, false, &ongoing, &queue, &stop).await
+            }
+        });
+        let waits = || {
+            let news = board.news();
+            let running = news.first().and_then(|news| news.running.first());
+            running.is_some_and(|running| running.phase == "waiting for another attempt")
+        };
+        while !waits() {
+            assert!(!backup.is_finished());
+            time::sleep(Duration::from_millis(5)).await;
+        }
+        drop(places.take().await);
+        raise.send_replace(true);
+        assert!(matches!(backup.await.unwrap(), End::CutShort));
+        // The last attempt fails, and may succeed later.
+        settings.basebackup_retry_times = 0;
+        let (store, ongoing) =
+            (directory.path().to_owned(), board.begin(&settings.name, Task::Backup));
+        let home = Home::new(&store, Access::Private);
+        let (queue, (_raise, stop)) = (Queue::new(places, home.clone()), watch::channel(false));
+        let store = home.server(&settings.name);
+        let end = back_up(&settings, &store, false, &ongoing, &queue, &stop).await;
+        assert!(matches!(end, End::Badly { may_pass: true, .. }));
+    }
 }

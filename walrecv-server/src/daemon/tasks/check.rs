@@ -8,7 +8,7 @@ use crate::hooks::{News, Notice};
 use crate::receiver::Status;
 use crate::settings::ServerSettings;
 use crate::storage::ServerDir;
-use crate::views::check::{self, CheckOutcome, State};
+use crate::views::check::{self, CheckOutcome, Row, State};
 
 /// Checks a server, and tells when it begins to fail, or to be well again.
 pub(in crate::daemon) async fn check(
@@ -19,7 +19,8 @@ pub(in crate::daemon) async fn check(
 ) {
     let server = &settings.name;
     let receiver = board.status(server);
-    let outcome = check::check(settings, store, receiver.as_ref()).await;
+    let mut outcome = check::check(settings, store, receiver.as_ref()).await;
+    outcome.rows.extend(board.refused().map(refused));
     let was_well = board.check(server).is_none_or(|before| before.outcome.is_ok());
     match (was_well, outcome.is_ok()) {
         (true, false) => {
@@ -40,6 +41,18 @@ pub(in crate::daemon) async fn check(
     }
     board.saw_suspect(server, suspect);
     board.checked(outcome, Timestamp::now());
+}
+
+/// That the daemon does not do what its configuration says.
+fn refused(error: String) -> Row {
+    let remark = format!("refused when it was read again, and the one before holds: {error}");
+    Row {
+        name: "configuration",
+        state: State::Warning,
+        remark: Some(remark),
+        advisory: true,
+        measured: None,
+    }
 }
 
 /// The rows that failed, in one line.

@@ -18,9 +18,9 @@ use crate::verify::{Everything, VerifyError, verify_everything};
 pub(in crate::daemon) async fn verify(
     settings: &ServerSettings,
     store: &ServerDir,
-    ongoing: Ongoing,
+    ongoing: Arc<Ongoing>,
     stop: &watch::Receiver<bool>,
-) -> (End, Ongoing) {
+) -> End {
     let request = Everything {
         server: store.clone(),
         keys: settings.encryption_identity.as_ref().map(KeyFile::new),
@@ -30,25 +30,25 @@ pub(in crate::daemon) async fn verify(
     };
     let (server, here, stop) = (settings.name.clone(), store.clone(), stop.clone());
     let work = move || {
-        let verified = verify_everything(&request, &ongoing, &stop);
+        let verified = verify_everything(&request, &*ongoing, &stop);
         let noted = match &verified {
             Ok(scrub) => scrub.save(&here),
             Err(_) => Ok(()),
         };
-        (verified, noted, ongoing)
+        (verified, noted)
     };
-    let (verified, noted, ongoing) = blocking(work).await;
+    let (verified, noted) = blocking(work).await;
     if let Err(error) = noted {
         let error = in_one_line(&error);
         tracing::error!(server = %server, error, "a verification cannot be noted");
     }
-    let end = match verified {
+    match verified {
         Err(VerifyError::Interrupted) => End::CutShort,
         Err(error) => {
             let (line, hint) = (in_one_line(&error), error.hint().unwrap_or_default());
             tracing::error!(server = %server, error = line, hint, "verification failed");
             let notice = Notice::of(&server, News::VerificationFailed, &error);
-            End::Badly(line, Some(notice))
+            End::badly(line, Some(notice))
         }
         Ok(scrub) if scrub.problems > 0 => {
             for problem in &scrub.first_problems {
@@ -58,13 +58,12 @@ pub(in crate::daemon) async fn verify(
             let first = scrub.first_problems.first().cloned().unwrap_or_default();
             let notice = Notice::new(&server, News::VerificationFailed);
             let notice = notice.with_error(format!("{line}; the first: {first}"));
-            End::Badly(line, Some(notice))
+            End::badly(line, Some(notice))
         }
         Ok(scrub) => {
             let (backups, segments) = (scrub.backups, scrub.segments);
             tracing::info!(server = %server, backups, segments, "all that is stored is as it was");
             End::Well
         }
-    };
-    (end, ongoing)
+    }
 }

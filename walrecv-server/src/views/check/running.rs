@@ -13,21 +13,39 @@ const SILENCE: Duration = Duration::from_secs(60);
 /// How long it may be behind before that is worth a warning.
 const BEHIND: Duration = Duration::from_secs(300);
 
+/// How long nothing may become durable of what the server has, before that is a failure.
+const STANDSTILL: Duration = Duration::from_secs(300);
+
 pub(super) const RECEIVER: &str = "receive-wal running";
 const STATE: &str = "receiver state";
 const LAG: &str = "receive lag";
 const OTHER_HOSTS: &str = "slots on other hosts";
+const FULL: &str = "the disk is full: nothing can be received";
 
 /// Whether the receiver fails, although its process runs.
 pub(super) fn failure(status: &Status, now: SystemTime) -> Option<Row> {
+    let error = |otherwise: &str| status.last_error.clone().unwrap_or(otherwise.to_owned());
     let unheard = status.heard_at.is_none_or(|heard| since(heard, now) >= SILENCE);
-    let fails = match status.state {
-        Receiving::Refused => true,
-        Receiving::Connecting | Receiving::Waiting => unheard && status.last_error.is_some(),
-        Receiving::Streaming | Receiving::Stopped => false,
+    let why = match status.state {
+        Receiving::Refused => error("it was refused"),
+        Receiving::Streaming if status.disk_full => FULL.to_owned(),
+        Receiving::Streaming => standstill(status, now)?,
+        Receiving::Connecting | Receiving::Waiting if unheard => status.last_error.clone()?,
+        Receiving::Connecting | Receiving::Waiting => return None,
+        Receiving::Stopped => status.last_error.clone()?,
     };
-    let error = status.last_error.as_deref().unwrap_or("it was refused");
-    fails.then(|| Row::remark(RECEIVER, State::Failed, format!("it runs, and fails: {error}")))
+    Some(Row::remark(RECEIVER, State::Failed, format!("it runs, and fails: {why}")))
+}
+
+/// Says that what the server has does not become durable here, not even slowly.
+fn standstill(status: &Status, now: SystemTime) -> Option<String> {
+    let bytes = status.server_end?.bytes_since(status.flushed?);
+    let moved = status.flushed_at.max(status.caught_up_at).max(Some(status.since))?;
+    let still = since(moved, now);
+    (bytes > 0 && still >= STANDSTILL).then(|| {
+        let seconds = still.as_secs();
+        format!("{bytes} bytes behind, and nothing has become durable for {seconds} s")
+    })
 }
 
 /// What is worth knowing about a receiver.
@@ -69,9 +87,7 @@ pub(super) fn lag_by_slot(slot: &SlotView, server_end: Lsn) -> Option<Row> {
 fn state(status: &Status) -> Row {
     let error = |else_: &str| status.last_error.clone().unwrap_or_else(|| else_.to_owned());
     match status.state {
-        Receiving::Streaming if status.disk_full => {
-            Row::advice(STATE, State::Warning, "the disk is full: nothing can be received")
-        }
+        Receiving::Streaming if status.disk_full => Row::advice(STATE, State::Warning, FULL),
         Receiving::Streaming => {
             let at = status.flushed.unwrap_or(Lsn::ZERO);
             Row::advice(STATE, State::Ok, format!("streaming; durable up to {at}"))
@@ -161,6 +177,35 @@ mod tests {
         assert_eq!(rows(&status, now)[0].state, State::Warning);
         status.heard_at = ago(now, 61);
         assert!(failure(&status, now).is_some());
+    }
+
+    #[test]
+    fn a_receiver_that_takes_nothing_fails_though_it_streams() {
+        let now = SystemTime::now();
+        let mut status = streaming();
+        status.disk_full = true;
+        let row = failure(&status, now).unwrap();
+        assert_eq!((row.name, row.state), (RECEIVER, State::Failed));
+        assert!(row.remark.unwrap().ends_with("the disk is full: nothing can be received"));
+
+        status.disk_full = false;
+        status.since = ago(now, 3600).unwrap();
+        assert_eq!(failure(&status, now), None, "an idle server");
+        status.server_end = Some(Lsn::from_u64(150));
+        let remark = failure(&status, now).unwrap().remark.unwrap();
+        assert!(remark.ends_with("50 bytes behind, and nothing has become durable for 3600 s"));
+        status.flushed_at = ago(now, 299);
+        status.caught_up_at = ago(now, 1800);
+        assert_eq!(failure(&status, now), None, "slow, and not still");
+        status.flushed_at = ago(now, 300);
+        assert!(failure(&status, now).is_some());
+        status.caught_up_at = ago(now, 5);
+        assert_eq!(failure(&status, now), None);
+
+        status.state = Receiving::Stopped;
+        assert_eq!(failure(&status, now), None);
+        status.last_error = Some("no identity".to_owned());
+        assert!(failure(&status, now).unwrap().remark.unwrap().ends_with("no identity"));
     }
 
     #[test]

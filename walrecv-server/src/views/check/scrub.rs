@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::{Row, State};
-use crate::catalog::Scrub;
+use crate::catalog::{Scrub, Turns};
 use crate::settings::ServerSettings;
 use crate::storage::ServerDir;
 
@@ -16,10 +16,20 @@ const LATE: SignedDuration = SignedDuration::from_hours(36);
 pub(super) fn row(settings: &ServerSettings, store: &ServerDir, now: Timestamp) -> Option<Row> {
     match Scrub::load(store) {
         Ok(Some(scrub)) => Some(judge(&scrub, settings, now)),
-        Ok(None) if settings.verify_schedule.is_some() => {
-            Some(Row::advice(NAME, State::Ok, "scheduled, and not made yet"))
+        Ok(None) => {
+            let schedule = settings.verify_schedule.as_ref()?;
+            // What is wrong with the turns has a row of its own.
+            let turns = Turns::load(store).unwrap_or_default();
+            let next = turns.of("verification").and_then(|turn| schedule.next_after(turn.until));
+            Some(match next.filter(|next| now.duration_since(*next) > LATE) {
+                Some(next) => {
+                    let due = next.strftime("%Y-%m-%d %H:%M UTC");
+                    let remark = format!("none was ever made; one has been due since {due}");
+                    Row::advice(NAME, State::Warning, remark)
+                }
+                None => Row::advice(NAME, State::Ok, "scheduled, and not made yet"),
+            })
         }
-        Ok(None) => None,
         Err(error) => Some(Row::failure(NAME, State::Warning, &error)),
     }
 }
@@ -46,7 +56,9 @@ mod tests {
     use jiff::tz::TimeZone;
 
     use super::*;
+    use crate::catalog::Turn;
     use crate::settings::{ConnInfo, Moments};
+    use crate::storage::{Access, Home};
 
     #[test]
     fn damage_fails_and_lateness_is_told() {
@@ -71,6 +83,18 @@ mod tests {
         assert_eq!((row.state, row.advisory), (State::Ok, true));
         let row = judge(&scrub, &settings, at("2026-03-10T12:00:00Z"));
         assert_eq!(row.state, State::Warning, "{row:?}");
+
+        let directory = tempfile::tempdir().unwrap();
+        let store = Home::new(directory.path(), Access::Private).server(&settings.name);
+        store.create().unwrap();
+        let state = |now| super::row(&settings, &store, at(now)).unwrap().state;
+        assert_eq!(state("2026-03-09T12:00:00Z"), State::Ok);
+        let mut turns = Turns::default();
+        let (schedule, until) = ("0 3 * * SUN UTC".to_owned(), at("2026-03-01T03:00:00Z"));
+        turns.set("verification", Turn { schedule, until });
+        turns.save(&store).unwrap();
+        assert_eq!(state("2026-03-09T12:00:00Z"), State::Ok);
+        assert_eq!(state("2026-03-10T12:00:00Z"), State::Warning);
         scrub.problems = 2;
         scrub.first_problems = vec!["backup x: `base.tar.zst` is missing".to_owned()];
         let row = judge(&scrub, &settings, at("2026-03-02T12:00:00Z"));

@@ -9,7 +9,7 @@ use rustix::fs::{Access as Allowed, access};
 
 use super::running::RECEIVER;
 use super::{Row, State};
-use crate::catalog::{Catalog, Leases};
+use crate::catalog::{Catalog, Leases, Turns};
 use crate::failure::in_one_line;
 use crate::retention::RetentionError;
 use crate::storage::{Home, LockKind, ServerDir, ServerLock, durable};
@@ -20,6 +20,7 @@ const ERRORS: &str = "archiver errors";
 const LEASES: &str = "restores";
 const HALF_ADOPTED: &str = "interrupted adopt";
 const VANISHED: &str = "vanished backups";
+const SCHEDULES: &str = "schedules";
 
 /// How many segments may wait to be archived before that is worth a warning.
 const MANY: usize = 256;
@@ -125,6 +126,20 @@ pub(super) fn leases(store: &ServerDir) -> Option<Row> {
     (!held.is_empty()).then(|| Row::advice(LEASES, State::Ok, format!("keep {}", held.join(", "))))
 }
 
+/// That nobody knows which scheduled moments have had their turn, if so: then nothing is begun.
+pub(super) fn schedules(store: &ServerDir) -> Option<Row> {
+    let error = Turns::load(store).err()?;
+    Some(Row::remark(
+        SCHEDULES,
+        State::Failed,
+        format!(
+            "no schedule is followed: {}; without `{}` they begin anew",
+            in_one_line(&error),
+            store.schedule().display()
+        ),
+    ))
+}
+
 /// Whether what must not happen to WAL happened.
 pub(super) fn set_apart(store: &ServerDir) -> Row {
     match durable::list_dir(&store.errors()) {
@@ -208,6 +223,17 @@ mod tests {
         let row = leases(&store).unwrap();
         assert_eq!((row.state, row.advisory), (State::Warning, true));
         assert!(row.remark.unwrap().contains("a.json"));
+    }
+
+    #[test]
+    fn schedules_that_are_not_followed_fail() {
+        let (_directory, store) = store();
+        assert_eq!(schedules(&store), None);
+        store.create().unwrap();
+        fs::write(store.schedule(), b"{").unwrap();
+        let row = schedules(&store).unwrap();
+        assert_eq!((row.state, row.advisory), (State::Failed, false));
+        assert!(row.remark.unwrap().contains("schedule.json` is damaged"));
     }
 
     #[test]
