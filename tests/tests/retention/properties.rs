@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use walrecv_server::catalog::{KeepTarget, journal};
 use walrecv_server::retention::{RetentionError, enforce, enforce_until};
 use walrecv_server::settings::{ConnInfo, Hook, HookEvent, HookKind, HookPhase, ServerSettings};
+use walrecv_server::storage::BackupId;
 
 use crate::left::Left;
 use crate::world::{Event, SEGMENT, Store, Taken, World, event, tli};
