@@ -171,6 +171,9 @@ fn reread(
             let home = settings.home.display();
             Err(format!("another store takes a daemon of its own: `{home}`"))
         }
+        Ok(settings) if settings.group_access != current.group_access => {
+            Err("`group_access` changes with a restart only".to_owned())
+        }
         Ok(settings) if settings.servers.is_empty() => {
             Err("no server is configured any more".to_owned())
         }

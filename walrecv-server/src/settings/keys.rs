@@ -152,8 +152,9 @@ pub(super) const KEYS: &[Key] = &[
         "group_access",
         Flag,
         Default("false"),
-        "Whether the group of the store's owner may read it (modes 0750 and 0640 \
-         instead of 0700 and 0600).",
+        "Whether the group of the store's owner may read what is stored from then on (modes \
+         0750 and 0640 instead of 0700 and 0600). What is there keeps its modes, the store's \
+         directory as well.",
     ),
     global(
         "wal_readers",
