@@ -470,3 +470,9 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_was_left_at_the_moment_in_which_the_window_begins_is_in_it() {
+    let events = [Event::Full { long: false }, Event::Switch { back: 1, noted: true }];
+    is_as_it_should_be(&events, "RECOVERY WINDOW OF 1 DAYS", 0, 24);
+}

@@ -161,6 +161,14 @@ fn retention_redundancy(installation: &Installation) -> ScenarioResult {
 }
 
 /// Killed at any moment, it ends where it would have ended.
+/// Whatever came of the others: they are whole or gone.
+fn newest_is_whole(site: &Site, last: &str) -> ScenarioResult {
+    let listed = site.walrecv.run(&["list-backups", "main"])?.success()?.stdout;
+    assert!(listed.contains(last) && !listed.contains("BROKEN"), "{listed}");
+    assert!(!listed.contains("UNREADABLE"), "{listed}");
+    Ok(())
+}
+
 fn retention_is_killed(installation: &Installation) -> ScenarioResult {
     let site = site(installation)?;
     site.configure("retention_policy = \"REDUNDANCY 1\"\n")?;
@@ -174,10 +182,29 @@ fn retention_is_killed(installation: &Installation) -> ScenarioResult {
         if running.is_running() {
             running.kill9()?;
         }
-        // Whatever came of it: the newest is whole, and the others are whole or gone.
-        let listed = site.walrecv.run(&["list-backups", "main"])?.success()?.stdout;
-        assert!(listed.contains(&last) && !listed.contains("BROKEN"), "{listed}");
-        assert!(!listed.contains("UNREADABLE"), "{listed}");
+        newest_is_whole(&site, &last)?;
+    }
+    // The same where a script tells how far it is, and has it wait there.
+    for place in ["pre_delete", "post_delete", "pre_wal_delete", "post_wal_delete"] {
+        step(&site)?;
+        site.backup()?;
+        step(&site)?;
+        let last = site.backup()?;
+        let reached = site.walrecv.directory().join(place);
+        site.configure(&format!(
+            "retention_policy = \"REDUNDANCY 1\"\n{place}_script = \"touch {} && sleep 60\"\n",
+            reached.display()
+        ))?;
+        let running = site.walrecv.spawn(&["cron"])?;
+        site.cluster.wait_for(place, |_| Ok(reached.exists()))?;
+        running.kill9()?;
+        let before = archived(&site)?;
+        newest_is_whole(&site, &last)?;
+        let are_left = place == "pre_delete";
+        assert_eq!(backups(&site)? != std::slice::from_ref(&last), are_left, "killed {place}");
+        site.configure("retention_policy = \"REDUNDANCY 1\"\n")?;
+        site.walrecv.run(&["cron"])?.success()?;
+        assert!(archived(&site)? < before, "{place}: no WAL was left to go");
     }
     site.walrecv.run(&["cron"])?.success()?;
     let last = site.last_backup()?;

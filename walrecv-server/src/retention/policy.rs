@@ -220,7 +220,7 @@ impl<'a> Deciding<'a> {
         let newest = self.facts.lineage.newest_held();
         let newest = newest.and_then(|newest| self.newest_to(&before, newest)?.end);
         let was_left = |timeline: &TimelineId| match self.facts.lineage.leaving(*timeline) {
-            Leaving::At(left) => left <= since,
+            Leaving::At(left) => left < since,
             Leaving::CameBack => false,
             Leaving::Unknown => newest.is_some_and(|newest| newest.timeline > *timeline),
         };
