@@ -185,7 +185,12 @@ impl Keeper {
         let store = self.store();
         match task {
             Task::Verification => {
-                let queue = Queue::new(self.verifications.clone(), self.home.clone());
+                // One that is limited may take days, and leaves the disk to others.
+                let places = match settings.verify_bandwidth_limit_kb {
+                    Some(_) => Places::new(1),
+                    None => self.verifications.clone(),
+                };
+                let queue = Queue::new(places, self.home.clone());
                 let Some(place) = queue.take(&self.stop).await else { return End::CutShort };
                 let end = tasks::verify(&settings, &store, ongoing, &self.stop).await;
                 drop(place);

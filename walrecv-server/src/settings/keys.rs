@@ -347,7 +347,8 @@ pub(super) const KEYS: &[Key] = &[
         Rate,
         Default("0"),
         "How much is read per second for that, as \"20MB\"; a bare number counts kB, 0 \
-         is unlimited.",
+         is unlimited. One server's store is read at a time without a limit; with one, \
+         each when it is due.",
     ),
     server(
         "manifest_checksums",
