@@ -1,9 +1,9 @@
 //! The daemon beside receiving: what is scheduled, other settings while it runs, and systemd.
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::Signal;
 use walrecv_tests::run::{ScenarioResult, Scenarios};
@@ -128,6 +128,22 @@ fn schedules(installation: &Installation) -> ScenarioResult {
     let check = site.walrecv.run(&["check", "main"])?.code(1)?;
     assert!(check.stdout.contains("verification: FAILED (1 problems"), "{}", check.stdout);
     assert_eq!(done(&site)?, 2, "no turn came twice");
+    assert_eq!(daemon.stop()?, 0);
+
+    // So is what no index tells of.
+    let bytes = fs::read(&archived).context(|| "cannot read a segment".to_owned())?;
+    fs::write(&archived, &bytes[..middle]).context(|| "cannot cut a segment".to_owned())?;
+    let hours_ago = SystemTime::now() - Duration::from_secs(7200);
+    let file = File::options().append(true).open(&archived);
+    file.and_then(|file| file.set_modified(hours_ago)).context(|| "no other time".to_owned())?;
+    fs::remove_file(archived.with_file_name("index")).context(|| "no index".to_owned())?;
+    fs::remove_file(site.walrecv.home().join("main/state/scrub.json"))
+        .context(|| "no verification".to_owned())?;
+    miss(&site, &[("verification", "0 5 * * *")])?;
+    let daemon = site.run()?;
+    wait_until("what is cut", &daemon, || Ok(scrub(&site).is_some()))?;
+    let found = scrub(&site).context(|| "no verification".to_owned())?;
+    assert_eq!(found["problems"], 1, "{found}");
     assert_eq!(daemon.stop()?, 0);
     Ok(())
 }

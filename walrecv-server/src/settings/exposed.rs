@@ -24,7 +24,7 @@ fn exposure(key: &Key, given: &Given) -> Option<Mistake> {
     };
     let (what, file) = match key.kind {
         Kind::Conninfo if without_passwords(text) != *text => ("the password in it", &**path),
-        Kind::Webhook => ("the address, which may be all that a sender needs,", &**path),
+        Kind::Webhook => ("the secret that it may hold", &**path),
         Kind::Secret => ("it", Path::new(text)),
         _ => return None,
     };

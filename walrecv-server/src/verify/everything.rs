@@ -2,23 +2,29 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{ErrorKind, Read};
+use std::io::{self, ErrorKind, Read};
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::stored::{CHUNK, Summing};
 use super::{Depth, Problem, Problems, Request, VerifyError, verify};
-use crate::catalog::{BackupOutcome, BackupRecord, Catalog, Scrub, WalIndex, WalIndexRecord};
+use crate::catalog::{
+    BackupOutcome, BackupRecord, Catalog, Identity, Scrub, WalIndex, WalIndexRecord,
+};
 use crate::failure::in_one_line;
 use crate::progress::ProgressSink;
-use crate::storage::{ArchivedWal, KeyFile, Pace, Plain, ServerDir, durable};
+use crate::storage::{ArchivedWal, KeyFile, Pace, Plain, ServerDir, durable, encryption};
 
 /// How many problems are noted word for word.
 const NOTED: usize = 100;
+
+/// How long a segment may be archived and in no index.
+const JUST_ARCHIVED: Duration = Duration::from_secs(3600);
 
 /// What is to be verified.
 #[derive(Clone, Debug)]
@@ -168,13 +174,59 @@ impl Sweep<'_> {
             let index: BTreeMap<_, _> =
                 index.into_iter().map(|record| (record.file, record)).collect();
             for file in files {
-                // What is not indexed yet is being archived.
-                let Some(record) = index.get(&file) else { continue };
-                self.segment(&server.archived_file(file), record)?;
+                match index.get(&file) {
+                    Some(record) => self.segment(&server.archived_file(file), record)?,
+                    None => self.unindexed(file)?,
+                }
                 progress.advance_to(self.bytes);
             }
         }
         Ok(())
+    }
+
+    /// One that no index knows. Unless it is just being archived, its index was lost, and nothing but
+    /// reading it tells whether it is whole.
+    fn unindexed(&mut self, file: ArchivedWal) -> Result<(), VerifyError> {
+        let server = &self.request.server;
+        let path = server.archived_file(file);
+        let Some(modified) = durable::modified(&path)? else { return Ok(()) };
+        let is_new = modified.elapsed().unwrap_or_default() < JUST_ARCHIVED;
+        let is_sealed = file.form.encrypted && self.request.keys.is_none();
+        if is_new || is_sealed {
+            return Ok(());
+        }
+        let read = encryption::open(&path, file.form, self.request.keys.as_ref())
+            .map_err(|error| in_one_line(&error))
+            .and_then(|plain| self.length(plain).map_err(|error| error.to_string()));
+        match read {
+            Ok(None) => return Err(VerifyError::Interrupted),
+            Ok(Some(length)) => {
+                self.segments += 1;
+                // Without an identity nobody knows how long they are, which is told elsewhere.
+                let identity = Identity::load(server).ok().flatten();
+                let expected = identity.map(|known| u64::from(known.segment_size.bytes()));
+                if let Some(expected) = expected.filter(|size| *size != length && !file.partial) {
+                    self.tell("WAL", &Problem::StoredSize { file: path, found: length, expected });
+                }
+            }
+            Err(error) => self.tell("WAL", &Problem::Unreadable { file: path, error }),
+        }
+        Ok(())
+    }
+
+    /// How much there is to read; `None` if that was interrupted.
+    fn length(&self, mut plain: impl Read) -> io::Result<Option<u64>> {
+        let mut length = 0;
+        let mut chunk = vec![0; CHUNK];
+        while !*self.interrupted.borrow() {
+            match plain.read(&mut chunk) {
+                Ok(0) => return Ok(Some(length)),
+                Ok(read) => length += read as u64,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
     }
 
     /// Reads one archived segment as it is stored.

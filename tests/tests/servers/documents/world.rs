@@ -11,6 +11,7 @@ use std::process::Command;
 use tempfile::TempDir;
 use walrecv_tests::cluster::{SUPERUSER, SUPERUSER_PASSWORD};
 use walrecv_tests::port::free_port;
+use walrecv_tests::walrecv::write_private;
 use walrecv_tests::{Cluster, Context, Failure, Installation, Result, program, tools, walrecv};
 
 use super::page::Block;
@@ -228,7 +229,7 @@ impl World {
         if !text.contains("[servers.") {
             text.push_str("[servers.main]\nconninfo = \"host=127.0.0.1 user=walrecv\"\n");
         }
-        fs::write(&file, text).context(|| format!("cannot write {}", file.display()))?;
+        write_private(&file, &text)?;
         let line = format!("walrecv-server --config {} list-backups all", file.display());
         self.shell(&line).map(drop)
     }
