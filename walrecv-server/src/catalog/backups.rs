@@ -200,8 +200,8 @@ impl Catalog {
         Ok(entries)
     }
 
-    /// The backup that an operator means: an id, or `latest`, `last`, `first`, `oldest` or
-    /// `latest-full` of those that were copied completely.
+    /// The backup that an operator means: an id, or `latest`, `last`, `first`, `oldest`,
+    /// `latest-full` or `last-full` of those that were copied completely, or `last-failed`.
     ///
     /// # Errors
     /// If there is no such backup, or its record cannot be read.
@@ -216,7 +216,16 @@ impl Catalog {
         let found = match wanted {
             "latest" | "last" => complete()?.into_iter().next(),
             "first" | "oldest" => complete()?.into_iter().next_back(),
-            "latest-full" => complete()?.into_iter().find(|record| record.parent.is_none()),
+            "latest-full" | "last-full" => {
+                complete()?.into_iter().find(|record| record.parent.is_none())
+            }
+            "last-failed" => {
+                let is_failed =
+                    |record: &BackupRecord| matches!(record.outcome, BackupOutcome::Failed { .. });
+                let readable = self.list()?.into_iter().filter_map(|entry| entry.record.ok());
+                let failed = readable.filter(is_failed).last();
+                return failed.ok_or_else(|| self.unknown(wanted));
+            }
             word => match word.parse() {
                 Ok(id) => return self.load(id),
                 // The newest of those that were given this name.
@@ -237,12 +246,13 @@ impl Catalog {
     /// If there is no such backup, or its record, the WAL or the histories cannot be read.
     pub fn resolve_restorable(&self, wanted: &str) -> Result<BackupRecord, BackupError> {
         let found = self.resolve(wanted)?;
-        if !matches!(wanted, "latest" | "last" | "first" | "oldest" | "latest-full") {
+        let full = matches!(wanted, "latest-full" | "last-full");
+        if !full && !matches!(wanted, "latest" | "last" | "first" | "oldest") {
             return Ok(found);
         }
         let readable = self.list()?.into_iter().filter_map(|entry| entry.record.ok());
         let mut candidates: Vec<BackupRecord> =
-            readable.filter(|record| wanted != "latest-full" || record.parent.is_none()).collect();
+            readable.filter(|record| !full || record.parent.is_none()).collect();
         if !matches!(wanted, "first" | "oldest") {
             candidates.reverse();
         }

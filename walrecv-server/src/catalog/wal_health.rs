@@ -19,6 +19,8 @@ pub struct WalHealth {
     pub gaps: Vec<Gap>,
     /// Archived WAL that PostgreSQL could not replay.
     pub suspect: Vec<SuspectWal>,
+    /// Whether there are backups, and from none of them does WAL lead to the end of what is held.
+    pub none_leads_on: bool,
 }
 
 impl Catalog {
@@ -38,6 +40,8 @@ impl Catalog {
         let store = WalStore::new(self.server(), segment_size);
         let mut suspect = store.verdicts()?.suspect;
         let mut gaps: Vec<Gap> = Vec::new();
+        let mut leading_on = 0;
+        let none = positions.is_empty();
         if let Some(oldest) = positions.iter().map(|(begin, _)| begin.lsn).min() {
             suspect.retain(|suspect| suspect.range.to > oldest);
             let mut histories: BTreeMap<TimelineId, TimelineHistory> = BTreeMap::new();
@@ -50,8 +54,10 @@ impl Catalog {
                 let last = Lsn::from_u64(u64::MAX);
                 let reach = store.reach_in(&mut coverage, &history, end.lsn, last)?;
                 histories.insert(end.timeline, history);
+                let passed = matches!(reach, Reach::Missing(gap) if gap.passed);
+                leading_on += u32::from(!passed);
                 if let Reach::Missing(gap) = reach
-                    && gap.passed
+                    && passed
                     && gap.absence != Absence::Retired
                     && gaps
                         .iter()
@@ -61,7 +67,7 @@ impl Catalog {
                 }
             }
         }
-        Ok(WalHealth { gaps, suspect })
+        Ok(WalHealth { gaps, suspect, none_leads_on: !none && leading_on == 0 })
     }
 
     /// The history of the newest timeline that descends from this one; if nobody knows how that

@@ -18,8 +18,8 @@ pub struct GetWalArgs {
     #[arg(value_name = "WAL")]
     pub file: String,
 
-    /// Where to put it: PostgreSQL's %p
-    #[arg(value_name = "DEST")]
+    /// Where to put it: PostgreSQL's %p. It is printed without
+    #[arg(value_name = "DEST", default_value = "/dev/stdout", hide_default_value = true)]
     pub destination: PathBuf,
 
     /// Deliver the segment that is still being received, too

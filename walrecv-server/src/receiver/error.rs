@@ -191,7 +191,7 @@ impl Failure for ReceiverError {
             }
             Self::SlotLost { slot, .. } => Some(format!(
                 "drop it with `SELECT pg_drop_replication_slot('{slot}')`, and make it anew with \
-                 `walrecv-server receive-wal --create-slot`, while the server still has the WAL \
+                 `walrecv-server receive-wal SERVER --create-slot`, while the server still has the WAL \
                  that follows; or set create_slot = \"auto\", which does so where no gap arises"
             )),
             Self::Connect(source) | Self::Server { source, .. } => source.hint(),
@@ -200,12 +200,13 @@ impl Failure for ReceiverError {
             Self::History(error) => error.hint(),
             Self::Refused(refusal) => refusal.hint(),
             Self::SlotMissing { slot } => Some(format!(
-                "create it with `walrecv-server receive-wal --create-slot`, with `SELECT \
+                "create it with `walrecv-server receive-wal SERVER --create-slot`, with `SELECT \
                  pg_create_physical_replication_slot('{slot}', true)`, or set create_slot = \"auto\""
             )),
             Self::Gap { .. } => Some(
                 "a restore cannot cross the gap. To go on after it, run `walrecv-server \
-                 receive-wal --reset` once, which records it, and take a new base backup"
+                 receive-wal SERVER --reset`, which records it and receives until it is stopped (the \
+                 daemon goes on then), and take a new base backup"
                     .to_owned(),
             ),
             Self::Writer(WriterError::Segment { source, .. }) => match source {

@@ -106,6 +106,7 @@ fn check_backup(
         }
         (BackupStatus::Broken, Some(missing)) => Err(RestoreError::Broken { backup, missing }),
         (BackupStatus::Broken, None) => Err(RestoreError::BrokenChain { backup }),
+        (BackupStatus::Done, _) if standing.damaged => Err(RestoreError::Damaged { backup }),
         (BackupStatus::Done, _) => Ok((begin, end)),
         (status, _) => Err(incomplete(status.name())),
     }

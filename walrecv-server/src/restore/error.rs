@@ -45,6 +45,12 @@ pub enum RestoreError {
         /// The backup.
         backup: BackupId,
     },
+    /// A verification found it damaged.
+    #[error("backup `{backup}` is damaged: a verification found that it is not what was stored")]
+    Damaged {
+        /// The backup.
+        backup: BackupId,
+    },
     /// WAL up to the end of the backup has not arrived yet.
     #[error("backup `{backup}` cannot be consistent yet: WAL from {missing} is still to come")]
     WaitingForWal {
@@ -387,6 +393,11 @@ impl Failure for RestoreError {
             Self::Incomplete { .. } | Self::Broken { .. } | Self::BrokenChain { .. } => {
                 "choose another backup; `list-backups` shows those that are DONE".to_owned()
             }
+            Self::Damaged { backup } => format!(
+                "restore another: `auto` looks for one that leads to the target. `verify-backup` \
+                 names what is wrong with `{backup}`, and clears it if it is mended; `extract` \
+                 fetches single files"
+            ),
             Self::WaitingForWal { .. } => {
                 "let the receiver run until the backup is DONE, or choose an earlier backup"
                     .to_owned()

@@ -105,6 +105,7 @@ fn shortcuts_mean_complete_backups() {
         ("first", &old),
         ("oldest", &old),
         ("latest-full", &old),
+        ("last-full", &old),
         ("20260307T150000", &begun),
         ("before the upgrade", &new),
     ] {

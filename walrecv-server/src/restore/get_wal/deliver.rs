@@ -13,7 +13,7 @@ const BUFFER: usize = 256 * 1024;
 
 /// Writes `length` bytes of WAL to `destination`: all of them or nothing.
 ///
-/// Under a temporary name in the same directory first, because PostgreSQL takes a file of the
+/// A file comes under a temporary name in the same directory first, because PostgreSQL takes a file of the
 /// wrong size under the right name for a reason to stop. Not synced: PostgreSQL fetches the file
 /// again if it loses it.
 ///
@@ -25,6 +25,12 @@ pub fn deliver(
     length: u64,
     destination: &Path,
 ) -> Result<(), GetWalError> {
+    // What is no file, such as a pipe or the link `/dev/stdout`, is written to and not replaced.
+    if fs::symlink_metadata(destination).is_ok_and(|found| !found.is_file()) {
+        let file = OpenOptions::new().append(true).open(destination);
+        let file = file.map_err(|source| storage_error("write to", destination, source))?;
+        return write_whole(name, source, length, file, destination);
+    }
     let mut temporary_name = OsString::from(".");
     temporary_name.push(destination.file_name().unwrap_or_default());
     temporary_name.push(".tmp");

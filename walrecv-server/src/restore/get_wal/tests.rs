@@ -323,6 +323,13 @@ fn a_short_delivery_leaves_nothing_behind() {
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     let error = deliver("x", &mut &b"abc"[..], 3, &dir.path().join("a/b")).unwrap_err();
     assert_eq!(error.exit_code(), 204);
+    // A link, such as that to what is printed to, stays one.
+    let link = dir.path().join("stdout");
+    std::os::unix::fs::symlink(&destination, &link).unwrap();
+    deliver("x", &mut &b"def"[..], 3, &link).unwrap();
+    assert!(link.is_symlink());
+    assert_eq!(fs::read(&destination).unwrap(), b"abcdef");
+    assert!(deliver("x", &mut &b"abc"[..], 3, dir.path()).is_err());
 }
 
 #[test]

@@ -67,7 +67,7 @@ pub(super) fn wal_archive(
         Ok(Some(identity)) => Catalog::new(store).wal_health(identity.segment_size, records),
         Ok(None) | Err(_) => Ok(WalHealth::default()),
     };
-    let WalHealth { gaps, suspect } = match health {
+    let WalHealth { gaps, suspect, none_leads_on } = match health {
         Ok(health) => health,
         Err(error) => return Row::failure(WAL_ARCHIVE, State::Failed, &error),
     };
@@ -87,6 +87,13 @@ pub(super) fn wal_archive(
              none before it can be recovered beyond it",
             range.from, range.to, range.what
         ));
+    }
+    if none_leads_on && !left_out.is_empty() {
+        failed.push(
+            "what is received now can be restored from no backup: take one, which begins behind the \
+             gap"
+            .to_owned(),
+        );
     }
     if !failed.is_empty() {
         failed.append(&mut left_out);
@@ -193,6 +200,18 @@ mod tests {
             format!("WAL from 0/300000 to 0/400000 in segment {} is missing", segment(3))
         );
         journal::record_gap(&store, TimelineId::FIRST, at(3), at(5)).unwrap();
+        let (state, remark) = wal_row(&store);
+        assert_eq!(state, State::Failed);
+        assert!(remark.contains("from no backup: take one"), "{remark}");
+        assert!(remark.ends_with("is left out, as was asked for"), "{remark}");
+        // One that begins behind it makes it a thing of the past.
+        let first: BackupId = "20260305T151133".parse().unwrap();
+        let mut second = BackupRecord::load(&store.backup(first)).unwrap().unwrap();
+        second.id = "20260306T151133".parse().unwrap();
+        let behind = |lsn| Some(Position { lsn, timeline: TimelineId::FIRST });
+        (second.begin, second.end) = (behind(at(5)), behind(at(5).saturating_add(400)));
+        fs::create_dir_all(store.backup(second.id).path()).unwrap();
+        second.save(&store.backup(second.id)).unwrap();
         let (state, remark) = wal_row(&store);
         assert_eq!(state, State::Warning);
         assert!(remark.ends_with("is left out, as was asked for"), "{remark}");
