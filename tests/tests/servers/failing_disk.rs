@@ -31,7 +31,9 @@ fn failing_syncs(installation: &Installation) -> ScenarioResult {
     // Once: reception goes on, in a new file.
     let once = disturb(&watched, Disturbance::of_present_threads, "fdatasync:error=EIO:when=1")?;
     once.wait()?;
-    assert_eq!(once.count(), 1, "more than one sync was made to fail");
+    // `strace` counts for each thread, and another may have begun to sync before all were let go.
+    let failed = once.count();
+    assert!((1..=2).contains(&failed), "{failed} syncs were made to fail");
     drop(once);
     let (at, before) = (watched.site.position()?, watched.ledger.acknowledged());
     watched.site.cluster.wait_for("what comes behind the failed sync", |cluster| {
