@@ -3,6 +3,7 @@
 //! From this table come the check for unknown keys, the annotated reference, the schema for editors
 //! and what `show-servers` shows. That its defaults are the real ones is tested.
 
+use super::barman_keys;
 use super::error::nearest;
 use Kind::{
     Choice, Conninfo, Count, Duration, Flag, FlagOr, Listen, Path, Period, Rate, Schedule, Secret,
@@ -613,8 +614,8 @@ pub(super) fn unknown(name: &str, section: Section) -> (String, Option<String>) 
     }
     let tables = TABLES.iter().copied().filter(|_| section == Section::Global);
     let known = of(section).map(|key| key.name).chain(tables);
-    let hint = if name == "barman_home" {
-        Some("it is called `home` here".to_owned())
+    let hint = if let Some(advice) = barman_keys::advice(name) {
+        Some(advice.to_owned())
     } else if find(Section::Server, name).is_some() {
         Some(format!("`{name}` belongs into [defaults] or [servers.NAME]"))
     } else if find(Section::Global, name).is_some() {

@@ -5,6 +5,7 @@
 //! parsed once, so that a mistake is told in the same words wherever it was made, and all mistakes
 //! are told at once. Knows no command and opens no connection.
 
+mod barman_keys;
 mod environment;
 mod error;
 mod exposed;
