@@ -13,7 +13,7 @@ use std::time::Duration;
 use clap::Parser;
 use tokio::runtime::{Builder, Runtime};
 
-use crate::cli::{Cli, ColorArg, Command, FormatArg, LogFormatArg};
+use crate::cli::{Cli, ColorArg, Command, FormatArg, LogFormatArg, explain};
 use crate::output::{Color, Format, LogFormat, Printer, Results, start_logging};
 use crate::receiver::nap;
 use crate::settings::process_environment;
@@ -45,6 +45,7 @@ fn program(arguments: Vec<OsString>) -> u8 {
     let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
         Err(error) => {
+            let error = explain(error);
             // Nowhere to complain to if that fails.
             let _ = error.print();
             return u8::try_from(error.exit_code()).unwrap_or(2);

@@ -4,6 +4,7 @@
 //! a rendering in `output/`.
 
 mod backup;
+mod barman;
 mod catalog;
 mod configuration;
 mod generated;
@@ -21,6 +22,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::settings::{Argument, Scope, ServerName, ServerNameError, Typed};
 
 pub use backup::BackupArgs;
+pub use barman::explain;
 pub use catalog::{
     CheckArgs, CheckBackupArgs, DeleteArgs, ExtractArgs, FilesArg, GenerateManifestArgs, KeepArg,
     KeepArgs, ListBackupsArgs, ListFilesArgs, ShowBackupArgs, VerifyBackupArgs,
