@@ -40,8 +40,7 @@ impl Catalog {
         let store = WalStore::new(self.server(), segment_size);
         let mut suspect = store.verdicts()?.suspect;
         let mut gaps: Vec<Gap> = Vec::new();
-        let mut leading_on = 0;
-        let none = positions.is_empty();
+        let mut leads_on = positions.is_empty();
         if let Some(oldest) = positions.iter().map(|(begin, _)| begin.lsn).min() {
             suspect.retain(|suspect| suspect.range.to > oldest);
             let mut histories: BTreeMap<TimelineId, TimelineHistory> = BTreeMap::new();
@@ -55,7 +54,7 @@ impl Catalog {
                 let reach = store.reach_in(&mut coverage, &history, end.lsn, last)?;
                 histories.insert(end.timeline, history);
                 let passed = matches!(reach, Reach::Missing(gap) if gap.passed);
-                leading_on += u32::from(!passed);
+                leads_on |= !passed;
                 if let Reach::Missing(gap) = reach
                     && passed
                     && gap.absence != Absence::Retired
@@ -67,7 +66,7 @@ impl Catalog {
                 }
             }
         }
-        Ok(WalHealth { gaps, suspect, none_leads_on: !none && leading_on == 0 })
+        Ok(WalHealth { gaps, suspect, none_leads_on: !leads_on })
     }
 
     /// The history of the newest timeline that descends from this one; if nobody knows how that

@@ -195,38 +195,48 @@ impl Sweep<'_> {
         if is_new || is_sealed {
             return Ok(());
         }
+        let mut length = 0;
+        let take = |bytes: &[u8]| {
+            length += bytes.len() as u64;
+            if let Some(pace) = &self.request.pace {
+                pace.keep(bytes.len());
+            }
+        };
         let read = encryption::open(&path, file.form, self.request.keys.as_ref())
             .map_err(|error| in_one_line(&error))
-            .and_then(|plain| self.length(plain).map_err(|error| error.to_string()));
+            .and_then(|plain| self.drain(plain, take).map_err(|error| error.to_string()));
+        // Removed meanwhile, or archived in another form.
+        if durable::file_size(&path)?.is_none() {
+            return Ok(());
+        }
+        // Without an identity nobody knows how long they are, which is told elsewhere.
+        let identity = Identity::load(server).ok().flatten();
+        let expected = identity.map(|known| u64::from(known.segment_size.bytes()));
+        let expected = expected.filter(|_| !file.partial).unwrap_or(length);
         match read {
-            Ok(None) => return Err(VerifyError::Interrupted),
-            Ok(Some(length)) => {
-                self.segments += 1;
-                // Without an identity nobody knows how long they are, which is told elsewhere.
-                let identity = Identity::load(server).ok().flatten();
-                let expected = identity.map(|known| u64::from(known.segment_size.bytes()));
-                if let Some(expected) = expected.filter(|size| *size != length && !file.partial) {
-                    self.tell("WAL", &Problem::StoredSize { file: path, found: length, expected });
-                }
+            Ok(false) => return Err(VerifyError::Interrupted),
+            Ok(true) if length == expected => self.segments += 1,
+            Ok(true) => {
+                let error = format!("there are {length} bytes of WAL in it instead of {expected}");
+                self.tell("WAL", &Problem::Unreadable { file: path, error });
             }
             Err(error) => self.tell("WAL", &Problem::Unreadable { file: path, error }),
         }
         Ok(())
     }
 
-    /// How much there is to read; `None` if that was interrupted.
-    fn length(&self, mut plain: impl Read) -> io::Result<Option<u64>> {
-        let mut length = 0;
+    /// Reads to the end; `false` if that was interrupted.
+    fn drain(&self, mut source: impl Read, mut take: impl FnMut(&[u8])) -> io::Result<bool> {
         let mut chunk = vec![0; CHUNK];
         while !*self.interrupted.borrow() {
-            match plain.read(&mut chunk) {
-                Ok(0) => return Ok(Some(length)),
-                Ok(read) => length += read as u64,
+            match source.read(&mut chunk) {
+                Ok(0) => return Ok(true),
+                Ok(read) => take(chunk.get(..read).unwrap_or_default()),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok(None)
+        Ok(false)
     }
 
     /// Reads one archived segment as it is stored.
@@ -241,21 +251,14 @@ impl Sweep<'_> {
                 return Ok(());
             }
         };
-        let (mut source, sum) = Summing::new(file, self.request.pace.clone());
+        let (source, sum) = Summing::new(file, self.request.pace.clone());
         let mut plain = Plain::default();
-        let mut chunk = vec![0; CHUNK];
-        loop {
-            if *self.interrupted.borrow() {
-                return Err(VerifyError::Interrupted);
-            }
-            match source.read(&mut chunk) {
-                Ok(0) => break,
-                Ok(read) => plain.add(chunk.get(..read).unwrap_or_default()),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => {
-                    self.tell("WAL", &unreadable(error.to_string()));
-                    return Ok(());
-                }
+        match self.drain(source, |bytes| plain.add(bytes)) {
+            Ok(true) => {}
+            Ok(false) => return Err(VerifyError::Interrupted),
+            Err(error) => {
+                self.tell("WAL", &unreadable(error.to_string()));
+                return Ok(());
             }
         }
         let found = sum.stored();
