@@ -1,6 +1,14 @@
-//! Sizes and durations for people, as Barman writes them.
+//! Sizes and durations for people, as Barman writes them; PostgreSQL's moments as those of the calendar.
 
 use std::time::Duration;
+
+use jiff::Timestamp;
+use pgwire_stream::PgTimestamp;
+
+/// A moment that PostgreSQL tells; `None` if the calendar does not go so far.
+pub fn moment(time: PgTimestamp) -> Option<Timestamp> {
+    Timestamp::from_microsecond(time.as_unix_micros()).ok()
+}
 
 /// A size with a binary unit: `1.5 GiB`.
 pub fn size(bytes: u64) -> String {

@@ -4,7 +4,6 @@
 //! both say so.
 
 use jiff::{SignedDuration, Timestamp};
-use pgwire_stream::PgTimestamp;
 
 use super::caught_up::CaughtUp;
 use super::document::DocumentError;
@@ -12,6 +11,7 @@ use super::identity::Identity;
 use super::wal::WalStore;
 use super::wal_index::WalIndex;
 use crate::storage::ServerDir;
+use crate::units::moment;
 
 /// How far our clock may be ahead of what is known of the server's: an idle server may be heard of
 /// that seldom.
@@ -84,15 +84,11 @@ fn newest_commit(server: &ServerDir) -> Option<Timestamp> {
         .max()
 }
 
-fn moment(time: PgTimestamp) -> Option<Timestamp> {
-    Timestamp::from_microsecond(time.as_unix_micros()).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::storage::{Access, Home};
-    use pgwire_stream::{Lsn, TimelineId};
+    use pgwire_stream::{Lsn, PgTimestamp, TimelineId};
 
     #[test]
     fn nothing_is_old_or_of_the_future_unless_both_clocks_say_so() {

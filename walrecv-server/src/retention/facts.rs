@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
-use pgwire_stream::{PgTimestamp, SegmentSize, TimelineHistory, TimelineId, WalFileName};
+use pgwire_stream::{SegmentSize, TimelineHistory, TimelineId, WalFileName};
 
 use super::error::RetentionError;
 use super::lineage::{Leaving, Lineage};
@@ -13,6 +13,7 @@ use crate::catalog::{
     RecordedSwitch, Standing, WalStore, journal,
 };
 use crate::storage::{BackupId, ServerDir, durable};
+use crate::units::moment;
 
 /// What is known of a server's backups and timelines.
 #[derive(Clone, Debug, Default)]
@@ -192,8 +193,4 @@ fn leaving(timeline: TimelineId, switches: &[RecordedSwitch]) -> Leaving {
         Some(left) => Leaving::At(left),
         None => Leaving::Unknown,
     }
-}
-
-fn moment(at: PgTimestamp) -> Option<Timestamp> {
-    Timestamp::from_microsecond(at.as_unix_micros()).ok()
 }

@@ -8,6 +8,7 @@ use pgwire_stream::{Lsn, PgTimestamp, ReplicationClient};
 use crate::failure::quoted_role;
 use crate::peer::{Peer, ServerFailure};
 use crate::settings::{ServerName, ServerSettings};
+use crate::units::moment;
 
 /// Which of them are asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -187,10 +188,6 @@ fn of_row(row: &pgwire_stream::proto::Row) -> ReplicationPeer {
         flush: lsn(14),
         replay: lsn(15),
     }
-}
-
-fn moment(at: PgTimestamp) -> Option<Timestamp> {
-    Timestamp::from_microsecond(at.as_unix_micros()).ok()
 }
 
 #[cfg(test)]

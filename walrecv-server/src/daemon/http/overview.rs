@@ -4,12 +4,13 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use pgwire_stream::{Lsn, PgTimestamp, TimelineId};
+use pgwire_stream::{Lsn, TimelineId};
 use serde::Serialize;
 
 use crate::daemon::board::{Ended, Running, ServerNews, Task};
 use crate::receiver::{HostSlot, State, Status};
 use crate::settings::{ServerName, ServerSettings};
+use crate::units::moment;
 use crate::views::check::{CheckOutcome, State as CheckState};
 use crate::views::stored::Stored;
 
@@ -216,12 +217,10 @@ fn check(at: Timestamp, outcome: &CheckOutcome) -> Check {
     Check { at, ok: outcome.is_ok(), rows }
 }
 
-fn moment(time: PgTimestamp) -> Option<Timestamp> {
-    Timestamp::from_microsecond(time.as_unix_micros()).ok()
-}
-
 #[cfg(test)]
 mod tests {
+    use pgwire_stream::PgTimestamp;
+
     use super::*;
 
     fn status(end: u64, flushed: u64) -> Status {

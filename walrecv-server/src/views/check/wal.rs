@@ -1,7 +1,6 @@
 //! The WAL that is stored: whether a recovery gets to its end, how old it is, and how much room it takes.
 
 use jiff::Timestamp;
-use pgwire_stream::PgTimestamp;
 
 use super::backups::age_in_words;
 use super::{Row, State};
@@ -10,7 +9,7 @@ use crate::catalog::{
 };
 use crate::settings::Period;
 use crate::storage::{ServerDir, durable};
-use crate::units::size;
+use crate::units::{moment, size};
 
 const WAL_ARCHIVE: &str = "WAL archive";
 const MAXIMUM_AGE: &str = "wal maximum age";
@@ -50,10 +49,6 @@ fn newest(store: &ServerDir) -> Result<Option<Timestamp>, WalError> {
     let known = CaughtUp::load(store).ok().flatten().and_then(|known| moment(known.at));
     let of_files = archived.max(received).and_then(|at| Timestamp::try_from(at).ok());
     Ok(of_files.max(known))
-}
-
-fn moment(at: PgTimestamp) -> Option<Timestamp> {
-    Timestamp::from_microsecond(at.as_unix_micros()).ok()
 }
 
 /// Whether a recovery gets from every backup to the end of WAL.

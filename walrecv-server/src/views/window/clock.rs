@@ -4,11 +4,10 @@
 use std::fs;
 
 use jiff::Timestamp;
-use pgwire_stream::{
-    Lsn, PgTimestamp, SegmentName, SegmentNumber, SegmentSize, TimelineHistory, TimelineId,
-};
+use pgwire_stream::{Lsn, SegmentName, SegmentNumber, SegmentSize, TimelineHistory, TimelineId};
 
 use crate::catalog::{CaughtUp, Coverage, Span, WalIndex, WalIndexRecord, WalStore};
+use crate::units::moment;
 
 /// Tells the times of positions. Keeps the index that was read last: neighbours are asked for one
 /// after the other.
@@ -126,8 +125,4 @@ impl<'a> Clock<'a> {
         }
         self.index.as_ref().map_or(&[], |(_, records)| records)
     }
-}
-
-fn moment(time: PgTimestamp) -> Option<Timestamp> {
-    Timestamp::from_microsecond(time.as_unix_micros()).ok()
 }
