@@ -186,6 +186,13 @@ fn lost_with_its_wal(installation: &Installation) -> ScenarioResult {
     let output = site.walrecv.run(&["receive-wal", "main"])?.code(3)?;
     assert!(output.stderr.contains("--reset"), "{}", output.stderr);
 
+    // Told to, it leaves the gap, and does no more than see WAL come again.
+    let output = site.walrecv.run(&["receive-wal", "main", "--reset"])?.success()?;
+    for word in ["left out", "`walrecv-server backup main`", "It comes again"] {
+        assert!(output.stdout.contains(word), "no `{word}` in:\n{}", output.stdout);
+    }
+    let again = site.walrecv.run(&["receive-wal", "main", "--reset"])?.success()?;
+    assert!(again.stdout.contains("Nothing is missing"), "{}", again.stdout);
     let end = site.position()?;
     write_wal(cluster, 1)?;
     let end = end.to_string();

@@ -74,7 +74,8 @@ pub struct ReceiveWalArgs {
     #[arg(long, group = "action")]
     pub drop_slot: bool,
 
-    /// Where the server no longer has the WAL that comes next, go on behind it; the gap is recorded
+    /// Where the server no longer has the WAL that comes next, leave it out, record the gap, and
+    /// exit as soon as WAL comes again
     #[arg(long, conflicts_with = "action")]
     pub reset: bool,
 

@@ -1,9 +1,9 @@
 //! `receive-wal`: the WAL of one server in the foreground, and what belongs to that.
 
 use std::pin::pin;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use pgwire_stream::{DropSlot, Feature, Lsn, PhysicalSlot, SlotName};
+use pgwire_stream::{DropSlot, Feature, Lsn, PgTimestamp, PhysicalSlot, SlotName};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::watch;
 
@@ -11,7 +11,7 @@ use super::interruption::{NoSignals, interruption};
 use crate::daemon::ControlClient;
 use crate::failure::{Class, Failure, advice};
 use crate::peer::{Peer, ServerFailure, role_of};
-use crate::receiver::{Finished, Receiver, ReceiverError, ReceiverOptions, Status};
+use crate::receiver::{Finished, Receiver, ReceiverError, ReceiverOptions, State, Status};
 use crate::settings::{ServerName, ServerSettings};
 use crate::storage::{Home, LockError, LockKind, ServerLock, StorageError};
 
@@ -24,6 +24,9 @@ const STOP_INTERVAL: Duration = Duration::from_millis(100);
 /// How often is shown how the receiver is.
 const WATCH_INTERVAL: Duration = Duration::from_millis(500);
 
+/// How long a server may send nothing before that means that there is nothing to send.
+const QUIET: Duration = Duration::from_secs(3);
+
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
@@ -34,6 +37,8 @@ pub enum Action {
         /// Leave a gap where the server no longer has the WAL that comes next.
         reset: bool,
     },
+    /// Leave that gap, and receive no longer than it takes to know that WAL comes again.
+    Reset,
     /// Create the slot.
     CreateSlot {
         /// One that exists is no error.
@@ -60,6 +65,11 @@ pub enum Done {
         /// Why it ended.
         finished: Finished,
         /// Where it got to.
+        status: Box<Status>,
+    },
+    /// WAL comes again, whether a gap had to be left or not.
+    Reset {
+        /// Where it got to, and what was left out.
         status: Box<Status>,
     },
     /// The slot was created.
@@ -170,8 +180,10 @@ pub async fn receive_wal(
         Action::Receive { end_at, reset } => {
             let options = ReceiverOptions { end_at, reset, persistent: false };
             let stop = interruption()?;
-            receive(settings, home, options, stop, watch).await?
+            let (finished, status) = receive(settings, home, options, stop, watch).await?;
+            Done::Received { finished, status }
         }
+        Action::Reset => reset(settings, home, watch).await?,
         Action::CreateSlot { if_not_exists } => create_slot(settings, if_not_exists).await?,
         Action::DropSlot => drop_slot(settings).await?,
     };
@@ -184,7 +196,7 @@ async fn receive(
     options: ReceiverOptions,
     stop: watch::Receiver<bool>,
     watch: impl Fn(&Status),
-) -> Result<Done, ReceiveWalError> {
+) -> Result<(Finished, Box<Status>), ReceiveWalError> {
     let (receiver, status) = Receiver::new(settings.clone(), home, options);
     let mut receiving = pin!(receiver.run(stop));
     let mut often = tokio::time::interval(WATCH_INTERVAL);
@@ -200,7 +212,43 @@ async fn receive(
         source,
     })?;
     let status = Box::new(status.borrow().clone());
-    Ok(Done::Received { finished, status })
+    Ok((finished, status))
+}
+
+/// Receives until WAL comes, behind a gap if there has to be one.
+async fn reset(
+    settings: &ServerSettings,
+    home: &Home,
+    watch: impl Fn(&Status),
+) -> Result<Done, ReceiveWalError> {
+    let mut interrupted = interruption()?;
+    let (stop, stopped) = watch::channel(false);
+    let watch = |status: &Status| {
+        watch(status);
+        if comes(status) {
+            stop.send_replace(true);
+        }
+    };
+    let options = ReceiverOptions { reset: true, ..ReceiverOptions::default() };
+    let receiving = receive(settings, home, options, stopped, watch);
+    let interruption = async {
+        let _ = interrupted.wait_for(|interrupted| *interrupted).await;
+        stop.send_replace(true);
+        std::future::pending().await
+    };
+    let (finished, status) = tokio::select! {
+        received = receiving => received?,
+        never = interruption => never,
+    };
+    let interrupted = *interrupted.borrow();
+    Ok(if interrupted { Done::Received { finished, status } } else { Done::Reset { status } })
+}
+
+/// Whether the server has the WAL that was asked for: one that has not says so at once.
+fn comes(status: &Status) -> bool {
+    let now = PgTimestamp::from(SystemTime::now()).as_unix_micros();
+    let since = Duration::from_micros(now.abs_diff(status.since.as_unix_micros()));
+    status.state == State::Streaming && (status.flushed > status.started_at || since >= QUIET)
 }
 
 async fn create_slot(

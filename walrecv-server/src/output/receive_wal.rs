@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::Report;
 use crate::commands::receive_wal::{Done, ReceiveWalOutcome};
-use crate::receiver::Finished;
+use crate::receiver::{Finished, LeftOut};
 
 impl Report for ReceiveWalOutcome {
     fn console(&self) -> String {
@@ -20,6 +20,20 @@ impl Report for ReceiveWalOutcome {
                     None => String::new(),
                 };
                 format!("Receiving WAL of server '{server}' {why}{durable}\n")
+            }
+            Done::Reset { status } => {
+                let what = match status.left_out {
+                    Some(LeftOut { timeline, from, to }) => format!(
+                        "The WAL of server '{server}' from {from} to {to} on timeline {timeline} is \
+                         left out, which is recorded: no restore goes across. Take a base backup: \
+                         `walrecv-server backup {server}`\n"
+                    ),
+                    None => format!("Nothing is missing of the WAL of server '{server}'\n"),
+                };
+                let durable = status.flushed.map(|lsn| {
+                    format!("It comes again; up to {lsn} it is durable, and `run` receives it on\n")
+                });
+                what + &durable.unwrap_or_default()
             }
             Done::SlotCreated(slot) => {
                 format!("Replication slot '{slot}' created on server '{server}'\n")
@@ -50,6 +64,13 @@ impl Report for ReceiveWalOutcome {
                     Finished::Stopped => "stopped",
                     Finished::EndReached => "end_reached",
                 },
+                "timeline": status.timeline,
+                "flushed": status.flushed,
+            }),
+            Done::Reset { status } => json!({
+                "server": server,
+                "done": "reset",
+                "left_out": status.left_out,
                 "timeline": status.timeline,
                 "flushed": status.flushed,
             }),

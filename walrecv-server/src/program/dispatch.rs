@@ -353,6 +353,7 @@ async fn receive_wal(
             Action::CreateSlot { if_not_exists: *if_not_exists }
         }
         ReceiveWalArgs { drop_slot: true, .. } => Action::DropSlot,
+        ReceiveWalArgs { reset: true, endpos: None, .. } => Action::Reset,
         ReceiveWalArgs { endpos, reset, .. } => Action::Receive { end_at: *endpos, reset: *reset },
     };
     let line = printer.receiving();

@@ -205,8 +205,8 @@ impl Failure for ReceiverError {
             )),
             Self::Gap { .. } => Some(
                 "a restore cannot cross the gap. To go on after it, run `walrecv-server \
-                 receive-wal SERVER --reset`, which records it and receives until it is stopped (the \
-                 daemon goes on then), and take a new base backup"
+                 receive-wal SERVER --reset`, which records it, and take a new base backup; the \
+                 daemon receives on by itself then"
                     .to_owned(),
             ),
             Self::Writer(WriterError::Segment { source, .. }) => match source {

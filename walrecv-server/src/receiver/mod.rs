@@ -89,7 +89,7 @@ pub use slot_view::Occupant;
 pub(crate) use slot_view::{KeptWal, SlotView, view as view_slot};
 
 pub use start::Refusal;
-pub use status::{HostSlot, State, Status};
+pub use status::{HostSlot, LeftOut, State, Status};
 pub(crate) use synchronous::names as is_named;
 pub use writer::WriterError;
 
@@ -290,7 +290,7 @@ impl Receiver {
             if let Some(error) = &error {
                 tracing::warn!(
                     error = in_one_line(error),
-                    hint = error.hint(),
+                    hint = error.hint_about(self.settings.name.as_str()),
                     pause_ms = pause.as_millis(),
                     "WAL is not being received"
                 );

@@ -13,6 +13,7 @@ use super::beside::{self, Reached};
 use super::open_segment::renew_inherited;
 use super::slot::{self, Slot};
 use super::start::{self, Kept, Source, Start};
+use super::status::LeftOut;
 use super::{Receiver, ReceiverError, blocking, held, journal, synchronous_watch};
 use crate::catalog::{HistoryStore, Identity};
 use crate::hooks::Hooks;
@@ -116,6 +117,8 @@ impl Receiver {
             tracing::warn!(%timeline, %from, %to, "going on without WAL, as the operator said");
             blocking(move || journal::record_gap(&dir, timeline, from, to)).await??;
             self.given_up = None;
+            let left_out = Some(LeftOut { timeline, from, to });
+            self.status.send_modify(|status| status.left_out = left_out);
             return Ok(Prepared::Stream(Box::new((client, start))));
         }
         let kept = |slot: Slot| {

@@ -64,11 +64,26 @@ pub struct Status {
     /// Ranges of WAL on this and earlier connections that PostgreSQL could not replay.
     #[serde(default)]
     pub suspect: u64,
+    /// The WAL that was left out, because the server no longer has it and the operator said to go
+    /// on without it.
+    #[serde(default)]
+    pub left_out: Option<LeftOut>,
     /// What went wrong last, in one line.
     pub last_error: Option<String>,
     /// The slot on the other hosts of the conninfo, where it is kept there.
     #[serde(default)]
     pub other_hosts: Vec<HostSlot>,
+}
+
+/// WAL that was never received, and will not be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftOut {
+    /// The timeline.
+    pub timeline: TimelineId,
+    /// Its first byte.
+    pub from: Lsn,
+    /// The byte behind its last.
+    pub to: Lsn,
 }
 
 /// The slot on a host that WAL is not received from.
@@ -122,9 +137,17 @@ impl Status {
             disk_full: false,
             waiting_for_archive: 0,
             suspect: 0,
+            left_out: None,
             last_error: None,
             other_hosts: Vec::new(),
         }
+    }
+
+    /// How many bytes the server has that are not durable here; `None` unless it streams: what it
+    /// has written since it was last heard, nobody knows.
+    pub fn lag(&self) -> Option<u64> {
+        let behind = self.server_end?.bytes_since(self.flushed?);
+        (self.state == State::Streaming).then_some(behind)
     }
 
     /// Everything before this position is durable now.
