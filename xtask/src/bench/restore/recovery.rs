@@ -120,7 +120,11 @@ impl Archives {
         if self.segments.len() + 2 < wanted {
             return Err(Failure::new(format!("{} segments came", self.segments.len())));
         }
-        program::run(Command::new("chmod").arg("-R").arg("a+rX").arg(self.place.path()))?;
+        // Not the configurations: there are passwords in them.
+        let place = self.place.path();
+        program::run(Command::new("chmod").arg("a+rX").arg(place))?;
+        let read = ["flat", "none", "zstd"].map(|name| place.join(name));
+        program::run(Command::new("chmod").args(["-R", "a+rX"]).args(read))?;
         Ok(self)
     }
 
