@@ -15,7 +15,7 @@ use crate::storage::compression::{CompressedWriter, Frame, Method};
 use crate::storage::durable::AtomicFile;
 use crate::storage::tar::TERMINATOR;
 use crate::storage::{
-    BackupDir, Codec, EncryptedWriter, Form, HashingWriter, Packing, StorageError,
+    BackupDir, Codec, EncryptedWriter, FingerprintWriter, Form, Packing, StorageError,
 };
 
 /// How archives are stored and looked at.
@@ -31,7 +31,7 @@ pub(super) struct ArchiveOptions {
 /// Writes one archive.
 ///
 /// What comes goes two ways: its plain bytes are looked into; and it goes through compression and
-/// encryption into a file whose stored bytes are hashed. What the server has compressed is stored as
+/// encryption into a file whose fingerprint is taken. What the server has compressed is stored as
 /// it comes, and unpacked only to be looked into. All files have hidden names until
 /// [`finish`](Self::finish).
 pub(super) struct ArchiveWriter {
@@ -40,7 +40,7 @@ pub(super) struct ArchiveWriter {
     name: String,
     form: Form,
     inside: Inside,
-    stored: CompressedWriter<EncryptedWriter<HashingWriter<AtomicFile>>>,
+    stored: CompressedWriter<EncryptedWriter<FingerprintWriter<AtomicFile>>>,
     target: PathBuf,
     /// How many bytes came.
     received: u64,
@@ -68,12 +68,17 @@ impl ArchiveWriter {
         };
         let compressed = archive.compression.map(codec_of).transpose()?;
         let packing = match compressed {
-            None => options.packing.clone(),
+            // Whoever reads it compares the files in it, or all of it, with their checksums.
+            None => {
+                let method = options.packing.method().without_checksums();
+                options.packing.with_method(method)
+            }
             Some(_) => options.packing.with_method(Method::new(Codec::None, 0)),
         };
         let form = Form { codec: compressed.unwrap_or(packing.form().codec), ..packing.form() };
         let target = directory.archive(&name, form);
-        let file = HashingWriter::new(AtomicFile::create(&target, directory.access())?);
+        let file = AtomicFile::create(&target, directory.access())?;
+        let file = FingerprintWriter::of_archive(file, form);
         let stored = packing.writer(file).map_err(StorageError::of("write", &target))?;
         let index = AtomicFile::create(&directory.archive_index(&name), directory.access())?;
         let tablespace = archive.tablespace;
@@ -141,8 +146,9 @@ impl ArchiveWriter {
             encrypted: self.form.encrypted,
             by_server,
             plain_size,
-            stored_size: stored.size,
-            stored_sha256: stored.sha256,
+            stored_size: stored.size(),
+            stored_sha256: stored.sha256(),
+            stored_crc32c: stored.crc32c(),
             files,
             index: Some(index),
         };

@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::document::{self, DocumentError};
 use crate::settings::ServerName;
-use crate::storage::{BackupDir, BackupId, Codec, Form, Sha256Sum, Stored};
+use crate::storage::{
+    BackupDir, BackupId, Codec, Crc32c, Fingerprint, Form, Plain, Sha256Sum, Stored,
+};
 
 /// Raised whenever a reader of the previous format would misunderstand the new one. Fields that
 /// may be absent are added without it.
@@ -187,7 +189,11 @@ pub struct Archive {
     /// The size of the file.
     pub stored_size: u64,
     /// The checksum of the file.
-    pub stored_sha256: Sha256Sum,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stored_sha256: Option<Sha256Sum>,
+    /// That of one that is kept as it came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stored_crc32c: Option<Crc32c>,
     /// How many files are in it.
     pub files: u64,
     /// The file that tells what lies where in it; absent in records of earlier versions.
@@ -228,6 +234,13 @@ impl Archive {
     /// What the paths in it are below, in the data directory: empty, or `pg_tblspc/<oid>/`.
     pub fn prefix(&self) -> String {
         prefix(self.tablespace)
+    }
+
+    /// What its file is recognised by; `None` in a record that nobody wrote so.
+    pub fn fingerprint(&self) -> Option<Fingerprint> {
+        let size = self.stored_size;
+        let sha256 = self.stored_sha256.map(|sha256| Stored { size, sha256 }.into());
+        sha256.or_else(|| Some(Fingerprint::Crc32c(Plain { size, crc32c: self.stored_crc32c? })))
     }
 
     /// How it is stored.
@@ -336,7 +349,8 @@ pub(super) mod tests {
             by_server: true,
             plain_size: 1024,
             stored_size: 100,
-            stored_sha256: Sha256Sum::of(b"x"),
+            stored_sha256: Some(Sha256Sum::of(b"x")),
+            stored_crc32c: None,
             files: 3,
             index: Some(Stored { size: 5, sha256: Sha256Sum::of(b"i") }),
         }];

@@ -32,7 +32,9 @@ use super::wal_findings::WalFindings;
 use crate::failure::Failure;
 #[cfg(test)]
 use crate::storage::counted::count;
-use crate::storage::{ArchivedWal, Crc32c, Plain, ServerDir, Sha256Sum, StorageError, Stored};
+use crate::storage::{
+    ArchivedWal, Crc32c, Fingerprint, Plain, ServerDir, Sha256Sum, StorageError, Stored,
+};
 
 /// A directory has at most 4096 segments; this is enough for 16 kB about each. From half of it on
 /// records are added without what takes room.
@@ -79,6 +81,15 @@ impl WalIndexRecord {
             stored_size: plain.size,
             stored_sha256: None,
             findings: WalFindings::default(),
+        }
+    }
+
+    /// What the file is recognised by.
+    pub fn fingerprint(&self) -> Fingerprint {
+        let (size, crc32c) = (self.stored_size, self.plain_crc32c);
+        match self.stored_sha256 {
+            Some(sha256) => Stored { size, sha256 }.into(),
+            None => Fingerprint::Crc32c(Plain { size, crc32c }),
         }
     }
 

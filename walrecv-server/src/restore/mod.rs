@@ -50,7 +50,7 @@ use self::beneath::Root;
 use self::extract::{Extracted, Extractor, PG_CONTROL, PG_CONTROL_WITHHELD};
 use crate::catalog::{Archive, BackupRecord, read_archive};
 use crate::progress::ProgressSink;
-use crate::storage::{BackupId, Sha256Sum, StorageError, encryption};
+use crate::storage::{BackupId, Fingerprint, StorageError, encryption};
 
 pub use destination::DestinationError;
 pub use error::RestoreError;
@@ -251,11 +251,10 @@ fn compare_stored(
     archive: &Archive,
     path: &Path,
 ) -> Result<(), ExtractError> {
-    let stored =
-        File::open(path).and_then(Sha256Sum::of_reader).map_err(StorageError::of("read", path))?;
-    if stored.sha256 == archive.stored_sha256 {
-        Ok(())
-    } else {
-        Err(ExtractError::Altered { backup: record.id, archive: archive.name.clone() })
+    let noted = archive.fingerprint();
+    let again = |noted: Fingerprint| File::open(path).and_then(|stored| noted.again(stored));
+    match noted.map(again).transpose().map_err(StorageError::of("read", path))? {
+        Some(stored) if Some(stored) == noted => Ok(()),
+        _ => Err(ExtractError::Altered { backup: record.id, archive: archive.name.clone() }),
     }
 }

@@ -94,7 +94,8 @@ fn stored(server: &ServerDir, record: &mut BackupRecord, name: &str, oid: Option
         by_server: false,
         plain_size: tar.len() as u64,
         stored_size: bytes.len() as u64,
-        stored_sha256: Sha256Sum::of(&bytes),
+        stored_sha256: Some(Sha256Sum::of(&bytes)),
+        stored_crc32c: None,
         files: 0,
         index: None,
     });
@@ -368,7 +369,7 @@ fn a_damaged_backup_leaves_nothing_to_start_from() {
 #[test]
 fn without_checksums_of_files_that_of_the_archive_decides() {
     let mut store = Store::new();
-    store.record.archives[1].stored_sha256 = Sha256Sum::of(b"other");
+    store.record.archives[1].stored_sha256 = Some(Sha256Sum::of(b"other"));
     store.save();
     let plan = store.plan(|_| {}).unwrap();
     execute(&plan, &Silent, &undisturbed()).unwrap();

@@ -6,7 +6,8 @@
 //!                 wals/<16 digits>/<segment>[.partial][.zst|.lz4|.gz][.age]    wals/<16 digits>/index
 //!                 wals/<timeline>.history
 //!                 base/<backup id>/{backup.json,backup_manifest,<archive>[.zst|…][.age],<archive>.idx}
-//!                 state/{caught_up,gaps,retired,schedule,scrub,switches}.json  state/leases/<id>.json
+//!                 state/{backups,begun_scrub,caught_up,gaps,retired,schedule,scrub,switches}.json
+//!                 state/leases/<id>.json
 //!                 locks/  errors/
 //!                 previous/<system id>/        the same for each cluster that had the name before
 //! <home>/.<server>.adopting/                   on its way there
@@ -206,6 +207,11 @@ impl ServerDir {
     /// How the last verification of everything went.
     pub fn scrub(&self) -> PathBuf {
         self.state().join("scrub.json")
+    }
+
+    /// How far a verification of everything has come that was cut short.
+    pub fn begun_scrub(&self) -> PathBuf {
+        self.state().join("begun_scrub.json")
     }
 
     /// The backups that have to be there.

@@ -12,7 +12,7 @@ use crate::backup::pages::Pages;
 use crate::catalog::{Archive, ManifestFiles, ManifestFilesError, read_archive};
 use crate::failure::in_one_line;
 use crate::storage::tar::{Member, MemberKind, TarEvent, TarReader};
-use crate::storage::{Codec, Stored, encryption};
+use crate::storage::{Codec, encryption};
 
 /// How often the manifest is searched for a file that is not where it should be.
 const SEARCHES: u32 = 100;
@@ -204,17 +204,17 @@ impl Search<'_> {
         prefix: &str,
         listing: &mut Listing,
     ) -> Result<bool, VerifyError> {
-        let noted = Stored { size: archive.stored_size, sha256: archive.stored_sha256 };
+        let noted = archive.fingerprint();
         let Some(file) = self.open(path) else { return Ok(false) };
-        let length = file.metadata().map(|metadata| metadata.len()).unwrap_or(noted.size);
-        let (file, sum) = Summing::new(file, self.request.pace.clone());
+        let length = file.metadata().map(|metadata| metadata.len()).unwrap_or(archive.stored_size);
+        let (file, sum) = Summing::new(file, noted, self.request.pace.clone());
         let keys = self.request.keys.as_ref();
         let compressed = match encryption::compressed(path, file, archive.form(), keys) {
             Ok(compressed) => compressed,
             Err(error) if error.is_for_want_of_keys() => {
                 // Damage at its beginning looks like another key.
                 let before = self.found.problems.clone();
-                self.read_through(path, Some(noted), |_| {})?;
+                self.read_through(path, noted, |_| {})?;
                 return if self.found.problems == before { Err(error.into()) } else { Ok(false) };
             }
             Err(error) => {
@@ -265,20 +265,20 @@ impl Search<'_> {
         if let Err(error) = outcome {
             let inside = open.map(|open| shown(&open.path));
             let file = path.to_owned();
-            if length != noted.size {
-                let (file, expected) = (file.clone(), noted.size);
+            if length != archive.stored_size {
+                let (file, expected) = (file.clone(), archive.stored_size);
                 self.tell(Problem::StoredSize { file, found: length, expected });
             }
             self.tell(Problem::Archive { file, at, inside, error });
             self.done += sum.size();
             return Ok(false);
         }
-        if length != noted.size && sum.size() == noted.size {
+        if length != archive.stored_size && sum.size() == archive.stored_size {
             // More than its codec reads.
             let file = path.to_owned();
-            self.tell(Problem::StoredSize { file, found: length, expected: noted.size });
+            self.tell(Problem::StoredSize { file, found: length, expected: archive.stored_size });
         }
-        self.compare(path, &sum, Some(noted));
+        self.compare(path, &sum, noted);
         if let Some(index) = index {
             let file = index.path().to_owned();
             // Where the last part of a gzip file ends is not where the file does.

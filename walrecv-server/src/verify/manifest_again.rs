@@ -13,15 +13,15 @@ use tokio::sync::watch;
 use super::stored::Summing;
 use crate::backup::made_manifest::{modified, wal_ranges};
 use crate::catalog::{
-    Archive, BackupError, BackupOutcome, BackupRecord, Catalog, HistoryStoreError, Manifest,
-    ManifestOrigin, history_of, read_archive,
+    BackupError, BackupOutcome, BackupRecord, Catalog, HistoryStoreError, Manifest, ManifestOrigin,
+    history_of, read_archive,
 };
 use crate::failure::{Class, Failure, in_one_line};
 use crate::progress::ProgressSink;
 use crate::storage::durable::AtomicFile;
 use crate::storage::tar::{Member, MemberKind, TarEvent, TarReader};
 use crate::storage::{
-    BackupId, DecryptionError, HashingWriter, KeyFile, ServerDir, ServerLock, StorageError, Stored,
+    BackupId, DecryptionError, HashingWriter, KeyFile, ServerDir, ServerLock, StorageError,
     encryption,
 };
 
@@ -152,7 +152,7 @@ pub fn make_manifest_again(
             what,
         };
         let stored = File::open(&path).map_err(StorageError::of("open", &path))?;
-        let (stored, sum) = Summing::new(stored, None);
+        let (stored, sum) = Summing::new(stored, archive.fingerprint(), None);
         let compressed = encryption::compressed(&path, stored, archive.form(), keys)?;
         let prefix = archive.prefix();
         let mut tar = TarReader::new();
@@ -174,7 +174,7 @@ pub fn make_manifest_again(
         })??;
         done += tar.position();
         tar.finish().map_err(|error| damaged(in_one_line(&error)))?;
-        if sum.stored() != noted(archive) {
+        if Some(sum.taken()) != archive.fingerprint() {
             return Err(damaged("it does not match its checksum".to_owned()));
         }
     }
@@ -199,10 +199,6 @@ pub fn make_manifest_again(
     }
     file.commit()?;
     Ok(files)
-}
-
-fn noted(archive: &Archive) -> Stored {
-    Stored { size: archive.stored_size, sha256: archive.stored_sha256 }
 }
 
 /// The manifest, while archives pass by.

@@ -1,12 +1,12 @@
 //! Files of the store, compared with what was noted when they were written.
 
 use std::fs::File;
-use std::io::{self, ErrorKind, Read, Sink, Write};
+use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Problem, Search, VerifyError};
-use crate::storage::{HashingWriter, Pace, Stored};
+use crate::storage::{Fingerprint, Pace, Stored, Taking};
 
 /// How much is read at a time.
 pub(super) const CHUNK: usize = 256 << 10;
@@ -19,11 +19,17 @@ pub(super) struct Summing<R> {
 }
 
 /// What was read so far. Somebody else reads, and drops the reader.
-pub(super) struct Sum(Mutex<HashingWriter<Sink>>);
+pub(super) struct Sum(Mutex<Taking>);
 
 impl<R: Read> Summing<R> {
-    pub(super) fn new(source: R, pace: Option<Arc<Pace>>) -> (Self, Arc<Sum>) {
-        let sum = Arc::new(Sum(Mutex::new(HashingWriter::new(io::sink()))));
+    /// For the comparison with what was noted, if anything was.
+    pub(super) fn new(
+        source: R,
+        noted: Option<Fingerprint>,
+        pace: Option<Arc<Pace>>,
+    ) -> (Self, Arc<Sum>) {
+        let taking = noted.map_or_else(Taking::sha256, |noted| Taking::like(&noted));
+        let sum = Arc::new(Sum(Mutex::new(taking)));
         (Self { source, sum: Arc::clone(&sum), pace }, sum)
     }
 }
@@ -34,7 +40,7 @@ impl<R: Read> Read for Summing<R> {
         if let Some(pace) = &self.pace {
             pace.keep(read);
         }
-        self.sum.lock().write_all(buffer.get(..read).unwrap_or_default())?;
+        self.sum.lock().add(buffer.get(..read).unwrap_or_default());
         Ok(read)
     }
 }
@@ -46,13 +52,27 @@ impl Sum {
     }
 
     /// What they are.
-    pub(super) fn stored(&self) -> Stored {
+    pub(super) fn taken(&self) -> Fingerprint {
         self.lock().so_far()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashingWriter<Sink>> {
+    fn lock(&self) -> MutexGuard<'_, Taking> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What is wrong with a file that was read to its end.
+pub(super) fn difference(
+    path: &Path,
+    taken: Fingerprint,
+    noted: Option<Fingerprint>,
+) -> Option<Problem> {
+    let (noted, file) = (noted?, path.to_owned());
+    if taken.size() != noted.size() {
+        let (found, expected) = (taken.size(), noted.size());
+        return Some(Problem::StoredSize { file, found, expected });
+    }
+    (taken != noted).then_some(Problem::StoredChecksum { file })
 }
 
 impl Search<'_> {
@@ -62,7 +82,7 @@ impl Search<'_> {
         match &self.request.record.manifest {
             Some(manifest) => {
                 let noted = Stored { size: manifest.size, sha256: manifest.sha256 };
-                self.read_through(&path, Some(noted), |_| {})
+                self.read_through(&path, Some(noted.into()), |_| {})
             }
             // Every backup that is complete has one.
             None => {
@@ -76,7 +96,7 @@ impl Search<'_> {
     pub(super) fn indexes(&mut self) -> Result<(), VerifyError> {
         for archive in &self.request.record.archives {
             let path = self.backup.archive_index(&archive.name);
-            self.read_through(&path, archive.index, |_| {})?;
+            self.read_through(&path, archive.index.map(Fingerprint::from), |_| {})?;
         }
         Ok(())
     }
@@ -86,7 +106,7 @@ impl Search<'_> {
         match &self.request.record.config_files {
             Some(config) if config.stored.is_some() => {
                 let path = self.backup.config_files(config.form());
-                self.read_through(&path, config.stored, |_| {})
+                self.read_through(&path, config.stored.map(Fingerprint::from), |_| {})
             }
             _ => Ok(()),
         }
@@ -96,8 +116,7 @@ impl Search<'_> {
     pub(super) fn archives_as_stored(&mut self) -> Result<(), VerifyError> {
         for archive in &self.request.record.archives {
             let path = self.backup.archive(&archive.name, archive.form());
-            let noted = Stored { size: archive.stored_size, sha256: archive.stored_sha256 };
-            self.read_through(&path, Some(noted), |_| {})?;
+            self.read_through(&path, archive.fingerprint(), |_| {})?;
         }
         Ok(())
     }
@@ -106,11 +125,11 @@ impl Search<'_> {
     pub(super) fn read_through(
         &mut self,
         path: &Path,
-        noted: Option<Stored>,
+        noted: Option<Fingerprint>,
         mut take: impl FnMut(&[u8]),
     ) -> Result<(), VerifyError> {
         let Some(file) = self.open(path) else { return Ok(()) };
-        let (mut source, sum) = Summing::new(file, self.request.pace.clone());
+        let (mut source, sum) = Summing::new(file, noted, self.request.pace.clone());
         let mut chunk = vec![0; CHUNK];
         loop {
             self.check_interruption()?;
@@ -147,20 +166,13 @@ impl Search<'_> {
     }
 
     /// A file was read to its end: is it what was noted?
-    pub(super) fn compare(&mut self, path: &Path, sum: &Sum, noted: Option<Stored>) {
-        let found = sum.stored();
-        self.done += found.size;
+    pub(super) fn compare(&mut self, path: &Path, sum: &Sum, noted: Option<Fingerprint>) {
+        let taken = sum.taken();
+        self.done += taken.size();
         self.found.stored_files += 1;
-        self.found.stored_bytes += found.size;
-        let file = path.to_owned();
-        match noted {
-            Some(noted) if found.size != noted.size => {
-                self.tell(Problem::StoredSize { file, found: found.size, expected: noted.size });
-            }
-            Some(noted) if found.sha256 != noted.sha256 => {
-                self.tell(Problem::StoredChecksum { file });
-            }
-            _ => {}
+        self.found.stored_bytes += taken.size();
+        if let Some(problem) = difference(path, taken, noted) {
+            self.tell(problem);
         }
     }
 }

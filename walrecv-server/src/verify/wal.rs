@@ -10,7 +10,7 @@ use super::{Depth, Problem, Search, VerifyError};
 use crate::catalog::judge::{Judge, read_all};
 use crate::catalog::{Held, WalIndex, WalIndexRecord, WalReader, WalStore, history_of};
 use crate::failure::in_one_line;
-use crate::storage::{ArchivedWal, Plain, Stored};
+use crate::storage::{ArchivedWal, Plain};
 
 /// How often a segment is looked for that moves on while it is opened. It moves twice at most.
 const LOOKS: u32 = 4;
@@ -88,8 +88,9 @@ impl Search<'_> {
             }
             _ => None,
         };
-        if let Some((record, sha256)) = record.as_ref().and_then(|r| Some((r, r.stored_sha256?))) {
-            let noted = Stored { size: record.stored_size, sha256 };
+        if let Some(noted) = record.as_ref().map(WalIndexRecord::fingerprint)
+            && noted.sha256().is_some()
+        {
             self.read_through(&path, Some(noted), |_| {})?;
         }
         self.found.segments = self.found.segments.map(|segments| segments + 1);

@@ -6,19 +6,40 @@ use lz4_flex::frame::{BlockSize, FrameDecoder, FrameEncoder, FrameInfo};
 
 use super::frames::FrameCodec;
 
-/// Compresses frames that say their size and carry a checksum.
-pub(super) struct Lz4Frames;
+/// How much of a frame is compressed at a time. Larger blocks are no smaller when they are stored, and
+/// take their memory twice for each thread.
+const BLOCK_SIZE: BlockSize = BlockSize::Max1MB;
+
+/// Compresses frames that say their size.
+pub(super) struct Lz4Frames {
+    /// That of the last frame: its buffers are used again.
+    encoder: FrameEncoder<Vec<u8>>,
+    /// The size that it says its frames have.
+    size: usize,
+    checksums: bool,
+}
+
+impl Lz4Frames {
+    /// For frames that most often have this size.
+    pub(super) fn new(size: usize, checksums: bool) -> Self {
+        let info = FrameInfo::new()
+            .content_size(Some(size as u64))
+            .content_checksum(checksums)
+            .block_size(BLOCK_SIZE);
+        Self { encoder: FrameEncoder::with_frame_info(info, Vec::new()), size, checksums }
+    }
+}
 
 impl FrameCodec for Lz4Frames {
     fn compress(&mut self, plain: &[u8], frame: &mut Vec<u8>) -> io::Result<()> {
+        if plain.len() != self.size {
+            *self = Self::new(plain.len(), self.checksums);
+        }
         frame.clear();
-        let info = FrameInfo::new()
-            .content_size(Some(plain.len() as u64))
-            .content_checksum(true)
-            .block_size(BlockSize::Max4MB);
-        let mut encoder = FrameEncoder::with_frame_info(info, frame);
-        encoder.write_all(plain)?;
-        encoder.finish().map_err(io::Error::other)?;
+        std::mem::swap(self.encoder.get_mut(), frame);
+        self.encoder.write_all(plain)?;
+        self.encoder.try_finish().map_err(io::Error::other)?;
+        std::mem::swap(self.encoder.get_mut(), frame);
         Ok(())
     }
 }

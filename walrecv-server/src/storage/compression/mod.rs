@@ -38,18 +38,26 @@ pub struct Method {
     pub workers: NonZeroUsize,
     /// How much plain data a frame holds at most; means nothing to gzip and none.
     pub frame_size: usize,
+    /// Whether frames carry a checksum of what is in them; means nothing to gzip and none.
+    pub checksums: bool,
 }
 
 impl Method {
     /// With one thread, the caller's.
     pub const fn new(codec: Codec, level: i32) -> Self {
-        Self { codec, level, workers: NonZeroUsize::MIN, frame_size: FRAME_SIZE }
+        Self { codec, level, workers: NonZeroUsize::MIN, frame_size: FRAME_SIZE, checksums: true }
     }
 
     /// With so many threads.
     #[must_use]
     pub const fn with_workers(self, workers: NonZeroUsize) -> Self {
         Self { workers, ..self }
+    }
+
+    /// For what has checksums of its own, which whoever reads it compares.
+    #[must_use]
+    pub const fn without_checksums(self) -> Self {
+        Self { checksums: false, ..self }
     }
 
     /// With frames of this size, which decides how much memory it takes.
@@ -78,14 +86,14 @@ impl<W: Write> CompressedWriter<W> {
     /// # Errors
     /// If the codec refuses its settings, or a thread cannot be started.
     pub fn new(sink: W, method: Method) -> io::Result<Self> {
-        let Method { codec, level, workers, frame_size } = method;
+        let Method { codec, level, workers, frame_size, checksums } = method;
         let inner = match codec {
             Codec::None => Inner::Plain(PlainWriter::new(sink)),
             Codec::Zstd => Inner::Framed(FramedWriter::new(sink, workers, frame_size, || {
-                Ok(Box::new(ZstdFrames::new(level)?))
+                Ok(Box::new(ZstdFrames::new(level, checksums)?))
             })?),
             Codec::Lz4 => Inner::Framed(FramedWriter::new(sink, workers, frame_size, || {
-                Ok(Box::new(Lz4Frames))
+                Ok(Box::new(Lz4Frames::new(frame_size, checksums)))
             })?),
             Codec::Gzip => Inner::Gzip(Box::new(GzipWriter::new(sink, level))),
         };

@@ -4,15 +4,15 @@ use std::io;
 
 use super::frames::FrameCodec;
 
-/// Compresses frames that say their size and carry a checksum.
+/// Compresses frames that say their size.
 pub(super) struct ZstdFrames {
     compressor: zstd::bulk::Compressor<'static>,
 }
 
 impl ZstdFrames {
-    pub(super) fn new(level: i32) -> io::Result<Self> {
+    pub(super) fn new(level: i32, checksums: bool) -> io::Result<Self> {
         let mut compressor = zstd::bulk::Compressor::new(level)?;
-        compressor.set_parameter(zstd::zstd_safe::CParameter::ChecksumFlag(true))?;
+        compressor.set_parameter(zstd::zstd_safe::CParameter::ChecksumFlag(checksums))?;
         compressor.set_parameter(zstd::zstd_safe::CParameter::ContentSizeFlag(true))?;
         Ok(Self { compressor })
     }

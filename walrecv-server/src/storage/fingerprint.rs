@@ -1,0 +1,170 @@
+//! What a stored file is recognised by: SHA-256, except for large files that are kept as they come and
+//! whose contents have checksums of their own. Those have CRC-32C, which costs next to nothing.
+
+use std::io::{self, Read, Sink, Write};
+
+use super::{Codec, Crc32c, Form, HashingWriter, Plain, Sha256Sum, Stored};
+
+/// Size and checksum of a stored file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fingerprint {
+    /// SHA-256.
+    Sha256(Stored),
+    /// CRC-32C.
+    Crc32c(Plain),
+}
+
+impl Fingerprint {
+    /// How many bytes it is of.
+    pub fn size(&self) -> u64 {
+        match self {
+            Self::Sha256(stored) => stored.size,
+            Self::Crc32c(plain) => plain.size,
+        }
+    }
+
+    /// Its SHA-256, if that is what it is.
+    pub fn sha256(&self) -> Option<Sha256Sum> {
+        match self {
+            Self::Sha256(stored) => Some(stored.sha256),
+            Self::Crc32c(_) => None,
+        }
+    }
+
+    /// Its CRC-32C, if that is what it is.
+    pub fn crc32c(&self) -> Option<Crc32c> {
+        match self {
+            Self::Sha256(_) => None,
+            Self::Crc32c(plain) => Some(plain.crc32c),
+        }
+    }
+
+    /// The fingerprint, of this kind, of everything that is left to read.
+    ///
+    /// # Errors
+    /// If reading fails.
+    pub fn again(&self, mut reader: impl Read) -> io::Result<Self> {
+        let mut writer = FingerprintWriter { sink: io::sink(), taking: Taking::like(self) };
+        io::copy(&mut reader, &mut writer)?;
+        Ok(writer.finish().1)
+    }
+}
+
+impl From<Stored> for Fingerprint {
+    fn from(stored: Stored) -> Self {
+        Self::Sha256(stored)
+    }
+}
+
+/// A fingerprint that is being taken.
+#[derive(Debug)]
+pub enum Taking {
+    /// SHA-256.
+    Sha256(Box<HashingWriter<Sink>>),
+    /// CRC-32C.
+    Crc32c(Plain),
+}
+
+impl Taking {
+    /// Of nothing yet: the kind that archives of this form have.
+    pub fn of_archive(form: Form) -> Self {
+        match form == Form::plain(Codec::None) {
+            true => Self::Crc32c(Plain::default()),
+            false => Self::sha256(),
+        }
+    }
+
+    /// Of nothing yet: one to compare with this one.
+    pub fn like(other: &Fingerprint) -> Self {
+        match other {
+            Fingerprint::Sha256(_) => Self::sha256(),
+            Fingerprint::Crc32c(_) => Self::Crc32c(Plain::default()),
+        }
+    }
+
+    /// SHA-256 of nothing yet.
+    pub fn sha256() -> Self {
+        Self::Sha256(Box::new(HashingWriter::new(io::sink())))
+    }
+
+    /// Adds the bytes that follow.
+    pub fn add(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Sha256(hash) => hash.add(bytes),
+            Self::Crc32c(plain) => plain.add(bytes),
+        }
+    }
+
+    /// How many bytes it is of.
+    pub fn size(&self) -> u64 {
+        match self {
+            Self::Sha256(hash) => hash.size(),
+            Self::Crc32c(plain) => plain.size,
+        }
+    }
+
+    /// What it is so far.
+    pub fn so_far(&self) -> Fingerprint {
+        match self {
+            Self::Sha256(hash) => Fingerprint::Sha256(hash.so_far()),
+            Self::Crc32c(plain) => Fingerprint::Crc32c(*plain),
+        }
+    }
+}
+
+/// Passes bytes on to `W`, and takes the fingerprint of those that it took.
+#[derive(Debug)]
+pub struct FingerprintWriter<W> {
+    sink: W,
+    taking: Taking,
+}
+
+impl<W> FingerprintWriter<W> {
+    /// Writes an archive of this form into `sink` from now on.
+    pub fn of_archive(sink: W, form: Form) -> Self {
+        Self { sink, taking: Taking::of_archive(form) }
+    }
+
+    /// The sink, and what went into it.
+    pub fn finish(self) -> (W, Fingerprint) {
+        (self.sink, self.taking.so_far())
+    }
+}
+
+impl<W: Write> Write for FingerprintWriter<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let taken = self.sink.write(bytes)?;
+        self.taking.add(bytes.get(..taken).unwrap_or(bytes));
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.sink.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_kept_as_it_comes_has_the_cheap_one() {
+        let sealed = Form { codec: Codec::None, encrypted: true };
+        for (form, cheap) in [
+            (Form::from(Codec::None), true),
+            (Codec::Zstd.into(), false),
+            (Codec::Lz4.into(), false),
+            (sealed, false),
+        ] {
+            let mut writer = FingerprintWriter::of_archive(Vec::new(), form);
+            writer.write_all(b"1234").unwrap();
+            writer.write_all(b"56789").unwrap();
+            let (sink, taken) = writer.finish();
+            assert_eq!((sink.as_slice(), taken.size()), (&b"123456789"[..], 9));
+            assert_eq!(taken.crc32c(), cheap.then(|| Crc32c::of(b"123456789")), "{form:?}");
+            assert_eq!(taken.sha256(), (!cheap).then(|| Sha256Sum::of(b"123456789")), "{form:?}");
+            assert_eq!(taken.again(&b"123456789"[..]).unwrap(), taken);
+            assert_ne!(taken.again(&b"123456788"[..]).unwrap(), taken);
+        }
+    }
+}
