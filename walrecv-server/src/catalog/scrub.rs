@@ -1,12 +1,18 @@
-//! `state/scrub.json`: when everything that is stored was verified last, and what was found.
+//! `state/scrub.json`: when everything that is stored was verified last, and what was found; and beside
+//! it how far one has come that was cut short.
 
-use jiff::Timestamp;
+use std::collections::BTreeSet;
+
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::document::{self, DocumentError};
-use crate::storage::ServerDir;
+use crate::storage::{BackupId, ServerDir, durable};
 
 const FORMAT: u64 = 1;
+
+/// How old a verification may be that is gone on with. What it has read has aged since.
+const FRESH: SignedDuration = SignedDuration::from_hours(7 * 24);
 
 /// A verification of everything that is stored for a server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +47,82 @@ impl Scrub {
     /// # Errors
     /// If it cannot be written.
     pub fn save(&self, server: &ServerDir) -> Result<(), DocumentError> {
-        document::save(&server.scrub(), FORMAT, self, server.access())
+        document::save(&server.scrub(), FORMAT, self, server.access())?;
+        Ok(durable::remove_file(&server.begun_scrub())?)
+    }
+}
+
+/// A verification of everything that is not at its end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BegunScrub {
+    /// What it has found so far.
+    pub so_far: Scrub,
+    /// The backups that it has read.
+    pub backups: BTreeSet<BackupId>,
+    /// The last directory of the WAL archive that it has read, in the order of their names.
+    pub wal: Option<String>,
+}
+
+impl BegunScrub {
+    /// One that begins.
+    pub fn at(now: Timestamp) -> Self {
+        let so_far = Scrub {
+            began_at: now,
+            ended_at: now,
+            backups: 0,
+            segments: 0,
+            bytes: 0,
+            problems: 0,
+            first_problems: Vec::new(),
+        };
+        Self { so_far, backups: BTreeSet::new(), wal: None }
+    }
+
+    /// The one that was cut short, or one that begins now: also where that can't be read, or is
+    /// too old, or has come to its end after all.
+    pub fn resume(server: &ServerDir, now: Timestamp) -> Self {
+        let begun: Option<Self> = document::load(&server.begun_scrub(), FORMAT).ok().flatten();
+        let last = Scrub::load(server).ok().flatten().map(|last| last.began_at);
+        let goes_on = |begun: &Self| {
+            let began_at = begun.so_far.began_at;
+            let age = now.duration_since(began_at);
+            last != Some(began_at) && !age.is_negative() && age < FRESH
+        };
+        begun.filter(goes_on).unwrap_or_else(|| Self::at(now))
+    }
+
+    /// Notes it. Durable on return.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn save(&self, server: &ServerDir) -> Result<(), DocumentError> {
+        document::save(&server.begun_scrub(), FORMAT, self, server.access())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::{Access, Home};
+
+    #[test]
+    fn one_that_was_cut_short_is_gone_on_with_unless_it_is_old_or_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let server = Home::new(dir.path(), Access::Private).server(&"main".parse().unwrap());
+        server.create().unwrap();
+        let began: Timestamp = "2026-03-05T15:11:33Z".parse().unwrap();
+        let later = |hours| began + SignedDuration::from_hours(hours);
+        let mut begun = BegunScrub::resume(&server, began);
+        assert_eq!(begun, BegunScrub::at(began));
+        begun.wal = Some("0000000100000000".to_owned());
+        begun.save(&server).unwrap();
+        assert_eq!(BegunScrub::resume(&server, later(100)), begun);
+        assert_eq!(BegunScrub::resume(&server, later(-1)), BegunScrub::at(later(-1)));
+        assert_eq!(BegunScrub::resume(&server, later(200)), BegunScrub::at(later(200)));
+        begun.so_far.save(&server).unwrap();
+        assert_eq!(BegunScrub::resume(&server, later(1)), BegunScrub::at(later(1)));
+        // A crash in between leaves both.
+        begun.save(&server).unwrap();
+        assert_eq!(BegunScrub::resume(&server, later(1)), BegunScrub::at(later(1)));
     }
 }

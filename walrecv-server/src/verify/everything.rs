@@ -11,14 +11,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
-use super::stored::{CHUNK, Summing};
+use super::stored::{CHUNK, Summing, difference};
 use super::{Depth, Problem, Problems, Request, VerifyError, verify};
 use crate::catalog::{
-    BackupOutcome, BackupRecord, Catalog, Identity, Scrub, WalIndex, WalIndexRecord,
+    BackupOutcome, BackupRecord, BegunScrub, Catalog, Identity, Scrub, WalIndex, WalIndexRecord,
 };
 use crate::failure::in_one_line;
 use crate::progress::ProgressSink;
-use crate::storage::{ArchivedWal, KeyFile, Pace, Plain, ServerDir, durable, encryption};
+use crate::storage::{ArchivedWal, KeyFile, Pace, ServerDir, durable, encryption};
 
 /// How many problems are noted word for word.
 const NOTED: usize = 100;
@@ -40,7 +40,8 @@ pub struct Everything {
 }
 
 /// Verifies all base backups of a server and all its archived WAL. Blocks for as long as it takes.
-/// What is removed meanwhile is passed over.
+/// What is removed meanwhile is passed over. What was verified before this was cut short, at most
+/// some days ago, is not verified again.
 ///
 /// # Errors
 /// If it could not be found out whether something is good. That it is not is no error.
@@ -49,41 +50,29 @@ pub fn verify_everything(
     progress: &dyn ProgressSink,
     interrupted: &watch::Receiver<bool>,
 ) -> Result<Scrub, VerifyError> {
-    let mut sweep = Sweep {
-        request,
-        interrupted,
-        began_at: Timestamp::now(),
-        backups: 0,
-        segments: 0,
-        bytes: 0,
-        problems: Vec::new(),
-        count: 0,
-    };
+    let begun = BegunScrub::resume(&request.server, Timestamp::now());
+    let mut sweep = Sweep { request, interrupted, begun };
     sweep.backups(progress)?;
     progress.begin("verifying archived WAL", None);
     let archive = sweep.archive(progress);
     progress.finish();
     archive?;
-    Ok(sweep.scrub())
+    Ok(Scrub { ended_at: Timestamp::now(), ..sweep.begun.so_far })
 }
 
 /// The work that is going on, and what it has found.
 struct Sweep<'a> {
     request: &'a Everything,
     interrupted: &'a watch::Receiver<bool>,
-    began_at: Timestamp,
-    backups: u64,
-    segments: u64,
-    bytes: u64,
-    problems: Vec<String>,
-    count: u64,
+    begun: BegunScrub,
 }
 
 impl Sweep<'_> {
     fn tell(&mut self, whose: &str, problem: &Problem) {
-        self.count += 1;
-        if self.problems.len() < NOTED {
-            self.problems.push(format!("{whose}: {problem}"));
+        let found = &mut self.begun.so_far;
+        found.problems += 1;
+        if found.first_problems.len() < NOTED {
+            found.first_problems.push(format!("{whose}: {problem}"));
         }
     }
 
@@ -91,36 +80,37 @@ impl Sweep<'_> {
         for problem in problems.told() {
             self.tell(whose, problem);
         }
-        self.count += problems.more();
+        self.begun.so_far.problems += problems.more();
     }
 
-    fn scrub(self) -> Scrub {
-        let Self { began_at, backups, segments, bytes, problems, count, .. } = self;
-        Scrub {
-            began_at,
-            ended_at: Timestamp::now(),
-            backups,
-            segments,
-            bytes,
-            problems: count,
-            first_problems: problems,
+    /// Notes how far it has come, if that is possible. Else the next one begins anew.
+    fn note(&self) {
+        if let Err(error) = self.begun.save(&self.request.server) {
+            let error = in_one_line(&error);
+            tracing::warn!(error, "how far a verification has come cannot be noted");
         }
     }
 
     fn backups(&mut self, progress: &dyn ProgressSink) -> Result<(), VerifyError> {
         for entry in Catalog::new(&self.request.server).list()? {
+            if self.begun.backups.contains(&entry.id) {
+                continue;
+            }
             let whose = format!("backup {}", entry.id);
             match entry.record {
                 Ok(record) if record.outcome == BackupOutcome::Copied => {
                     self.backup(&whose, record, progress)?;
                 }
-                Ok(_) => {}
+                // Perhaps it is complete when this is gone on with.
+                Ok(_) => continue,
                 Err(error) => {
                     let file = self.request.server.backup(entry.id).record();
                     let error = in_one_line(&error);
                     self.tell(&whose, &Problem::Unreadable { file, error });
                 }
             }
+            self.begun.backups.insert(entry.id);
+            self.note();
         }
         Ok(())
     }
@@ -137,8 +127,8 @@ impl Sweep<'_> {
         let request = Request { server, record, depth, wal: false, keys, jobs, pace };
         match verify(&request, progress, self.interrupted) {
             Ok(found) => {
-                self.backups += 1;
-                self.bytes += found.stored_bytes;
+                self.begun.so_far.backups += 1;
+                self.begun.so_far.bytes += found.stored_bytes;
                 self.tell_all(whose, &found.problems);
                 Ok(())
             }
@@ -148,38 +138,51 @@ impl Sweep<'_> {
     }
 
     fn archive(&mut self, progress: &dyn ProgressSink) -> Result<(), VerifyError> {
-        let server = &self.request.server;
-        let mut directories = durable::list_dir(&server.wals())?;
+        let names = durable::list_dir(&self.request.server.wals())?;
+        let mut directories: Vec<String> =
+            names.into_iter().filter_map(|name| name.into_string().ok()).collect();
         directories.sort();
+        directories.retain(|name| Some(name) > self.begun.wal.as_ref());
         for directory in directories {
-            let path = server.wals().join(&directory);
-            if !path.is_dir() {
-                continue;
+            self.directory(&directory, progress)?;
+            self.begun.wal = Some(directory);
+            self.note();
+        }
+        Ok(())
+    }
+
+    fn directory(
+        &mut self,
+        directory: &str,
+        progress: &dyn ProgressSink,
+    ) -> Result<(), VerifyError> {
+        let server = &self.request.server;
+        let path = server.wals().join(directory);
+        if !path.is_dir() {
+            return Ok(());
+        }
+        let mut files: Vec<ArchivedWal> = durable::list_dir(&path)?
+            .iter()
+            .filter_map(|name| name.to_str()?.parse().ok())
+            .collect();
+        files.sort();
+        let Some(first) = files.first() else { return Ok(()) };
+        let index = match WalIndex::of(server, first.segment).records() {
+            Ok(records) => records,
+            Err(error) => {
+                let (file, error) = (server.wal_index(first.segment), in_one_line(&error));
+                self.tell("WAL", &Problem::Unreadable { file, error });
+                return Ok(());
             }
-            let mut files: Vec<ArchivedWal> = durable::list_dir(&path)?
-                .iter()
-                .filter_map(|name| name.to_str()?.parse().ok())
-                .collect();
-            files.sort();
-            let Some(first) = files.first() else { continue };
-            let index = match WalIndex::of(server, first.segment).records() {
-                Ok(records) => records,
-                Err(error) => {
-                    let (file, error) = (server.wal_index(first.segment), in_one_line(&error));
-                    self.tell("WAL", &Problem::Unreadable { file, error });
-                    continue;
-                }
-            };
-            // The newest about each file counts.
-            let index: BTreeMap<_, _> =
-                index.into_iter().map(|record| (record.file, record)).collect();
-            for file in files {
-                match index.get(&file) {
-                    Some(record) => self.segment(&server.archived_file(file), record)?,
-                    None => self.unindexed(file)?,
-                }
-                progress.advance_to(self.bytes);
+        };
+        // The newest about each file counts.
+        let index: BTreeMap<_, _> = index.into_iter().map(|record| (record.file, record)).collect();
+        for file in files {
+            match index.get(&file) {
+                Some(record) => self.segment(&server.archived_file(file), record)?,
+                None => self.unindexed(file)?,
             }
+            progress.advance_to(self.begun.so_far.bytes);
         }
         Ok(())
     }
@@ -215,7 +218,7 @@ impl Sweep<'_> {
         let expected = expected.filter(|_| !file.partial).unwrap_or(length);
         match read {
             Ok(false) => return Err(VerifyError::Interrupted),
-            Ok(true) if length == expected => self.segments += 1,
+            Ok(true) if length == expected => self.begun.so_far.segments += 1,
             Ok(true) => {
                 let error = format!("there are {length} bytes of WAL in it instead of {expected}");
                 self.tell("WAL", &Problem::Unreadable { file: path, error });
@@ -251,9 +254,9 @@ impl Sweep<'_> {
                 return Ok(());
             }
         };
-        let (source, sum) = Summing::new(file, self.request.pace.clone());
-        let mut plain = Plain::default();
-        match self.drain(source, |bytes| plain.add(bytes)) {
+        let noted = record.fingerprint();
+        let (source, sum) = Summing::new(file, Some(noted), self.request.pace.clone());
+        match self.drain(source, |_| {}) {
             Ok(true) => {}
             Ok(false) => return Err(VerifyError::Interrupted),
             Err(error) => {
@@ -261,19 +264,11 @@ impl Sweep<'_> {
                 return Ok(());
             }
         }
-        let found = sum.stored();
-        self.segments += 1;
-        self.bytes += found.size;
-        let matches = match record.stored_sha256 {
-            Some(sha256) => found.sha256 == sha256,
-            None => plain.crc32c == record.plain_crc32c,
-        };
-        let file = path.to_owned();
-        if found.size != record.stored_size {
-            let expected = record.stored_size;
-            self.tell("WAL", &Problem::StoredSize { file, found: found.size, expected });
-        } else if !matches {
-            self.tell("WAL", &Problem::StoredChecksum { file });
+        let taken = sum.taken();
+        self.begun.so_far.segments += 1;
+        self.begun.so_far.bytes += taken.size();
+        if let Some(problem) = difference(path, taken, Some(noted)) {
+            self.tell("WAL", &problem);
         }
         Ok(())
     }
