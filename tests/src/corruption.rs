@@ -1,12 +1,10 @@
 //! A connection on which a bit is flipped, once.
 
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 
-use crate::failure::{Context, Result};
+use crate::failure::Result;
+use crate::proxy;
 
 /// The byte that is spoilt in the text that is looked for; its neighbours stay as they are.
 const SPOILT: usize = 3;
@@ -34,26 +32,14 @@ pub struct SpoilingProxy {
 impl SpoilingProxy {
     /// A proxy of the server behind `server`.
     pub fn start(server: u16, text: &'static [u8]) -> Result<Self> {
-        let about = || "cannot listen on 127.0.0.1".to_owned();
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context(about)?;
-        let port = listener.local_addr().context(about)?.port();
         let done = Arc::new(AtomicBool::new(false));
         let spoilt = Arc::clone(&done);
-        thread::spawn(move || {
-            for client in listener.incoming().flatten() {
-                let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, server)) else { return };
-                let (Ok(from), Ok(to)) = (server.try_clone(), client.try_clone()) else { return };
-                thread::spawn(move || pass_on(client, server, |_| {}));
-                let spoilt = Arc::clone(&spoilt);
-                thread::spawn(move || {
-                    pass_on(from, to, |said| {
-                        if !spoilt.load(Ordering::SeqCst) && spoil(said, text) {
-                            spoilt.store(true, Ordering::SeqCst);
-                        }
-                    });
-                });
+        let port = proxy::listen(server, move |said| {
+            if !spoilt.load(Ordering::SeqCst) && spoil(said, text) {
+                spoilt.store(true, Ordering::SeqCst);
             }
-        });
+            said.len()
+        })?;
         Ok(Self { port, done })
     }
 
@@ -66,20 +52,6 @@ impl SpoilingProxy {
     pub fn is_done(&self) -> bool {
         self.done.load(Ordering::SeqCst)
     }
-}
-
-fn pass_on(mut from: TcpStream, mut to: TcpStream, mut change: impl FnMut(&mut [u8])) {
-    let mut buffer = vec![0; 1 << 16];
-    while let Ok(length @ 1..) = from.read(&mut buffer) {
-        let said = buffer.get_mut(..length).unwrap_or_default();
-        change(said);
-        if to.write_all(said).is_err() {
-            break;
-        }
-    }
-    // The other direction ends with it.
-    let _ = from.shutdown(Shutdown::Both);
-    let _ = to.shutdown(Shutdown::Both);
 }
 
 #[cfg(test)]

@@ -36,6 +36,7 @@ pub mod pg_receivewal;
 pub mod port;
 pub mod processes;
 pub mod program;
+pub mod proxy;
 pub mod recorder;
 pub mod run;
 pub mod sql;

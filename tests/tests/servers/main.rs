@@ -10,6 +10,7 @@ mod catalog_commands;
 mod commands;
 mod config_files;
 mod crashes;
+mod cut_backups;
 mod daemon;
 mod disk_trouble;
 mod disturbed_backups;
@@ -102,6 +103,7 @@ fn main() -> std::process::ExitCode {
         restore_plans::register,
         odd_places::register,
         disturbed_backups::register,
+        cut_backups::register,
         synchronous_watch::register,
         slots::register,
         suspect_wal::register,
