@@ -45,6 +45,16 @@ pub enum BackupError {
         /// The server.
         server: ServerName,
     },
+    /// It has to be there, and is not.
+    #[error("backup `{backup}` of server `{server}` is not where it was: `{}` is missing", path.display())]
+    Vanished {
+        /// The backup.
+        backup: BackupId,
+        /// The server.
+        server: ServerName,
+        /// Where it would be.
+        path: PathBuf,
+    },
     /// There is none at all that is complete.
     #[error("server `{server}` has no complete backup")]
     NoneComplete {
@@ -87,6 +97,14 @@ pub enum BackupError {
     Storage(#[from] StorageError),
 }
 
+/// What can be done about a backup that somebody took away.
+pub fn hint_to_vanished(backup: BackupId) -> String {
+    format!(
+        "mount that directory, or put back what was moved away; a backup that is gone for good is \
+         forgotten by `walrecv-server delete SERVER {backup} --forget`"
+    )
+}
+
 impl Failure for BackupError {
     fn class(&self) -> Class {
         match self {
@@ -100,6 +118,7 @@ impl Failure for BackupError {
             Self::Unknown { server, .. } => {
                 Some(format!("`walrecv-server list-backups {server}` shows what there is"))
             }
+            Self::Vanished { backup, .. } => Some(hint_to_vanished(*backup)),
             Self::NoneComplete { server } => {
                 Some(format!("`walrecv-server backup {server}` takes one"))
             }
@@ -178,7 +197,7 @@ impl Catalog {
             None if backup.path().is_dir() => {
                 Err(BackupError::NoRecord { id, path: backup.record() })
             }
-            None => Err(self.unknown(&id.to_string())),
+            None => Err(self.absent(id)),
         }
     }
 
@@ -304,7 +323,7 @@ impl Catalog {
             if let Ok(mut record) = entry.record
                 && record.outcome == BackupOutcome::Started
             {
-                let error = "it was interrupted".to_owned();
+                let error = status::INTERRUPTED.to_owned();
                 record.outcome = BackupOutcome::Failed { error };
                 self.save(&record)?;
                 failed.push(record.id);
@@ -364,6 +383,18 @@ impl Catalog {
             sizes.range((Bound::Included(first(begin)), end)).map(|(_, size)| size).sum()
         };
         Ok(records.iter().map(size_of).collect())
+    }
+
+    /// There is no such backup, or not any more.
+    fn absent(&self, backup: BackupId) -> BackupError {
+        match self.vanished() {
+            Ok(vanished) if vanished.contains(&backup) => BackupError::Vanished {
+                backup,
+                server: self.server.name().clone(),
+                path: self.server.backup(backup).path().to_owned(),
+            },
+            _ => self.unknown(&backup.to_string()),
+        }
     }
 
     pub(super) fn unknown(&self, wanted: &str) -> BackupError {

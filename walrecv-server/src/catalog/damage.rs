@@ -1,5 +1,5 @@
-//! `damage.json`: that a stored backup is not any more what was stored, as a verification found. It says
-//! so until a verification that looks as closely finds nothing.
+//! `damage.json`: that a stored backup is not any more what was stored, as a verification or a restore
+//! found. It says so until a verification that looks as closely finds nothing.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -9,7 +9,7 @@ use crate::storage::{BackupDir, durable};
 
 const FORMAT: u64 = 1;
 
-/// What a verification found wrong with a stored backup.
+/// What was found wrong with a stored backup.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Damage {
     /// When it was found.

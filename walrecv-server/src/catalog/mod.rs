@@ -49,7 +49,7 @@ pub use backup_record::{
     Archive, BackupOutcome, BackupRecord, ConfigFiles, DamagedPages, Manifest, ManifestOrigin,
     Position, Tablespace,
 };
-pub use backups::{BackupError, Catalog, CatalogEntry};
+pub use backups::{BackupError, Catalog, CatalogEntry, hint_to_vanished};
 pub use caught_up::CaughtUp;
 pub use clock::Clock;
 pub use coverage::{Absence, Coverage, Gap, Reach};
@@ -65,7 +65,7 @@ pub use outline::{FolderOutline, WalOutline};
 pub use partial::{AHEAD, received_length};
 pub use ranges::{Ranges, Span};
 pub use removal::{Removal, RemovalError, hint_to_unreadable};
-pub use scrub::Scrub;
+pub use scrub::{BegunScrub, Scrub};
 pub(crate) use status::history_of;
 pub use status::{BackupStatus, Standing};
 pub use turns::{Turn, Turns};
@@ -75,7 +75,7 @@ pub use wal_findings::{
     FindingsCollector, RestorePoint, SuspectRange, Validity, WalFindings, is_end_of_prepared,
 };
 pub use wal_growth::WalGrowth;
-pub use wal_health::WalHealth;
+pub use wal_health::{LostWal, WalHealth};
 pub use wal_index::{
     WalIndex, WalIndexError, WalIndexRecord, WalIndexWriter, WalIndexWriters, WalTotals,
 };

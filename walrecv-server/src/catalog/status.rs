@@ -11,13 +11,13 @@ use super::coverage::{Gap, Reach};
 use super::damage::Damage;
 use super::history::{HistoryStore, HistoryStoreError};
 use super::wal::WalStore;
-use crate::storage::ServerDir;
+use crate::storage::{LockKind, ServerDir, ServerLock};
 
 /// What a backup is worth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum BackupStatus {
-    /// It is being taken, or its process died.
+    /// It is being taken.
     Started,
     /// It ended before everything was there.
     Failed,
@@ -59,6 +59,20 @@ pub struct Standing {
     pub damaged: bool,
 }
 
+/// Why a backup failed that nobody is taking any more.
+pub(super) const INTERRUPTED: &str = "it was interrupted";
+
+impl Standing {
+    /// Why the backup of this record failed, if it did.
+    pub fn error<'r>(&self, record: &'r BackupRecord) -> Option<&'r str> {
+        match (&record.outcome, self.status) {
+            (BackupOutcome::Failed { error }, _) => Some(error),
+            (BackupOutcome::Started, BackupStatus::Failed) => Some(INTERRUPTED),
+            _ => None,
+        }
+    }
+}
+
 /// How sure an answer about WAL must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Certainty {
@@ -82,6 +96,25 @@ pub(crate) fn history_of(
     }
 }
 
+/// The standing of a backup that was being taken when its record was read.
+fn unfinished(
+    server: &ServerDir,
+    record: &BackupRecord,
+    certainty: Certainty,
+) -> Result<Standing, BackupError> {
+    let of = |status| Ok(Standing { status, missing: None, damaged: false });
+    if ServerLock::is_held(server, LockKind::Backup)? {
+        return of(BackupStatus::Started);
+    }
+    // Either its process died, or it has come to its end meanwhile.
+    match BackupRecord::load(&server.backup(record.id))? {
+        Some(record) if record.outcome != BackupOutcome::Started => {
+            standing(server, &record, certainty)
+        }
+        _ => of(BackupStatus::Failed),
+    }
+}
+
 /// The standing of a backup.
 pub(super) fn standing(
     server: &ServerDir,
@@ -90,7 +123,7 @@ pub(super) fn standing(
 ) -> Result<Standing, BackupError> {
     let of = |status| Ok(Standing { status, missing: None, damaged: false });
     let (begin, end) = match (&record.outcome, record.begin, record.end) {
-        (BackupOutcome::Started, ..) => return of(BackupStatus::Started),
+        (BackupOutcome::Started, ..) => return unfinished(server, record, certainty),
         (BackupOutcome::Copied, Some(begin), Some(end)) => (begin, end),
         // Copied without positions is a record that nobody wrote so.
         (BackupOutcome::Failed { .. } | BackupOutcome::Copied, ..) => {

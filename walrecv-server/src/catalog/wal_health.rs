@@ -1,6 +1,8 @@
 //! Whether the backups can be recovered to all the WAL behind them.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::fmt;
 
 use pgwire_stream::{Lsn, SegmentSize, TimelineHistory, TimelineId};
 
@@ -16,11 +18,32 @@ use super::wal::WalStore;
 pub struct WalHealth {
     /// The first WAL behind a backup that is missing or was left out, though WAL behind it is
     /// held.
-    pub gaps: Vec<Gap>,
+    pub gaps: Vec<LostWal>,
     /// Archived WAL that PostgreSQL could not replay.
     pub suspect: Vec<SuspectWal>,
     /// Whether there are backups, and from none of them does WAL lead to the end of what is held.
     pub none_leads_on: bool,
+}
+
+/// WAL that is not held, between WAL that is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LostWal {
+    /// Where it begins, and why it is not held.
+    pub gap: Gap,
+    /// Where WAL is held again.
+    pub resumes: Lsn,
+    /// How many segments it lies in.
+    pub segments: u64,
+}
+
+impl fmt::Display for LostWal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { gap: Gap { from, segment, .. }, resumes, segments } = self;
+        match segments {
+            0 | 1 => write!(f, "{from} to {resumes} in segment {segment}"),
+            _ => write!(f, "{from} to {resumes} in {segments} segments from {segment} on"),
+        }
+    }
 }
 
 impl Catalog {
@@ -39,30 +62,34 @@ impl Catalog {
             copied.filter_map(|record| Some((record.begin?, record.end?))).collect();
         let store = WalStore::new(self.server(), segment_size);
         let mut suspect = store.verdicts()?.suspect;
-        let mut gaps: Vec<Gap> = Vec::new();
+        let mut gaps: Vec<LostWal> = Vec::new();
         let mut leads_on = positions.is_empty();
         if let Some(oldest) = positions.iter().map(|(begin, _)| begin.lsn).min() {
             suspect.retain(|suspect| suspect.range.to > oldest);
             let mut histories: BTreeMap<TimelineId, TimelineHistory> = BTreeMap::new();
             let mut coverage = store.coverage()?;
             for (_, end) in positions {
-                let history = match histories.get(&end.timeline) {
-                    Some(history) => history.clone(),
-                    None => self.newest_history(end.timeline)?,
+                let history = match histories.entry(end.timeline) {
+                    Entry::Occupied(known) => known.into_mut(),
+                    Entry::Vacant(unknown) => unknown.insert(self.newest_history(end.timeline)?),
                 };
                 let last = Lsn::from_u64(u64::MAX);
-                let reach = store.reach_in(&mut coverage, &history, end.lsn, last)?;
-                histories.insert(end.timeline, history);
-                let passed = matches!(reach, Reach::Missing(gap) if gap.passed);
-                leads_on |= !passed;
-                if let Reach::Missing(gap) = reach
-                    && passed
-                    && gap.absence != Absence::Retired
-                    && gaps
-                        .iter()
-                        .all(|other| (other.timeline, other.from) != (gap.timeline, gap.from))
-                {
-                    gaps.push(gap);
+                let reach = store.reach_in(&mut coverage, history, end.lsn, last)?;
+                let Reach::Missing(gap) = reach else {
+                    leads_on = true;
+                    continue;
+                };
+                let number = segment_size.segment_of(gap.from);
+                let Some(resumes) = coverage.resumes(history, number) else {
+                    leads_on = true;
+                    continue;
+                };
+                let is_it =
+                    |lost: &LostWal| (lost.gap.timeline, lost.gap.from) == (gap.timeline, gap.from);
+                if gap.absence != Absence::Retired && !gaps.iter().any(is_it) {
+                    let behind = segment_size.segment_of(resumes).as_u64();
+                    let segments = behind.saturating_sub(number.as_u64());
+                    gaps.push(LostWal { gap, resumes, segments });
                 }
             }
         }

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use crate::catalog::{Catalog, HeldLease, LeaseId};
+use crate::catalog::{Catalog, Damage, HeldLease, LeaseId};
 use crate::failure::{Class, Failure, in_one_line};
 use crate::hooks::{Event, HookError, Hooks, RecoveryFacts};
 use crate::progress::ProgressSink;
@@ -98,7 +98,12 @@ pub fn restore(
     let restored = catalog.load(plan.backup).map_err(RestoreError::from)?;
     let event = Event::Recovery(catalog.facts(&restored), facts(&plan, &options.request));
     // Whether it fails or not: what is not kept is released.
-    let work = || restore::execute(&plan, progress, interrupted).map_err(RestoreFailure::from);
+    let work = || {
+        restore::execute(&plan, progress, interrupted).map_err(|error| {
+            note_damage(&home.server(&options.server), &error);
+            RestoreFailure::from(error)
+        })
+    };
     let mut report = options.hooks.around(&event, &|| *interrupted.borrow(), work)?;
     if let Some(lease) = lease
         && plan.wal_delivery != WalDelivery::Copy
@@ -113,6 +118,23 @@ pub fn restore(
         ));
     }
     Ok(RestoreOutcome { plan, report: Some(report) })
+}
+
+/// Notes beside a backup that it is damaged, so that nobody counts on it until it was verified.
+fn note_damage(server: &ServerDir, error: &RestoreError) {
+    let RestoreError::Extract(error) = error else { return };
+    let Some(backup) = error.damaged() else { return };
+    let directory = server.backup(backup);
+    if !matches!(Damage::load(&directory), Ok(None)) {
+        return;
+    }
+    let first = in_one_line(error);
+    let found_at = Timestamp::now();
+    let noted = Damage { found_at, problems: 1, first, contents: true }.save(&directory);
+    if let Err(error) = noted {
+        let error = in_one_line(&error);
+        tracing::warn!(%backup, error, "it cannot be noted that the backup is damaged");
+    }
 }
 
 /// What scripts are told of a restore: what was asked for, by the names of Barman's options.

@@ -26,7 +26,9 @@ pub struct ShowBackupOutcome {
     pub next: Option<BackupId>,
     /// The mark on it that it is to stay.
     pub keep: Option<Keep>,
-    /// What the retention policy says of it.
+    /// Whether there is a retention policy.
+    pub has_policy: bool,
+    /// What it says of the backup.
     pub retention: Label,
     /// The restores that need it.
     pub leases: Vec<Lease>,
@@ -69,6 +71,7 @@ pub fn show_backup(
         previous: neighbour(position.and_then(|position| position.checked_sub(1))),
         next: neighbour(position.map(|position| position + 1)),
         keep: Keep::load(&server.backup(record.id))?,
+        has_policy: rules.policy.is_some(),
         retention: label(server, &catalog, &entries, record.id, rules),
         leases: Leases::load(server).of(record.id).cloned().collect(),
         children: records

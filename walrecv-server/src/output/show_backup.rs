@@ -8,8 +8,9 @@ use serde_json::{Map, Value, json};
 use super::list_backups::{clean_label, kind};
 use super::units::local;
 use super::{Report, units};
-use crate::catalog::{Absence, BackupOutcome, BackupRecord, ManifestOrigin, Position};
+use crate::catalog::{Absence, BackupRecord, ManifestOrigin, Position};
 use crate::commands::show_backup::ShowBackupOutcome;
+use crate::retention::Label;
 use crate::storage::BackupId;
 
 /// Barman's words for neighbours that there are not.
@@ -50,7 +51,7 @@ impl Report for ShowBackupOutcome {
         backup.insert("status".into(), json!(self.standing.status));
         backup.insert("system_id".into(), json!(record.system_id));
         backup.insert("backup_type".into(), json!(kind(record)));
-        if let BackupOutcome::Failed { error } = &record.outcome {
+        if let Some(error) = self.standing.error(record) {
             backup.insert("error".into(), json!(error));
         }
         let checksums = record.data_checksums.map(|on| if on { "on" } else { "off" });
@@ -105,7 +106,7 @@ impl Report for ShowBackupOutcome {
             "status": self.standing.status,
             "missing_wal": missing,
             "damaged": self.standing.damaged,
-            "error": error(record),
+            "error": self.standing.error(record),
             "parent": record.parent,
             "children": self.children,
             "keep": self.keep.map(|keep| keep.target),
@@ -135,10 +136,10 @@ impl Report for ShowBackupOutcome {
     }
 }
 
-fn error(record: &BackupRecord) -> Option<&str> {
-    match &record.outcome {
-        BackupOutcome::Failed { error } => Some(error),
-        _ => None,
+fn retention(outcome: &ShowBackupOutcome) -> &'static str {
+    match outcome.retention {
+        Label::None if !outcome.has_policy => "not enforced",
+        label => label.name(),
     }
 }
 
@@ -173,7 +174,7 @@ fn general(outcome: &ShowBackupOutcome) -> Vec<(String, String)> {
             absence => row("Missing WAL", format!("{gap}, {absence}")),
         });
     }
-    if let Some(error) = error(record) {
+    if let Some(error) = outcome.standing.error(record) {
         rows.push(row("Error", error));
     }
     if let Some(damaged) = &record.damaged_pages {
@@ -212,7 +213,7 @@ fn sections(outcome: &ShowBackupOutcome) -> [Section; 5] {
     let neighbour =
         |id: Option<BackupId>, none: &str| id.map_or_else(|| none.to_owned(), |id| id.to_string());
     let mut catalog = vec![
-        row("Retention Policy", outcome.retention.name()),
+        row("Retention Policy", retention(outcome)),
         row("Previous Backup", neighbour(outcome.previous, OLDEST)),
         row("Next Backup", neighbour(outcome.next, LATEST)),
     ];
@@ -317,7 +318,7 @@ fn catalog(outcome: &ShowBackupOutcome) -> Value {
     };
     let mut catalog = Map::new();
     let mut put = |key: &str, value: Value| drop(catalog.insert(key.to_owned(), value));
-    put("retention_policy", json!(outcome.retention.name()));
+    put("retention_policy", json!(retention(outcome)));
     put("previous_backup", neighbour(outcome.previous, OLDEST));
     put("next_backup", neighbour(outcome.next, LATEST));
     if let Some(parent) = outcome.record.parent {
@@ -402,9 +403,8 @@ pub(super) mod tests {
     use pgwire_stream::{SegmentSize, ServerVersion, SystemId, TimelineId};
 
     use super::*;
-    use crate::catalog::{Archive, BackupStatus, Standing, Tablespace};
+    use crate::catalog::{Archive, BackupOutcome, BackupStatus, Standing, Tablespace};
     use crate::commands::show_backup::HeldWal;
-    use crate::retention::Label;
     use crate::storage::{Codec, Sha256Sum};
 
     pub(in crate::output) fn record(id: &str) -> BackupRecord {
@@ -439,7 +439,8 @@ pub(super) mod tests {
                 by_server: false,
                 plain_size: 30 << 20,
                 stored_size: 1024,
-                stored_sha256: Sha256Sum::of(b"x"),
+                stored_sha256: Some(Sha256Sum::of(b"x")),
+                stored_crc32c: None,
                 files: 3,
                 index: None,
             }],
@@ -462,6 +463,7 @@ pub(super) mod tests {
             previous: None,
             next: Some("20260306T151133".parse().unwrap()),
             keep: None,
+            has_policy: false,
             retention: Label::None,
             leases: Vec::new(),
             children: Vec::new(),
@@ -513,7 +515,7 @@ pub(super) mod tests {
             Last LSN             : 0/3000100
 
           Catalog information:
-            Retention Policy     : -
+            Retention Policy     : not enforced
             Previous Backup      : - (this is the oldest base backup)
             Next Backup          : 20260306T151133
         ");

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::catalog::{
     BackupError, DocumentError, HistoryStoreError, IdentityError, WalError, hint_to_unreadable,
+    hint_to_vanished,
 };
 use crate::failure::{Class, Failure};
 use crate::storage::{BackupId, LockError, StorageError};
@@ -123,11 +124,7 @@ impl Failure for RetentionError {
             Self::Backup { backup, source } => {
                 source.hint().or_else(|| Some(hint_to_unreadable(*backup)))
             }
-            Self::Vanished { backups, .. } => Some(format!(
-                "mount that directory, or put back what was moved away; a backup that is gone for \
-                 good is forgotten by `walrecv-server delete SERVER {} --forget`",
-                backups.first().map(ToString::to_string).unwrap_or_default()
-            )),
+            Self::Vanished { backups, .. } => backups.first().copied().map(hint_to_vanished),
             Self::Mark { source, .. } | Self::Lease { source } | Self::Clock { source } => source
                 .hint()
                 .or_else(|| Some("see to that file, or remove it if it is not wanted".to_owned())),

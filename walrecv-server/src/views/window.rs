@@ -16,8 +16,8 @@ use serde::Serialize;
 use self::clock::Clock;
 use super::backups::ListedBackup;
 use crate::catalog::{
-    Absence, BackupError, BackupOutcome, BackupRecord, BackupStatus, CaughtUp, Coverage,
-    HistoryStore, HistoryStoreError, Reach, SuspectWal, WalOutline, WalStore,
+    Absence, BackupError, BackupStatus, CaughtUp, Coverage, HistoryStore, HistoryStoreError, Reach,
+    SuspectWal, WalOutline, WalStore,
 };
 use crate::storage::{BackupId, ServerDir};
 
@@ -429,7 +429,7 @@ fn mark(backup: &ListedBackup) -> BackupMark {
             plain_bytes: record.plain_size(),
             timeline: record.end.or(record.begin).map(|position| position.timeline),
             keep: keep.as_ref().map(|keep| keep.target.name()),
-            error: error_of(record),
+            error: standing.error(record).map(str::to_owned),
         },
         ListedBackup::Unreadable { id, reason, .. } => BackupMark {
             id: *id,
@@ -445,13 +445,6 @@ fn mark(backup: &ListedBackup) -> BackupMark {
             keep: None,
             error: Some(reason.clone()),
         },
-    }
-}
-
-fn error_of(record: &BackupRecord) -> Option<String> {
-    match &record.outcome {
-        BackupOutcome::Failed { error } => Some(error.clone()),
-        BackupOutcome::Started | BackupOutcome::Copied => None,
     }
 }
 

@@ -118,6 +118,22 @@ fn shortcuts_mean_complete_backups() {
 }
 
 #[test]
+fn a_backup_that_nobody_takes_any_more_has_failed() {
+    let store = store();
+    let mut record = store.begin("2026-03-05T14:00:00Z");
+    let Store { lock, catalog, _home, .. } = store;
+    drop(lock);
+    let standing = catalog.standing(&record).unwrap();
+    assert_eq!(standing.status, BackupStatus::Failed);
+    assert_eq!(standing.error(&record), Some("it was interrupted"));
+    // It came to its end between the look at its record and that at the lock.
+    record.outcome = BackupOutcome::Failed { error: "lost".to_owned() };
+    catalog.save(&record).unwrap();
+    let before = BackupRecord { outcome: BackupOutcome::Started, ..record };
+    assert_eq!(catalog.standing(&before).unwrap().status, BackupStatus::Failed);
+}
+
+#[test]
 fn a_backup_is_done_when_wal_reaches_its_end_and_broken_when_it_is_lost() {
     let store = store();
     let standing = |record: &BackupRecord| store.catalog.standing(record).unwrap();

@@ -132,6 +132,35 @@ pub enum ExtractError {
     Interrupted,
 }
 
+impl ExtractError {
+    /// The backup that is not any more what was stored, if that is what is wrong.
+    pub fn damaged(&self) -> Option<BackupId> {
+        match self {
+            // What the disk says is about the disk; what is left is about the bytes on it.
+            Self::Read { backup, source, .. } => match source.kind() {
+                _ if source.raw_os_error().is_some() => None,
+                io::ErrorKind::InvalidData
+                | io::ErrorKind::UnexpectedEof
+                | io::ErrorKind::Other => Some(*backup),
+                _ => None,
+            },
+            Self::Altered { backup, .. }
+            | Self::Tar { backup, .. }
+            | Self::Unexpected { backup, .. }
+            | Self::Mismatch { backup, .. }
+            | Self::Missing { backup, .. }
+            | Self::Incremental { backup, .. }
+            | Self::Label { backup, .. } => Some(*backup),
+            Self::Storage(_)
+            | Self::Manifest { .. }
+            | Self::NotItsParent { .. }
+            | Self::NoFullFile { .. }
+            | Self::BlockSize { .. }
+            | Self::Interrupted => None,
+        }
+    }
+}
+
 impl Failure for ExtractError {
     fn hint(&self) -> Option<String> {
         match self {

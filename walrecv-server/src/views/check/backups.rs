@@ -152,7 +152,7 @@ fn last_backup(list: &[ListedBackup]) -> Row {
                 BackupStatus::Failed | BackupStatus::Broken => State::Failed,
             };
             let mut remark = format!("{} is {}", record.id, standing.status);
-            if let BackupOutcome::Failed { error } = &record.outcome {
+            if let Some(error) = standing.error(record) {
                 remark.push_str(&format!(": {error}; take another one ({})", last_good(list)));
             }
             row(state, remark)

@@ -9,8 +9,8 @@ use pgwire_stream::{
 
 use super::*;
 use crate::catalog::{
-    Identity, Position, SuspectRange, Validity, WalFindings, WalIndexRecord, WalIndexWriters,
-    journal,
+    BackupOutcome, BackupRecord, Identity, Position, SuspectRange, Validity, WalFindings,
+    WalIndexRecord, WalIndexWriters, journal,
 };
 use crate::storage::{
     Access, ArchivedWal, Codec, Home, LockKind, Plain, ServerLock, Sha256Sum, Stored, durable,
