@@ -135,8 +135,9 @@ fn server(error: &ServerError, role: Option<&str>) -> Option<String> {
     let role = role.map_or_else(|| "ROLE".to_owned(), quoted_role);
     let text = match code.as_str() {
         "28P01" => format!(
-            "see the password of {role} in ~/.pgpass, PGPASSWORD or the conninfo; as a superuser, \
-             \\password {role} sets a new one"
+            "see the password of {role} in the file that passfile names in the conninfo (else \
+             ~/.pgpass), in PGPASSWORD or the conninfo; as a superuser, \\password {role} sets a new \
+             one"
         ),
         // The file's name is the same in every language.
         "28000" if error.message.contains("pg_hba.conf") => hba_entry(&error.message, &role),

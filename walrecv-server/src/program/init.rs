@@ -7,13 +7,14 @@ use pgwire_stream::{Config, ConnectionOptions};
 use super::dispatch::Outcome;
 use crate::cli::{Cli, InitArgs};
 use crate::commands::init::{
-    Addition, FirstConfiguration, InitOutcome, PASSWORD_FILE, Surroundings, attempt, this_machine,
-    what_is_needed, write_addition, write_first, write_password,
+    Addition, FirstConfiguration, InitOutcome, PASSWORD_FILE, Reached, Surroundings, TrialFailure,
+    attempt, free_slot, this_machine, what_is_needed, write_addition, write_first, write_password,
 };
 use crate::output::{Failed, Printer, Results};
 use crate::restore::Owner;
 use crate::settings::{
-    Argument, DEFAULT_HOME, DEFAULT_PATH, Lookup, ServerName, Settings, SettingsError, Typed,
+    Argument, DEFAULT_HOME, DEFAULT_PATH, Lookup, ServerName, ServerSettings, Settings,
+    SettingsError, Typed,
 };
 
 /// The name of a server that nobody has named.
@@ -60,7 +61,12 @@ pub(super) async fn init(
     let conninfo = server.streaming_conninfo();
 
     // A file that still has the example in it has nothing to try.
-    let tried = if written.example { None } else { Some(attempt(server).await) };
+    let tried = if written.example {
+        None
+    } else {
+        let passwords = path.with_file_name(PASSWORD_FILE);
+        Some(attempt_until_let_in(server, &passwords, &settings.home, printer).await?)
+    };
     let reached = tried.as_ref().and_then(|tried| tried.as_ref().ok()).cloned();
     let version = reached.as_ref().map(|reached| reached.version);
     let addresses = if written.example { Vec::new() } else { this_machine(conninfo).await };
@@ -89,6 +95,33 @@ pub(super) async fn init(
     Ok(results)
 }
 
+/// Tries it, and asks for the password again as long as the one in our file is refused.
+async fn attempt_until_let_in(
+    server: &ServerSettings,
+    passwords: &Path,
+    home: &Path,
+    printer: &Printer,
+) -> Outcome<Result<Reached, TrialFailure>> {
+    loop {
+        let tried = attempt(server).await;
+        let refused = tried.as_ref().is_err_and(TrialFailure::is_wrong_password);
+        let config: Config = match server.streaming_conninfo().parse() {
+            Ok(config) if refused && printer.can_ask() => config,
+            _ => return Ok(tried),
+        };
+        if config.passfile.as_deref() != Some(passwords) {
+            return Ok(tried);
+        }
+        let user = config.user.as_deref().unwrap_or_default();
+        let about = format!("Password of {user}, because that one is refused (empty leaves it)");
+        let password = printer.ask_secret(&about)?;
+        if password.is_empty() {
+            return Ok(tried);
+        }
+        write_password(passwords, home, &config, &password)?;
+    }
+}
+
 /// The configuration that is meant.
 fn configuration(cli: &Cli, environment: Lookup<'_>) -> PathBuf {
     let named = cli.global.config.clone();
@@ -115,11 +148,7 @@ fn is_configured(
     if !path.exists() {
         return Ok(false);
     }
-    let server = named(args)?;
-    // What is typed now does not make it one that is in the file.
-    let file = Typed { config: typed.config.clone(), ..Typed::default() };
-    let without = |name: &str| environment(name).filter(|_| name != "WALRECV_CONNINFO");
-    Ok(Settings::load(&file, &without)?.server(&server).is_ok())
+    Ok(in_the_file(typed, environment)?.server(&named(args)?).is_ok())
 }
 
 /// What was typed, and what is asked for where somebody can answer.
@@ -263,10 +292,18 @@ fn write(path: &Path, typed: &Typed, known: Known, environment: Lookup<'_>) -> O
     }
     let settings = Settings::load(&checked, environment)?;
     let configured = settings.servers.iter().find(|configured| configured.name == server);
+    let others = match path.exists() {
+        true => in_the_file(typed, environment)?.servers,
+        false => Vec::new(),
+    };
+    let slot = match configured {
+        Some(configured) => free_slot(configured, &others).to_string(),
+        None => "walrecv".to_owned(),
+    };
     let addition = Addition {
         server: server.clone(),
         conninfo: configured.map(|server| server.conninfo.as_str().to_owned()),
-        slot_name: configured.map_or("walrecv", |server| server.slot_name.as_str()).to_owned(),
+        slot_name: slot,
     };
     let example = configured.is_none();
     let (file, written) = if path.exists() {
@@ -289,6 +326,13 @@ fn write(path: &Path, typed: &Typed, known: Known, environment: Lookup<'_>) -> O
         password_file = Some(file);
     }
     Ok(Written { server, file, written, password_file, example })
+}
+
+/// What the configuration says, without what is typed for a new server.
+fn in_the_file(typed: &Typed, environment: Lookup<'_>) -> Result<Settings, SettingsError> {
+    let file = Typed { config: typed.config.clone(), ..Typed::default() };
+    let without = |name: &str| environment(name).filter(|_| name != "WALRECV_CONNINFO");
+    Settings::load(&file, &without)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ mod configuration;
 mod needs;
 mod next;
 mod password_file;
+mod slot;
 mod trial;
 
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ pub use configuration::{Addition, FirstConfiguration, WriteError, write_addition
 pub use needs::{Needs, this_machine, what_is_needed};
 pub use next::Surroundings;
 pub use password_file::{PASSWORD_FILE, write_password};
+pub use slot::free_slot;
 pub use trial::{TrialFailure, attempt};
 
 /// What `init` did, and what is left to do on the server.

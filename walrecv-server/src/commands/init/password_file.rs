@@ -1,7 +1,7 @@
 //! The password of a new server, in a file like `~/.pgpass` beside the configuration.
 
 use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::Path;
 
@@ -12,30 +12,45 @@ use super::WriteError;
 /// What the file is called.
 pub const PASSWORD_FILE: &str = "pgpass";
 
-/// Adds the password of the conninfo's role on each of its hosts. Nobody but the file's owner may
-/// read it: who owns the store, because its daemon needs the password.
+/// Notes the password of the conninfo's role on each of its hosts, instead of the one that was
+/// noted before. Nobody but the file's owner may read it: who owns the store, because its daemon
+/// needs the password.
 pub fn write_password(
     file: &Path,
     home: &Path,
     config: &Config,
     password: &str,
 ) -> Result<(), WriteError> {
-    let failed = |source| WriteError::new(file, source);
-    let lines: String = lines(config, password).iter().map(|line| format!("{line}\n")).collect();
-    let mut opened =
-        OpenOptions::new().append(true).create(true).mode(0o600).open(file).map_err(failed)?;
-    if let Ok(home) = fs::metadata(home)
-        && home.uid() != opened.metadata().map_err(failed)?.uid()
-    {
-        fchown(&opened, Some(home.uid()), Some(home.gid())).map_err(failed)?;
-    }
-    let written = opened.write_all(lines.as_bytes()).and_then(|()| opened.sync_all());
-    written.map_err(failed)
+    let replaced = || -> io::Result<()> {
+        let before = match fs::read_to_string(file) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            read => read?,
+        };
+        let whose = whose(config);
+        let other = |line: &&str| !whose.iter().any(|whose| line.starts_with(whose.as_str()));
+        let mut text: String =
+            before.lines().filter(other).map(|line| format!("{line}\n")).collect();
+        for whose in &whose {
+            text.push_str(&format!("{whose}{}\n", field(password)));
+        }
+        let new = file.with_extension("new");
+        // One that was left behind may be somebody else's.
+        let _ = fs::remove_file(&new);
+        let mut opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+        if let Ok(home) = fs::metadata(home)
+            && home.uid() != opened.metadata()?.uid()
+        {
+            fchown(&opened, Some(home.uid()), Some(home.gid()))?;
+        }
+        opened.write_all(text.as_bytes())?;
+        opened.sync_all()?;
+        fs::rename(new, file)
+    };
+    replaced().map_err(|source| WriteError::new(file, source))
 }
 
-/// A line for each host. The first line that fits counts, so an older one has to go first.
-fn lines(config: &Config, password: &str) -> Vec<String> {
-    let field = |text: &str| text.replace('\\', "\\\\").replace(':', "\\:");
+/// What the lines begin with that tell of this role: one for each host.
+fn whose(config: &Config) -> Vec<String> {
     let user = config.user.as_deref().unwrap_or("*");
     let line = |host: &Host| {
         let name = match &host.endpoint {
@@ -43,9 +58,13 @@ fn lines(config: &Config, password: &str) -> Vec<String> {
             Endpoint::Unix(directory) => directory.display().to_string(),
             _ => "*".to_owned(),
         };
-        format!("{}:{}:*:{}:{}", field(&name), host.port, field(user), field(password))
+        format!("{}:{}:*:{}:", field(&name), host.port, field(user))
     };
     config.hosts.iter().map(line).collect()
+}
+
+fn field(text: &str) -> String {
+    text.replace('\\', "\\\\").replace(':', "\\:")
 }
 
 #[cfg(test)]
@@ -58,7 +77,12 @@ mod tests {
         let file = directory.path().join(PASSWORD_FILE);
         let config: Config = "host=db1,::1 port=5433 user='back:up'".parse().unwrap();
         let password = r"it's: a \ secret";
+        let other = "db2:5432:*:other:theirs\n";
+        fs::write(&file, other).unwrap();
+        // The first line that fits counts, so a wrong one does not stay.
+        write_password(&file, directory.path(), &config, "wrong").unwrap();
         write_password(&file, directory.path(), &config, password).unwrap();
+        assert!(fs::read_to_string(&file).unwrap().starts_with(other));
         assert_eq!(file.metadata().unwrap().mode() & 0o777, 0o600);
         let loaded = Config::load(&format!(
             "host=db1,::1 port=5433 user='back:up' passfile='{}'",

@@ -1,6 +1,6 @@
 //! Tries whether a server can be backed up, and leaves nothing behind there.
 
-use pgwire_stream::{Feature, PhysicalSlot, ReplicationClient};
+use pgwire_stream::{Feature, PhysicalSlot, ReplicationClient, SqlState};
 
 use super::{Reached, TriedSlot};
 use crate::failure::{Class, Failure, in_one_line};
@@ -22,6 +22,14 @@ pub enum TrialFailure {
         /// What it has.
         level: String,
     },
+}
+
+impl TrialFailure {
+    /// Whether the password is not the role's.
+    pub fn is_wrong_password(&self) -> bool {
+        let invalid_password = SqlState::new("28P01");
+        matches!(self, Self::Server(failure) if failure.source.sql_state() == invalid_password)
+    }
 }
 
 impl Failure for TrialFailure {

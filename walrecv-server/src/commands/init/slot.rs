@@ -1,0 +1,60 @@
+//! The slot of a new server, where another one has the usual slot on the same host already.
+
+use pgwire_stream::{Config, Endpoint, SlotName};
+
+use crate::settings::ServerSettings;
+
+/// A name for this server's slot. That of `new` unless one of the `others` receives with it from
+/// the same host: only one of them could.
+pub fn free_slot(new: &ServerSettings, others: &[ServerSettings]) -> SlotName {
+    let taken = |slot: &SlotName| {
+        others.iter().any(|other| {
+            other.name != new.name
+                && other.slot_name == *slot
+                && meet(new.streaming_conninfo(), other.streaming_conninfo())
+        })
+    };
+    if !taken(&new.slot_name) {
+        return new.slot_name.clone();
+    }
+    let own: String = new.name.as_str().to_lowercase().replace(|c| !is_of_slots(c), "_");
+    let own = own.parse().ok().map(|own: SlotName| format!("{}_{own}", new.slot_name));
+    let own = own.and_then(|own| own.parse().ok()).filter(|own| !taken(own));
+    own.unwrap_or_else(|| new.slot_name.clone())
+}
+
+fn is_of_slots(c: char) -> bool {
+    c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_'
+}
+
+/// Whether two conninfos lead to a common host.
+fn meet(one: &str, other: &str) -> bool {
+    let endpoints = |conninfo: &str| -> Vec<(Endpoint, u16)> {
+        let config: Result<Config, _> = conninfo.parse();
+        let hosts = config.map(|config| config.hosts).unwrap_or_default();
+        hosts.into_iter().map(|host| (host.endpoint, host.port)).collect()
+    };
+    let others = endpoints(other);
+    endpoints(one).iter().any(|endpoint| others.contains(endpoint))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::ConnInfo;
+
+    fn server(name: &str, host: &str, slot: &str) -> ServerSettings {
+        let conninfo = ConnInfo::new(format!("host={host} user=walrecv"));
+        ServerSettings::new(name.parse().unwrap(), conninfo, slot.parse().unwrap())
+    }
+
+    #[test]
+    fn no_two_servers_receive_from_a_host_with_the_same_slot() {
+        let others = [server("main", "db1,db2", "walrecv"), server("b", "db3", "walrecv")];
+        let slot = |name, host| free_slot(&server(name, host, "walrecv"), &others).to_string();
+        assert_eq!(slot("c", "db4"), "walrecv");
+        assert_eq!(slot("main", "db1"), "walrecv", "it is its own");
+        assert_eq!(slot("Again-1", "db2"), "walrecv_again_1");
+        assert_eq!(slot("c", "db3,db4"), "walrecv_c");
+    }
+}
