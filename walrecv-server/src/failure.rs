@@ -45,10 +45,24 @@ pub trait Failure: Error + Send + Sync + 'static {
         self.class().exit_code()
     }
 
-    /// What the operator can do about it.
+    /// What the operator can do about it. A command in it says [`SERVER`] where only those who print
+    /// it know which one that is.
     fn hint(&self) -> Option<String> {
         None
     }
+
+    /// The same where that is known.
+    fn hint_about(&self, server: &str) -> Option<String> {
+        self.hint().map(|hint| about(&hint, server))
+    }
+}
+
+/// What stands for a server's name in the commands of a hint.
+const SERVER: &str = "SERVER";
+
+/// A hint whose commands can be typed as they stand.
+pub fn about(hint: &str, server: &str) -> String {
+    hint.replace(SERVER, server)
 }
 
 impl<F: Failure> From<F> for Box<dyn Failure> {

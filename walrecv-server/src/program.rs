@@ -54,7 +54,7 @@ fn program(arguments: Vec<OsString>) -> u8 {
     keep_blocks(&cli.command);
     let printer = printer(&cli);
     start_logging(&printer, log_level(&cli), log_format(&cli));
-    let results = match &cli.command {
+    let mut results = match &cli.command {
         // It is started once for each segment of a recovery, and starts as little as it can.
         Command::GetWal(args) => dispatch::get_wal(&cli, args, &process_environment),
         Command::Completions(args) => generated::completions(args),
@@ -72,6 +72,9 @@ fn program(arguments: Vec<OsString>) -> u8 {
             Err(error) => Results::failed(error.into()),
         },
     };
+    if let [server] = cli.command.servers().as_slice() {
+        results.about = Some(server.clone());
+    }
     printer.results(&results)
 }
 

@@ -96,7 +96,7 @@ pub(super) async fn receive(
             Some(Ok(Ok(_))) => return,
             Some(Ok(Err(error))) => {
                 let notice = Notice::of(&current.name, News::ReceiverFailed, &error);
-                let hint = error.hint().unwrap_or_default();
+                let hint = error.hint_about(current.name.as_str()).unwrap_or_default();
                 let error = in_one_line(&error);
                 tracing::error!(server = %current.name, error, hint, "WAL is not received");
                 if told.is_news(&error) {

@@ -95,7 +95,11 @@ impl Notice {
     /// A failure, with its causes and what to do about it.
     pub fn of(server: &ServerName, event: News, failure: &dyn Failure) -> Self {
         let error = in_one_line(failure);
-        Self { error: Some(error), hint: failure.hint(), ..Self::new(server, event) }
+        Self {
+            error: Some(error),
+            hint: failure.hint_about(server.as_str()),
+            ..Self::new(server, event)
+        }
     }
 
     /// With these words for what is wrong.

@@ -8,19 +8,20 @@ use serde_json::{Value, json};
 
 use super::{Failed, causes};
 use crate::failure::Class;
+use crate::settings::ServerName;
 
 const ERROR: Style = AnsiColor::Red.on_default().bold();
 const HINT: Style = AnsiColor::Cyan.on_default().bold();
 const CAUSE: Style = AnsiColor::Red.on_default();
 
 /// The failure for people.
-pub(super) fn text(failed: &Failed) -> String {
+pub(super) fn text(failed: &Failed, about: Option<&ServerName>) -> String {
     let failure = &*failed.failure;
     let mut text = format!("{ERROR}error:{ERROR:#} {}\n", sentence(failed));
     for cause in causes(failure) {
         let _ = writeln!(text, "  {CAUSE}caused by:{CAUSE:#} {}", indented(&cause));
     }
-    if let Some(hint) = failure.hint() {
+    if let Some(hint) = hint(failed, about) {
         let _ = writeln!(text, "{HINT}hint:{HINT:#} {}", indented(&hint));
     }
     text
@@ -44,7 +45,7 @@ pub(super) fn sentence(failed: &Failed) -> String {
 }
 
 /// The failure for machines.
-pub(super) fn json(failed: &Failed) -> Value {
+pub(super) fn json(failed: &Failed, about: Option<&ServerName>) -> Value {
     let class = match failed.failure.class() {
         Class::Failed => "failed",
         Class::Usage => "usage",
@@ -55,9 +56,16 @@ pub(super) fn json(failed: &Failed) -> Value {
         "server": failed.server,
         "message": failed.failure.to_string(),
         "causes": causes(&*failed.failure),
-        "hint": failed.failure.hint(),
+        "hint": hint(failed, about),
         "class": class,
     })
+}
+
+fn hint(failed: &Failed, about: Option<&ServerName>) -> Option<String> {
+    match failed.server.as_ref().or(about) {
+        Some(server) => failed.failure.hint_about(server.as_str()),
+        None => failed.failure.hint(),
+    }
 }
 
 /// The lines after the first, set in.
@@ -87,7 +95,7 @@ mod tests {
 
     #[test]
     fn a_failure_is_a_sentence_its_causes_and_a_hint() {
-        let text = anstream::adapter::strip_str(&text(&unreadable())).to_string();
+        let text = anstream::adapter::strip_str(&text(&unreadable(), None)).to_string();
         assert_eq!(
             text,
             "error: server `main`: cannot read the configuration /etc/x.toml\n  \
@@ -98,7 +106,7 @@ mod tests {
 
     #[test]
     fn machines_get_the_same_in_both_forms() {
-        let results = Results { reports: Vec::new(), failures: vec![unreadable()] };
+        let results = Results { failures: vec![unreadable()], ..Results::default() };
         assert_eq!(
             super::super::barman(&results),
             json!({"_ERROR": ["server `main`: cannot read the configuration /etc/x.toml"]})

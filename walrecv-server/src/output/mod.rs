@@ -112,17 +112,19 @@ pub struct Results {
     pub reports: Vec<Box<dyn Report>>,
     /// What failed.
     pub failures: Vec<Failed>,
+    /// The server that the command was about, if it was about one.
+    pub about: Option<ServerName>,
 }
 
 impl Results {
     /// A single report.
     pub fn one(report: impl Report + 'static) -> Self {
-        Self { reports: vec![Box::new(report)], failures: Vec::new() }
+        Self { reports: vec![Box::new(report)], ..Self::default() }
     }
 
     /// A single failure that is not about one of several servers.
     pub fn failed(failure: Box<dyn Failure>) -> Self {
-        Self { reports: Vec::new(), failures: vec![Failed { server: None, failure }] }
+        Self { failures: vec![Failed { server: None, failure }], ..Self::default() }
     }
 
     /// The exit code: the gravest failure's, or else the reports'.
@@ -177,7 +179,7 @@ impl Printer {
         };
         let printed = self.stdout(&document);
         for failed in &results.failures {
-            self.stderr(&diagnostic::text(failed));
+            self.stderr(&diagnostic::text(failed, results.about.as_ref()));
         }
         match printed {
             Ok(()) => results.exit_code(),
@@ -245,7 +247,8 @@ fn clean(results: &Results) -> Value {
             one => vec![one],
         })
         .collect();
-    let failures: Vec<_> = results.failures.iter().map(diagnostic::json).collect();
+    let failure = |failed| diagnostic::json(failed, results.about.as_ref());
+    let failures: Vec<_> = results.failures.iter().map(failure).collect();
     json!({ "results": reports, "errors": failures, "exit_code": results.exit_code() })
 }
 

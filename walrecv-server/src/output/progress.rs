@@ -9,8 +9,11 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use super::units;
 use crate::progress::ProgressSink;
 
-/// How often a plain line is printed at most, if there is no new tenth to tell.
-const LINE_INTERVAL: Duration = Duration::from_secs(10);
+/// How soon a plain line may follow on another, or on the beginning: short work needs none.
+const NEXT_LINE: Duration = Duration::from_secs(5);
+
+/// After how long one is printed if there is no new tenth to tell.
+const LINE_INTERVAL: Duration = Duration::from_secs(60);
 
 const KNOWN: &str = "{prefix} [{bar:30}] {percent:>3}% {binary_bytes:>10}/{binary_total_bytes} \
                      {binary_bytes_per_sec} ETA {eta}";
@@ -129,7 +132,8 @@ impl Lines {
             u64::try_from(tenths).unwrap_or(u64::MAX).min(10)
         });
         let new_tenth = tenth.is_some_and(|tenth| tenth > self.tenth);
-        if !new_tenth && now.duration_since(self.printed) < LINE_INTERVAL {
+        let interval = if new_tenth { NEXT_LINE } else { LINE_INTERVAL };
+        if now.duration_since(self.printed) < interval {
             return None;
         }
         self.tenth = tenth.unwrap_or_default();
@@ -187,16 +191,18 @@ mod tests {
         let mut lines = Lines::new(Some(10 << 20), start);
         let at = |seconds| start + Duration::from_secs(seconds);
         assert_eq!(lines.due(1 << 19, at(1)), None);
+        // Whoever is done in no time has nothing to tell in between.
+        assert_eq!(lines.due(4 << 20, at(4)), None);
         assert_eq!(
-            lines.due(5 << 20, at(2)).unwrap(),
-            "50% (5.0 MiB of 10.0 MiB, 2.5 MiB/s, 2 seconds left)"
+            lines.due(5 << 20, at(5)).unwrap(),
+            "50% (5.0 MiB of 10.0 MiB, 1.0 MiB/s, 5 seconds left)"
         );
-        assert_eq!(lines.due(5 << 20, at(3)), None);
+        assert_eq!(lines.due(5 << 20, at(30)), None);
         // Slow work is told now and then all the same.
-        assert!(lines.due(5 << 20, at(13)).is_some());
+        assert!(lines.due(5 << 20, at(65)).is_some());
         assert_eq!(
-            lines.due(10 << 20, at(14)).unwrap(),
-            "100% (10.0 MiB of 10.0 MiB, 731.4 KiB/s)"
+            lines.due(10 << 20, at(80)).unwrap(),
+            "100% (10.0 MiB of 10.0 MiB, 128.0 KiB/s)"
         );
         assert_eq!(lines.last(at(20)), "10.0 MiB in 20.0 s (512.0 KiB/s)");
     }
@@ -207,6 +213,6 @@ mod tests {
         let later = start + LINE_INTERVAL;
         assert_eq!(Lines::new(None, start).due(1024, later).unwrap(), "1.0 KiB, 102 B/s");
         assert!(Lines::new(Some(0), start).due(u64::MAX, later).is_some());
-        assert!(Lines::new(Some(1), start).due(u64::MAX, start).unwrap().starts_with("100%"));
+        assert!(Lines::new(Some(1), start).due(u64::MAX, later).unwrap().starts_with("100%"));
     }
 }

@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Report, units};
 use crate::receiver::{KeptWal, SlotView, State, Status};
+use crate::units::moment;
 use crate::views::status::{SeenServer, StatusOutcome};
 
 /// A row: its key in Barman's JSON, what it is about, and what is told.
@@ -49,7 +50,7 @@ impl Report for StatusOutcome {
                 "receiver": receiving.status,
                 "bytes_per_second": receiving.stream_rate,
                 "wal_bytes_per_second": receiving.rate,
-                "lag_bytes": receiving.status.as_ref().and_then(lag),
+                "lag_bytes": receiving.status.as_ref().and_then(Status::lag),
                 "durable": self.durable(),
             },
             "stored": {
@@ -183,9 +184,12 @@ fn ours(outcome: &StatusOutcome) -> Vec<Row> {
         let on = timeline.map(|timeline| format!(" (timeline {timeline})")).unwrap_or_default();
         rows.push(Row("durable_lsn", "Last durable LSN", format!("{durable}{on}")));
     }
-    if let Some(bytes) = status.and_then(lag) {
-        rows.push(Row("receive_lag", "Receive lag", units::size(bytes)));
-    }
+    let heard_at = status.and_then(|status| status.heard_at).and_then(moment);
+    let lag = match status.and_then(Status::lag) {
+        Some(bytes) => Some(units::size(bytes)),
+        None => heard_at.map(|heard| format!("not known since {}", units::local(heard))),
+    };
+    rows.extend(lag.map(|lag| Row("receive_lag", "Receive lag", lag)));
     let rate = receiving.stream_rate.or(receiving.rate);
     let rate = rate.map(|rate| format!("{}/s", units::size(rate as u64)));
     let rate = rate.unwrap_or_else(|| "not known yet".to_owned());
@@ -227,10 +231,6 @@ fn receiver(outcome: &StatusOutcome) -> String {
         Some(error) => format!("{word}: {error}"),
         None => word.to_owned(),
     }
-}
-
-fn lag(status: &Status) -> Option<u64> {
-    Some(status.server_end?.bytes_since(status.flushed?))
 }
 
 fn slot(slot: &SlotView) -> String {
@@ -322,5 +322,11 @@ mod tests {
         outcome.barman(&mut document);
         assert_eq!(document["main"]["receiver"]["message"], "streaming");
         assert_eq!(document["main"]["disabled"]["message"], "False");
+
+        // Without a connection, the last lag says nothing.
+        let status = outcome.receiving.status.as_mut().unwrap();
+        (status.state, status.heard_at) = (State::Waiting, Some(status.since));
+        assert!(outcome.console().contains("\tReceive lag: not known since 2"));
+        assert_eq!(outcome.clean()["receiving"]["lag_bytes"], Value::Null);
     }
 }

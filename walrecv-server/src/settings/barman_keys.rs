@@ -40,10 +40,30 @@ pub(super) fn advice(name: &str) -> Option<&'static str> {
     KEYS.iter().find(|(key, _)| *key == name).map(|(_, advice)| *advice)
 }
 
+/// Where it shows that a file is one of Barman's.
+pub(super) fn sign_in(text: &str) -> Option<usize> {
+    let mut at = 0;
+    for line in text.split_inclusive('\n') {
+        let key = line.split('=').next().unwrap_or_default().trim();
+        if key == "[barman]" || line.contains('=') && advice(key).is_some() {
+            return Some(at);
+        }
+        at += line.len();
+    }
+    None
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::keys;
-    use super::KEYS;
+    use super::{KEYS, sign_in};
+
+    #[test]
+    fn barmans_files_are_known_by_their_section_or_their_options() {
+        assert_eq!(sign_in("; comment\n[barman]\nbarman_user = barman\n"), Some(10));
+        assert_eq!(sign_in("[pg]\nconninfo = host=pg\nbackup_method = postgres\n"), Some(24));
+        assert_eq!(sign_in("home = \"/srv/backup_method\"\n[defaults\n"), None);
+    }
 
     #[test]
     fn none_of_them_is_a_key_and_those_that_are_named_exist() {

@@ -12,6 +12,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::ServerName;
+use super::barman_keys;
 use super::error::{Mistake, Origin, SettingsError};
 use super::exposed::exposed;
 use super::keys::{self, Section};
@@ -55,6 +56,13 @@ impl Files {
         let source = Source { path: Arc::from(path), text };
         let (document, errors) = DeTable::parse_recoverable(text);
         if !errors.is_empty() {
+            if let Some(at) = barman_keys::sign_in(text) {
+                let problem = "this is a configuration of Barman, and not TOML".to_owned();
+                let hint = "write it anew, which `walrecv-server init` helps with: [servers.NAME] for \
+                            [NAME], and quotes around text";
+                self.mistakes.push(source.mistake(&(at..at), problem, Some(hint.to_owned())));
+                return;
+            }
             // Syntax first: what recovery makes of the rest would only confuse.
             for error in errors {
                 let span = error.span().unwrap_or(0..0);

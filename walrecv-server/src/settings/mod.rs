@@ -41,6 +41,7 @@ pub use reference::{explained, reference};
 pub use retention_policy::{Generations, RetentionPolicy, RetentionPolicyError};
 pub use schedule::{Moments, Schedule, ScheduleError};
 pub use schema::{SCHEMA_LINE, schema};
+pub use secrets::without_passwords;
 pub use server::{
     BackupCompression, Compression, CompressionLocation, ConnInfo, CreateSlot, IncrementalBase,
     ServerSettings, Synchronous,

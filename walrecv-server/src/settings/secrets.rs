@@ -56,7 +56,7 @@ pub(super) fn open_to_everybody(path: &Path) -> Option<u32> {
 
 /// A connection string without its passwords, whichever of the two forms it has. Where it is not
 /// clear what is one, more is hidden.
-pub(super) fn without_passwords(conninfo: &str) -> String {
+pub fn without_passwords(conninfo: &str) -> String {
     let secrets = match conninfo.split_once("://") {
         Some(("postgres" | "postgresql", _)) => in_uri(conninfo),
         _ => in_pairs(conninfo),

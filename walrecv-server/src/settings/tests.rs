@@ -67,6 +67,16 @@ fn without_file(arguments: Vec<Argument>, servers: &[&str]) -> Typed {
 }
 
 #[test]
+fn a_file_of_barmans_is_told_as_a_whole() {
+    assert_eq!(
+        complaint("; Barman\n[barman]\nbarman_user = barman\nbarman_home = /var/lib/barman\n"),
+        "walrecv-server.toml:2: this is a configuration of Barman, and not TOML\nhint: write it \
+         anew, which `walrecv-server init` helps with: [servers.NAME] for [NAME], and quotes around \
+         text"
+    );
+}
+
+#[test]
 fn a_full_file_becomes_settings() {
     let settings = Written::new(
         r#"

@@ -100,7 +100,7 @@ pub fn list_backups(server: &ServerDir) -> Result<ListBackupsOutcome, BackupErro
         backups.push(listed.unwrap_or_else(|error| ListedBackup::Unreadable {
             id,
             reason: error.to_string(),
-            hint: error.hint(),
+            hint: error.hint_about(server.name().as_str()),
         }));
     }
     backups.reverse();

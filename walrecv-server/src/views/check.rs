@@ -29,7 +29,7 @@ use jiff::Timestamp;
 use self::patience::{PATIENCE, looked};
 use self::peer::Seen;
 use crate::catalog::{Identity, WalGrowth, WalStore};
-use crate::failure::Failure;
+use crate::failure::{Failure, about};
 use crate::receiver::Status;
 use crate::settings::{ServerName, ServerSettings};
 use crate::storage::{Home, ServerDir, StorageError};
@@ -223,6 +223,9 @@ async fn look(
         _ => {}
     }
     order::sort(&mut rows);
+    for remark in rows.iter_mut().filter_map(|row| row.remark.as_mut()) {
+        *remark = about(remark, settings.name.as_str());
+    }
     CheckOutcome {
         server: settings.name.clone(),
         active: settings.active,

@@ -1,17 +1,11 @@
 //! A server's settings as they are in effect, without secrets.
 
-use pgwire_stream::ConnectionOptions;
 use serde_json::{Map, Value, json};
 
 use crate::settings::{
     Compression, CompressionLocation, CreateSlot, IncrementalBase, ServerSettings, Synchronous,
+    without_passwords,
 };
-
-/// Options of a connection string that are secrets.
-const SECRETS: [&str; 2] = ["password", "sslpassword"];
-
-/// What stands in place of a secret.
-const REDACTED: &str = "REDACTED";
 
 /// The settings by their keys.
 pub fn server_config(settings: &ServerSettings) -> Map<String, Value> {
@@ -28,7 +22,7 @@ pub fn server_config(settings: &ServerSettings) -> Map<String, Value> {
             CompressionLocation::Server => "server",
         },
         "backup_compression_workers": backup.workers,
-        "backup_conninfo": redacted(settings.backup_conninfo()),
+        "backup_conninfo": without_passwords(settings.backup_conninfo()),
         "backup_schedule": schedule(&settings.backup_schedule),
         "bandwidth_limit": settings.bandwidth_limit_kb,
         "basebackup_retry_sleep": settings.basebackup_retry_sleep.as_secs(),
@@ -37,7 +31,7 @@ pub fn server_config(settings: &ServerSettings) -> Map<String, Value> {
         "check_timeout": settings.check_timeout.as_secs(),
         "compression": codec(settings.compression),
         "compression_level": settings.compression_level,
-        "conninfo": redacted(settings.conninfo.as_str()),
+        "conninfo": without_passwords(settings.conninfo.as_str()),
         "create_slot": match settings.create_slot {
             CreateSlot::Auto => "auto",
             CreateSlot::Manual => "manual",
@@ -63,7 +57,7 @@ pub fn server_config(settings: &ServerSettings) -> Map<String, Value> {
         "retention_policy": settings.retention_policy.map(|policy| policy.to_string()),
         "slot_name": settings.slot_name.as_str(),
         "slot_on_all_hosts": settings.slot_on_all_hosts,
-        "streaming_conninfo": redacted(settings.streaming_conninfo()),
+        "streaming_conninfo": without_passwords(settings.streaming_conninfo()),
         "synchronous": match settings.synchronous {
             Synchronous::Always => "true",
             Synchronous::Never => "false",
@@ -77,19 +71,6 @@ pub fn server_config(settings: &ServerSettings) -> Map<String, Value> {
         Value::Object(map) => map,
         _ => Map::new(),
     }
-}
-
-/// A connection string without its secrets; nothing of one that cannot be read.
-pub fn redacted(conninfo: &str) -> String {
-    let Ok(mut options) = conninfo.parse::<ConnectionOptions>() else {
-        return REDACTED.to_owned();
-    };
-    let hidden: Vec<_> = SECRETS.into_iter().filter(|secret| options.remove(secret)).collect();
-    let mut text = options.to_string();
-    for secret in hidden {
-        text.push_str(&format!(" {secret}={REDACTED}"));
-    }
-    text
 }
 
 fn codec(compression: Compression) -> &'static str {
@@ -109,12 +90,6 @@ mod tests {
     #[test]
     fn no_secret_is_told() {
         let conninfo = "host=db user=u password='top secret' sslpassword=hidden";
-        assert_eq!(redacted(conninfo), "host=db user=u password=REDACTED sslpassword=REDACTED");
-        assert_eq!(
-            redacted("postgres://u:secret@db/app"),
-            "host=db dbname=app user=u password=REDACTED"
-        );
-        assert_eq!(redacted("passwort=secret"), "REDACTED");
         let name = "main".parse().unwrap();
         let settings =
             ServerSettings::new(name, ConnInfo::new(conninfo), "walrecv".parse().unwrap());

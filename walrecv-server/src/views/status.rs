@@ -141,9 +141,10 @@ pub async fn status(
 
 async fn ask(settings: &ServerSettings) -> Result<SeenServer, Unreachable> {
     match tokio::time::timeout(settings.check_timeout, look_at_server(settings)).await {
-        Ok(seen) => {
-            seen.map_err(|error| Unreachable { reason: in_one_line(&error), hint: error.hint() })
-        }
+        Ok(seen) => seen.map_err(|error| Unreachable {
+            reason: in_one_line(&error),
+            hint: error.hint_about(settings.name.as_str()),
+        }),
         Err(_) => Err(Unreachable {
             reason: format!("no answer within {} seconds", settings.check_timeout.as_secs()),
             hint: None,

@@ -136,8 +136,7 @@ fn receiving(status: &Status, now: Timestamp) -> Receiving {
     let heard_at = status.heard_at.and_then(moment);
     let streams = status.state == State::Streaming;
     let behind = status.server_end.zip(status.flushed).map(|(end, at)| end.bytes_since(at));
-    // What the server has written since it was last heard, nobody knows.
-    let lag_bytes = behind.filter(|_| streams);
+    let lag_bytes = status.lag();
     let since = match behind {
         Some(0) if streams => Some(now),
         Some(0) => heard_at.max(caught_up_at),

@@ -69,7 +69,8 @@ pub(in crate::daemon) async fn back_up(
         Ok(record) => record,
         Err(BackupError::Interrupted) => return End::CutShort,
         Err(error) => {
-            let (line, hint) = (in_one_line(&error), error.hint().unwrap_or_default());
+            let (line, hint) =
+                (in_one_line(&error), error.hint_about(server.as_str()).unwrap_or_default());
             tracing::error!(server = %server, error = line, hint, "a scheduled backup failed");
             let notice = Notice::of(server, News::BackupFailed, &error);
             let may_pass =

@@ -31,7 +31,8 @@ pub(in crate::daemon) async fn enforce(
             tell(settings, &enforced);
             let mut failed = None;
             for (name, error) in enforced.failed.iter().filter(|(_, error)| !error.is_busy()) {
-                let (line, hint) = (in_one_line(error), error.hint().unwrap_or_default());
+                let (line, hint) =
+                    (in_one_line(error), error.hint_about(server.as_str()).unwrap_or_default());
                 tracing::error!(
                     server = %server, previous = %name, error = line, hint, "retention is not enforced"
                 );
@@ -42,7 +43,8 @@ pub(in crate::daemon) async fn enforce(
         }
         Err(error) if error.is_busy() => {}
         Err(error) => {
-            let (line, hint) = (in_one_line(&error), error.hint().unwrap_or_default());
+            let (line, hint) =
+                (in_one_line(&error), error.hint_about(server.as_str()).unwrap_or_default());
             tracing::error!(server = %server, error = line, hint, "retention is not enforced");
             herald.tell(settings, Notice::of(server, News::RetentionFailed, &error));
             ongoing.end(Some(line));

@@ -45,7 +45,8 @@ pub(in crate::daemon) async fn verify(
     match verified {
         Err(VerifyError::Interrupted) => End::CutShort,
         Err(error) => {
-            let (line, hint) = (in_one_line(&error), error.hint().unwrap_or_default());
+            let (line, hint) =
+                (in_one_line(&error), error.hint_about(server.as_str()).unwrap_or_default());
             tracing::error!(server = %server, error = line, hint, "verification failed");
             let notice = Notice::of(&server, News::VerificationFailed, &error);
             End::badly(line, Some(notice))

@@ -67,9 +67,10 @@ pub(super) fn wal_archive(
         Err(error) => return Row::failure(WAL_ARCHIVE, State::Failed, &error),
     };
     let mut left_out = Vec::new();
-    for gap in gaps {
-        let list = if gap.absence == Absence::Missing { &mut failed } else { &mut left_out };
-        list.push(format!("WAL from {gap} is {}", gap.absence));
+    for lost in gaps {
+        let absence = lost.gap.absence;
+        let list = if absence == Absence::Missing { &mut failed } else { &mut left_out };
+        list.push(format!("WAL from {lost} is {absence}"));
     }
     if let Some(SuspectWal { segment, range }) = suspect.first() {
         let more = match suspect.len() {
@@ -192,7 +193,10 @@ mod tests {
         assert_eq!(state, State::Failed);
         assert_eq!(
             remark,
-            format!("WAL from 0/300000 to 0/400000 in segment {} is missing", segment(3))
+            format!(
+                "WAL from 0/300000 to 0/500000 in 2 segments from {} on is missing",
+                segment(3)
+            )
         );
         journal::record_gap(&store, TimelineId::FIRST, at(3), at(5)).unwrap();
         let (state, remark) = wal_row(&store);
