@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: measures, and compares with what there is to be compared with.
 
 mod backup;
+mod barman;
 mod bars;
 mod board;
 mod check;
@@ -24,7 +25,7 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum Subject {
-    /// Base backups, beside those of PostgreSQL's own program.
+    /// Base backups, beside those of PostgreSQL's own program and of Barman.
     Backup(backup::Arguments),
     /// The looks that operators take, beside Barman's, and into a large store.
     Check(check::Arguments),

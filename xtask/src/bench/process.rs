@@ -43,6 +43,17 @@ pub(super) struct Cost {
     pub(super) peak_mib: f64,
 }
 
+impl Cost {
+    /// That of one after the other.
+    pub(super) fn and(self, next: Self) -> Self {
+        Self {
+            wall: self.wall + next.wall,
+            cpu_seconds: self.cpu_seconds + next.cpu_seconds,
+            peak_mib: self.peak_mib.max(next.peak_mib),
+        }
+    }
+}
+
 impl Process {
     /// Starts it; what it says is appended to `log`.
     pub(super) fn spawn(command: &mut Command, log: &Path) -> Result<Self> {

@@ -1,8 +1,9 @@
-//! `cargo xtask bench backup`: base backups, beside those of PostgreSQL's own program.
+//! `cargo xtask bench backup`: base backups, beside those of PostgreSQL's own program and of Barman.
 //!
 //! Contenders take turns within one run, because only ratios of figures that were measured side by
 //! side mean anything. Everybody's files are durable when they are done; ours are verified as well.
 
+mod barman;
 mod pg_basebackup;
 mod walrecv;
 
@@ -11,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use walrecv_tests::{Cluster, Context, Installation, Result};
 
+use self::barman::Barman;
 use self::pg_basebackup::PgBasebackup;
 use self::walrecv::Product;
 use super::bars::{self, Bar, Wanted};
@@ -96,7 +98,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
 
 fn measure(arguments: &Arguments, installation: &Installation) -> Result<Page> {
     let interrupt = Interrupt::watch()?;
-    let contenders = contenders(installation);
+    let mut contenders = contenders(installation);
+    let mut page = Page::new("backup");
+    match Barman::find() {
+        Some(found) => contenders.push(Box::new(found)),
+        None => page.line("SKIPPED: Barman is not installed here."),
+    }
     let wanted = |name: &str| {
         arguments.only.is_empty() || arguments.only.iter().any(|text| name.contains(text))
     };
@@ -128,7 +135,6 @@ fn measure(arguments: &Arguments, installation: &Installation) -> Result<Page> {
             }
         }
     }
-    let mut page = Page::new("backup");
     let described = machine::describe(&subject.cluster, &std::env::temp_dir())?;
     page.line(format!("Measured on {described}."));
     page.line(format!("A cluster of {:.0} MB.", subject.bytes as f64 / 1e6));
@@ -226,6 +232,8 @@ fn bars() -> Vec<Bar> {
         Bar::ratio("CPU s", walrecv::ZSTD, pg_basebackup::ZSTD, AtMost(1.0)),
         Bar::ratio("wall s", walrecv::PLAIN, pg_basebackup::PLAIN, AtMost(1.0)),
         Bar::ratio("wall s", walrecv::LZ4, pg_basebackup::LZ4, AtMost(0.95)),
+        Bar::ratio("wall s", walrecv::PLAIN, barman::NAME, AtMost(0.6)),
+        Bar::ratio("wall s", walrecv::ZSTD, barman::NAME, AtMost(0.5)),
         Bar::absolute("RSS MiB", walrecv::ZSTD, AtMost(48.0)),
     ]
 }

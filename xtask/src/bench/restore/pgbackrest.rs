@@ -92,10 +92,10 @@ impl Contender for PgBackRest {
         Process::spawn(&mut restore, &place.join("log"))?.wait()
     }
 
-    fn verify(&self, subject: &Subject, place: &Path) -> Result<Option<Cost>> {
+    fn verify(&self, subject: &Subject, place: &Path) -> Result<Vec<(&'static str, Cost)>> {
         let data = subject.cluster.data_directory();
         let mut verify = self.command(subject, place, data, "verify");
         verify.arg("--process-max=2");
-        Process::spawn(&mut verify, &place.join("log"))?.wait().map(Some)
+        Ok(vec![(NAME, Process::spawn(&mut verify, &place.join("log"))?.wait()?)])
     }
 }

@@ -11,6 +11,9 @@ use crate::bench::process::{Cost, Process};
 
 pub(super) const NAME: &str = "walrecv-server zstd 1";
 
+/// Verified by the checksums of what is stored alone.
+pub(super) const AS_STORED: &str = "walrecv-server zstd 1, as stored";
+
 pub(super) struct Product;
 
 impl Product {
@@ -55,7 +58,9 @@ impl Contender for Product {
         self.run(place, &arguments)
     }
 
-    fn verify(&self, _subject: &Subject, place: &Path) -> Result<Option<Cost>> {
-        self.run(place, &["verify-backup", SERVER, "latest"]).map(Some)
+    fn verify(&self, _subject: &Subject, place: &Path) -> Result<Vec<(&'static str, Cost)>> {
+        let verify = ["verify-backup", SERVER, "latest"];
+        let stored = [&verify[..], &["--stored"]].concat();
+        Ok(vec![(NAME, self.run(place, &verify)?), (AS_STORED, self.run(place, &stored)?)])
     }
 }
