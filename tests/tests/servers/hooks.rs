@@ -5,12 +5,17 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use tokio_rustls::rustls::crypto::aws_lc_rs::default_provider;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::{ServerConfig, ServerConnection, StreamOwned};
 use walrecv_tests::run::{ScenarioResult, Scenarios};
-use walrecv_tests::walrecv::finish;
-use walrecv_tests::{Context, Failure, Installation, Result};
+use walrecv_tests::walrecv::{Output, finish};
+use walrecv_tests::{Cluster, Context, Failure, Installation, Result};
 
 use crate::site::{Site, write_wal};
 
@@ -19,6 +24,7 @@ pub(crate) fn register(scenarios: Scenarios) -> Scenarios {
         .per_major("hooks_are_told", &[10, 18], hooks_are_told)
         .per_major("hooks_refuse", &[15, 18], hooks_refuse)
         .per_major("hooks_hang", &[18], hooks_hang)
+        .per_major("webhook_over_tls", &[18], webhook_over_tls)
 }
 
 /// Scripts that write down what they are told, each into a file with the name of its key.
@@ -161,19 +167,78 @@ fn listen() -> Result<(u16, thread::JoinHandle<String>)> {
     let about = || "cannot listen".to_owned();
     let listener = TcpListener::bind("127.0.0.1:0").context(about)?;
     let port = listener.local_addr().context(about)?.port();
+    let taken = thread::spawn(move || take(listener.accept().unwrap().0));
+    Ok((port, taken))
+}
+
+/// The same with the certificate of the cluster's server.
+fn listen_with_tls(cluster: &Cluster) -> Result<(u16, thread::JoinHandle<String>)> {
+    let about = || "cannot listen with TLS".to_owned();
+    let files = ["server.crt", "server.key"].map(|name| cluster.data_directory().join(name));
+    let [certificate, key] = files;
+    let certificate = CertificateDer::from_pem_file(certificate).context(about)?;
+    let key = PrivateKeyDer::from_pem_file(key).context(about)?;
+    let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()
+        .context(about)?
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .context(about)?;
+    let config = Arc::new(config);
+    let listener = TcpListener::bind("127.0.0.1:0").context(about)?;
+    let port = listener.local_addr().context(about)?.port();
     let taken = thread::spawn(move || {
-        let (mut socket, _) = listener.accept().unwrap();
-        let mut request = Vec::new();
-        let mut chunk = [0; 4096];
-        while !request.ends_with(b"}") {
-            let length = socket.read(&mut chunk).unwrap();
-            assert!(length > 0, "{}", String::from_utf8_lossy(&request));
-            request.extend_from_slice(&chunk[..length]);
+        // Those that do not trust it end before they have said anything.
+        loop {
+            let (mut socket, _) = listener.accept().unwrap();
+            let mut tls = ServerConnection::new(Arc::clone(&config)).unwrap();
+            if tls.complete_io(&mut socket).is_ok() {
+                return take(StreamOwned::new(tls, socket));
+            }
         }
-        socket.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
-        String::from_utf8(request).unwrap()
     });
     Ok((port, taken))
+}
+
+/// Takes a request, and is content.
+fn take(mut socket: impl Read + Write) -> String {
+    let mut request = Vec::new();
+    let mut chunk = [0; 4096];
+    while !request.ends_with(b"}") {
+        let length = socket.read(&mut chunk).unwrap();
+        assert!(length > 0, "{}", String::from_utf8_lossy(&request));
+        request.extend_from_slice(&chunk[..length]);
+    }
+    socket.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
+    String::from_utf8(request).unwrap()
+}
+
+/// Over TLS, only somebody is told whose certificate this machine trusts.
+fn webhook_over_tls(installation: &Installation) -> ScenarioResult {
+    if !installation.has_tls() {
+        return Ok(());
+    }
+    let site = Site::new(installation)?;
+    let (port, taken) = listen_with_tls(&site.cluster)?;
+    site.configure(&format!(
+        "pre_backup_retry_script = \"exit 63\"\n\
+         failure_webhook = \"https://localhost:{port}/hooks/geheim\"\n"
+    ))?;
+    let backup = |trusted: &Path| -> Result<Output> {
+        let mut command = site.walrecv.command(&["backup", "main"])?;
+        finish(command.env("SSL_CERT_FILE", trusted))?.code(1)
+    };
+    let nobody = site.walrecv.directory().join("nobody.pem");
+    fs::write(&nobody, "")?;
+    let said = backup(&nobody)?.stderr;
+    assert!(said.contains("the webhook could not be told"), "{said}");
+    assert!(!taken.is_finished() && !said.contains("geheim"), "{said}");
+    let said = backup(&site.cluster.ca_certificate())?.stderr;
+    assert!(!said.contains("could not be told"), "{said}");
+    let request = taken.join().map_err(|_| Failure::new("the webhook was not told"))?;
+    assert!(request.starts_with("POST /hooks/geheim HTTP/1.1\r\n"), "{request}");
+    assert!(request.contains("backup_failed"), "{request}");
+    Ok(())
 }
 
 fn hooks_refuse(installation: &Installation) -> ScenarioResult {

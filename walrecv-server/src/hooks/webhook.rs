@@ -197,7 +197,9 @@ impl WebhookError {
     /// Whether it would be the same the next time.
     fn is_final(&self) -> bool {
         match self {
-            Self::Connect(_) | Self::Http(_) | Self::Timeout(_) => false,
+            // What TLS says is about the other end and its certificate.
+            Self::Connect(error) => error.kind() == io::ErrorKind::InvalidData,
+            Self::Http(_) | Self::Timeout(_) => false,
             Self::Document(_) | Self::Tls(_) | Self::Name | Self::Request(_) => true,
             Self::Status(status) => {
                 let again = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS];
