@@ -91,6 +91,16 @@ fn init_asks(installation: &Installation) -> ScenarioResult {
         }
     }
 
+    // Somebody has changed the password: it is asked for, where somebody can answer.
+    cluster.execute("ALTER ROLE walrecv PASSWORD 'another'")?;
+    place.run(&["init", "orders"])?.code(1)?;
+    let mut terminal = Terminal::start(&mut place.command(&["init", "orders"])?)?;
+    terminal.answer("the one we have is refused", "wrong again")?;
+    terminal.answer("the one we have is refused", "another")?;
+    let (code, screen) = terminal.finish()?;
+    assert_eq!(code, 0, "{screen}");
+    assert!(!screen.contains("another\n"), "the password was shown: {screen}");
+
     let second = place.run(&["init", "orders"])?.success()?;
     assert!(second.stdout.contains("exists and stays as it is"), "{}", second.stdout);
     assert!(second.stdout.contains("slot: can be made\n    SQL: works"), "{}", second.stdout);
@@ -100,7 +110,7 @@ fn init_asks(installation: &Installation) -> ScenarioResult {
     }
     assert_eq!(cluster.value("SELECT count(*) FROM pg_replication_slots")?, "0");
     let text = fs::read_to_string(place.configuration())?;
-    assert!(!text.contains(PASSWORD), "{text}");
+    assert!(!text.contains(PASSWORD) && !text.contains("another"), "{text}");
     let passwords = place.configuration().with_file_name("pgpass");
     assert_eq!(fs::metadata(&passwords)?.permissions().mode() & 0o777, 0o600);
 

@@ -64,8 +64,9 @@ pub(super) async fn init(
     let tried = if written.example {
         None
     } else {
-        let passwords = path.with_file_name(PASSWORD_FILE);
-        Some(attempt_until_let_in(server, &passwords, &settings.home, printer).await?)
+        // Of a new server, the role may not be there yet.
+        let passwords = Some(path.with_file_name(PASSWORD_FILE)).filter(|_| !written.written);
+        Some(attempt_until_let_in(server, passwords.as_deref(), &settings.home, printer).await?)
     };
     let reached = tried.as_ref().and_then(|tried| tried.as_ref().ok()).cloned();
     let version = reached.as_ref().map(|reached| reached.version);
@@ -95,10 +96,10 @@ pub(super) async fn init(
     Ok(results)
 }
 
-/// Tries it, and asks for the password again as long as the one in our file is refused.
+/// Tries it, and asks for another password as long as the one in our file is refused.
 async fn attempt_until_let_in(
     server: &ServerSettings,
-    passwords: &Path,
+    passwords: Option<&Path>,
     home: &Path,
     printer: &Printer,
 ) -> Outcome<Result<Reached, TrialFailure>> {
@@ -109,11 +110,12 @@ async fn attempt_until_let_in(
             Ok(config) if refused && printer.can_ask() => config,
             _ => return Ok(tried),
         };
-        if config.passfile.as_deref() != Some(passwords) {
+        let Some(passwords) = passwords.filter(|file| config.passfile.as_deref() == Some(file))
+        else {
             return Ok(tried);
-        }
+        };
         let user = config.user.as_deref().unwrap_or_default();
-        let about = format!("Password of {user}, because that one is refused (empty leaves it)");
+        let about = format!("Password of {user}: the one we have is refused (empty leaves it)");
         let password = printer.ask_secret(&about)?;
         if password.is_empty() {
             return Ok(tried);
