@@ -57,12 +57,23 @@ pub trait Failure: Error + Send + Sync + 'static {
     }
 }
 
+/// What our commands begin with.
+const PROGRAM: &str = "walrecv-server ";
+
 /// What stands for a server's name in the commands of a hint.
 const SERVER: &str = "SERVER";
 
-/// A hint whose commands can be typed as they stand.
+/// A hint whose commands can be typed as they stand. What is no command of ours stays as it is: there
+/// may be words of others in it.
 pub fn about(hint: &str, server: &str) -> String {
-    hint.replace(SERVER, server)
+    let parts = hint.split('`').enumerate().map(|(index, part)| {
+        if index % 2 == 0 || !part.starts_with(PROGRAM) {
+            return part.to_owned();
+        }
+        let words = part.split(' ').map(|word| if word == SERVER { server } else { word });
+        words.collect::<Vec<_>>().join(" ")
+    });
+    parts.collect::<Vec<_>>().join("`")
 }
 
 impl<F: Failure> From<F> for Box<dyn Failure> {
@@ -85,4 +96,25 @@ pub fn in_one_line(error: &dyn Error) -> String {
         cause = error.source();
     }
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::about;
+
+    #[test]
+    fn only_our_own_commands_are_about_the_server() {
+        for (hint, named) in [
+            (
+                "`walrecv-server delete SERVER x --forget`",
+                "`walrecv-server delete main x --forget`",
+            ),
+            ("run `walrecv-server keep SERVER`, or", "run `walrecv-server keep main`, or"),
+            ("role `SERVER_BACKUP` on SERVER", "role `SERVER_BACKUP` on SERVER"),
+            ("see `ALTER SERVER x`", "see `ALTER SERVER x`"),
+            ("an ` alone and SERVER", "an ` alone and SERVER"),
+        ] {
+            assert_eq!(about(hint, "main"), named);
+        }
+    }
 }

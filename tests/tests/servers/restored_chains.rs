@@ -138,6 +138,11 @@ fn restored_chain(installation: &Installation) -> ScenarioResult {
     let said = said.code(1)?.stderr;
     assert!(said.contains(&chain.backups[1]), "{said}");
     assert!(!damaged.join("global/pg_control").exists());
+    // And nobody counts on it any more.
+    let again = site.restore("again", &[newest])?.1.code(3)?.stderr;
+    assert!(again.contains("is damaged"), "{again}");
+    let checked = site.walrecv.run(&["check", "main"])?.code(1)?.stdout;
+    assert!(checked.contains("damaged backups: FAILED"), "{checked}");
     assert_eq!(daemon.stop()?, 0);
     Ok(())
 }

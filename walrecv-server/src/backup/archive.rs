@@ -67,18 +67,20 @@ impl ArchiveWriter {
             Some(oid) => format!("{oid}.tar"),
         };
         let compressed = archive.compression.map(codec_of).transpose()?;
+        let has_checksums = options.checksums.is_some();
         let packing = match compressed {
-            // Whoever reads it compares the files in it, or all of it, with their checksums.
-            None => {
+            // Whoever reads it compares the files in it with theirs.
+            None if has_checksums => {
                 let method = options.packing.method().without_checksums();
                 options.packing.with_method(method)
             }
+            None => options.packing.clone(),
             Some(_) => options.packing.with_method(Method::new(Codec::None, 0)),
         };
         let form = Form { codec: compressed.unwrap_or(packing.form().codec), ..packing.form() };
         let target = directory.archive(&name, form);
         let file = AtomicFile::create(&target, directory.access())?;
-        let file = FingerprintWriter::of_archive(file, form);
+        let file = FingerprintWriter::of_archive(file, form, has_checksums);
         let stored = packing.writer(file).map_err(StorageError::of("write", &target))?;
         let index = AtomicFile::create(&directory.archive_index(&name), directory.access())?;
         let tablespace = archive.tablespace;

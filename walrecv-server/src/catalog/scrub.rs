@@ -12,7 +12,7 @@ use crate::storage::{BackupId, ServerDir, durable};
 const FORMAT: u64 = 1;
 
 /// How old a verification may be that is gone on with. What it has read has aged since.
-const FRESH: SignedDuration = SignedDuration::from_hours(7 * 24);
+const FRESH: SignedDuration = SignedDuration::from_hours(2 * 24);
 
 /// A verification of everything that is stored for a server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,11 +61,13 @@ pub struct BegunScrub {
     pub backups: BTreeSet<BackupId>,
     /// The last directory of the WAL archive that it has read, in the order of their names.
     pub wal: Option<String>,
+    /// Whether it could look into what is encrypted.
+    pub with_keys: bool,
 }
 
 impl BegunScrub {
     /// One that begins.
-    pub fn at(now: Timestamp) -> Self {
+    pub fn at(now: Timestamp, with_keys: bool) -> Self {
         let so_far = Scrub {
             began_at: now,
             ended_at: now,
@@ -75,20 +77,23 @@ impl BegunScrub {
             problems: 0,
             first_problems: Vec::new(),
         };
-        Self { so_far, backups: BTreeSet::new(), wal: None }
+        Self { so_far, backups: BTreeSet::new(), wal: None, with_keys }
     }
 
-    /// The one that was cut short, or one that begins now: also where that can't be read, or is
-    /// too old, or has come to its end after all.
-    pub fn resume(server: &ServerDir, now: Timestamp) -> Self {
+    /// The one that was cut short, or one that begins now: also where that cannot be read, is too
+    /// old, could look less or more closely, or has come to its end after all. What one has found
+    /// may be mended, or gone with its backup, so one that has found something begins anew, too.
+    pub fn resume(server: &ServerDir, now: Timestamp, with_keys: bool) -> Self {
         let begun: Option<Self> = document::load(&server.begun_scrub(), FORMAT).ok().flatten();
         let last = Scrub::load(server).ok().flatten().map(|last| last.began_at);
         let goes_on = |begun: &Self| {
             let began_at = begun.so_far.began_at;
             let age = now.duration_since(began_at);
-            last != Some(began_at) && !age.is_negative() && age < FRESH
+            let fresh = !age.is_negative() && age < FRESH;
+            let same = begun.with_keys == with_keys && begun.so_far.problems == 0;
+            fresh && same && last != Some(began_at)
         };
-        begun.filter(goes_on).unwrap_or_else(|| Self::at(now))
+        begun.filter(goes_on).unwrap_or_else(|| Self::at(now, with_keys))
     }
 
     /// Notes it. Durable on return.
@@ -97,6 +102,14 @@ impl BegunScrub {
     /// If it cannot be written.
     pub fn save(&self, server: &ServerDir) -> Result<(), DocumentError> {
         document::save(&server.begun_scrub(), FORMAT, self, server.access())
+    }
+
+    /// Nobody goes on with it: the next one begins anew.
+    ///
+    /// # Errors
+    /// If it cannot be removed.
+    pub fn give_up(server: &ServerDir) -> Result<(), DocumentError> {
+        Ok(durable::remove_file(&server.begun_scrub())?)
     }
 }
 
@@ -112,17 +125,26 @@ mod tests {
         server.create().unwrap();
         let began: Timestamp = "2026-03-05T15:11:33Z".parse().unwrap();
         let later = |hours| began + SignedDuration::from_hours(hours);
-        let mut begun = BegunScrub::resume(&server, began);
-        assert_eq!(begun, BegunScrub::at(began));
+        let resume = |at| BegunScrub::resume(&server, at, true);
+        let new = |at| BegunScrub::at(at, true);
+        let mut begun = resume(began);
+        assert_eq!(begun, new(began));
         begun.wal = Some("0000000100000000".to_owned());
         begun.save(&server).unwrap();
-        assert_eq!(BegunScrub::resume(&server, later(100)), begun);
-        assert_eq!(BegunScrub::resume(&server, later(-1)), BegunScrub::at(later(-1)));
-        assert_eq!(BegunScrub::resume(&server, later(200)), BegunScrub::at(later(200)));
+        assert_eq!(resume(later(40)), begun);
+        assert_eq!(resume(later(-1)), new(later(-1)));
+        assert_eq!(resume(later(50)), new(later(50)));
+        let without = BegunScrub::at(later(1), false);
+        assert_eq!(BegunScrub::resume(&server, later(1), false), without);
+        BegunScrub { so_far: Scrub { problems: 1, ..begun.so_far.clone() }, ..begun.clone() }
+            .save(&server)
+            .unwrap();
+        assert_eq!(resume(later(1)), new(later(1)));
+        begun.save(&server).unwrap();
         begun.so_far.save(&server).unwrap();
-        assert_eq!(BegunScrub::resume(&server, later(1)), BegunScrub::at(later(1)));
+        assert_eq!(resume(later(1)), new(later(1)));
         // A crash in between leaves both.
         begun.save(&server).unwrap();
-        assert_eq!(BegunScrub::resume(&server, later(1)), BegunScrub::at(later(1)));
+        assert_eq!(resume(later(1)), new(later(1)));
     }
 }

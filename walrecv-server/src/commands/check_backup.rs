@@ -49,7 +49,12 @@ pub fn check_backup(
     let catalog = Catalog::new(server);
     let mut record = catalog.resolve(wanted)?;
     let standing = match ServerLock::try_acquire(server, LockKind::Backup) {
-        Ok(lock) => catalog.settle(&mut record, &lock)?,
+        Ok(lock) => {
+            // Nobody is taking one, whatever its record says.
+            catalog.fail_interrupted(&lock)?;
+            record = catalog.load(record.id)?;
+            catalog.settle(&mut record, &lock)?
+        }
         // One is being taken. What can be seen can be told all the same.
         Err(LockError::Held { .. }) => catalog.standing(&record)?,
         Err(error) => return Err(error.into()),

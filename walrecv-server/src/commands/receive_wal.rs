@@ -1,11 +1,13 @@
 //! `receive-wal`: the WAL of one server in the foreground, and what belongs to that.
 
+use std::cell::Cell;
 use std::pin::pin;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use pgwire_stream::{DropSlot, Feature, Lsn, PgTimestamp, PhysicalSlot, SlotName};
+use pgwire_stream::{DropSlot, Feature, Lsn, PhysicalSlot, SlotName};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::interruption::{NoSignals, interruption};
 use crate::daemon::ControlClient;
@@ -25,7 +27,7 @@ const STOP_INTERVAL: Duration = Duration::from_millis(100);
 const WATCH_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How long a server may send nothing before that means that there is nothing to send.
-const QUIET: Duration = Duration::from_secs(3);
+const QUIET: Duration = Duration::from_secs(10);
 
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -223,9 +225,10 @@ async fn reset(
 ) -> Result<Done, ReceiveWalError> {
     let mut interrupted = interruption()?;
     let (stop, stopped) = watch::channel(false);
+    let began = Cell::new(None);
     let watch = |status: &Status| {
         watch(status);
-        if comes(status) {
+        if comes(status, &began) {
             stop.send_replace(true);
         }
     };
@@ -244,11 +247,17 @@ async fn reset(
     Ok(if interrupted { Done::Received { finished, status } } else { Done::Reset { status } })
 }
 
-/// Whether the server has the WAL that was asked for: one that has not says so at once.
-fn comes(status: &Status) -> bool {
-    let now = PgTimestamp::from(SystemTime::now()).as_unix_micros();
-    let since = Duration::from_micros(now.abs_diff(status.since.as_unix_micros()));
-    status.state == State::Streaming && (status.flushed > status.started_at || since >= QUIET)
+/// Whether WAL comes. A server that does not have what was asked for says so at once, so one that is
+/// quiet has it; but behind a gap, only WAL that came tells that it can be received.
+fn comes(status: &Status, began: &Cell<Option<(Option<Lsn>, Instant)>>) -> bool {
+    if status.state != State::Streaming {
+        began.set(None);
+        return false;
+    }
+    let (from, since) = began.get().unwrap_or((status.started_at, Instant::now()));
+    began.set(Some((from, since)));
+    let quiet = status.left_out.is_none() && since.elapsed() >= QUIET;
+    quiet || status.flushed > from
 }
 
 async fn create_slot(
@@ -303,9 +312,9 @@ async fn stop_process(home: &Home, server: &ServerName) -> Result<Done, ReceiveW
     let Some(pid) = pid else { return Ok(Done::NobodyReceives) };
     kill_process(pid, Signal::TERM)
         .map_err(|error| ReceiveWalError::Kill { process, source: error.into() })?;
-    let deadline = tokio::time::Instant::now() + STOP_PATIENCE;
+    let deadline = Instant::now() + STOP_PATIENCE;
     while ServerLock::is_held(store, LockKind::Receiver)? {
-        if tokio::time::Instant::now() >= deadline {
+        if Instant::now() >= deadline {
             return Err(ReceiveWalError::GoesOn { process, after: STOP_PATIENCE });
         }
         tokio::time::sleep(STOP_INTERVAL).await;

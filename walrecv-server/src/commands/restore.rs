@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::env;
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -16,7 +17,7 @@ use crate::progress::ProgressSink;
 use crate::restore::target::{RecoveryTarget, TimelineChoice};
 use crate::restore::{self, Plan, Request, RestoreError, RestoreReport, ServesWal, WalDelivery};
 use crate::settings::ServerName;
-use crate::storage::{Home, ServerDir};
+use crate::storage::{BackupId, Fingerprint, Home, ServerDir};
 
 /// What is asked for.
 #[derive(Clone, Debug)]
@@ -120,10 +121,15 @@ pub fn restore(
     Ok(RestoreOutcome { plan, report: Some(report) })
 }
 
-/// Notes beside a backup that it is damaged, so that nobody counts on it until it was verified.
+/// Notes beside a backup that it is damaged, if that is certain: nobody counts on it then until it
+/// was verified.
 fn note_damage(server: &ServerDir, error: &RestoreError) {
     let RestoreError::Extract(error) = error else { return };
-    let Some(backup) = error.damaged() else { return };
+    let altered = || {
+        let (backup, name) = error.unreadable()?;
+        is_altered(server, backup, name).then_some(backup)
+    };
+    let Some(backup) = error.damaged().or_else(altered) else { return };
     let directory = server.backup(backup);
     if !matches!(Damage::load(&directory), Ok(None)) {
         return;
@@ -135,6 +141,18 @@ fn note_damage(server: &ServerDir, error: &RestoreError) {
         let error = in_one_line(&error);
         tracing::warn!(%backup, error, "it cannot be noted that the backup is damaged");
     }
+}
+
+/// Whether the file of an archive is another one than was stored.
+fn is_altered(server: &ServerDir, backup: BackupId, name: &str) -> bool {
+    let Ok(record) = Catalog::new(server).load(backup) else { return false };
+    let Some(archive) = record.archives.iter().find(|archive| archive.name == name) else {
+        return false;
+    };
+    let path = server.backup(backup).archive(name, archive.form());
+    let stored = |noted: Fingerprint| File::open(&path).and_then(|file| noted.again(file));
+    let noted = archive.fingerprint();
+    noted.is_some_and(|noted| stored(noted).is_ok_and(|stored| stored != noted))
 }
 
 /// What scripts are told of a restore: what was asked for, by the names of Barman's options.

@@ -30,7 +30,8 @@ impl Report for ReceiveWalOutcome {
                     ),
                     None => format!("Nothing is missing of the WAL of server '{server}'\n"),
                 };
-                let durable = status.flushed.map(|lsn| {
+                let came = status.flushed.filter(|lsn| Some(*lsn) > status.started_at);
+                let durable = came.map(|lsn| {
                     format!("It comes again; up to {lsn} it is durable, and `run` receives it on\n")
                 });
                 what + &durable.unwrap_or_default()

@@ -13,8 +13,8 @@ use crate::commands::init::{
 use crate::output::{Failed, Printer, Results};
 use crate::restore::Owner;
 use crate::settings::{
-    Argument, DEFAULT_HOME, DEFAULT_PATH, Lookup, ServerName, ServerSettings, Settings,
-    SettingsError, Typed,
+    Argument, DEFAULT_HOME, DEFAULT_PATH, DEFAULT_SLOT, Lookup, ServerName, ServerSettings,
+    Settings, SettingsError, Typed,
 };
 
 /// The name of a server that nobody has named.
@@ -121,6 +121,14 @@ async fn attempt_until_let_in(
             return Ok(tried);
         }
         write_password(passwords, home, &config, &password)?;
+        let counts = Config::load(server.streaming_conninfo()).is_ok_and(|config| {
+            let mut noted = config.hosts.iter().map(|host| config.password_for(host));
+            noted.all(|noted| noted.is_some_and(|noted| noted.as_bytes() == password.as_bytes()))
+        });
+        if !counts {
+            // Another one comes first, in the conninfo or the environment: that is what is refused.
+            return Ok(tried);
+        }
     }
 }
 
@@ -300,7 +308,7 @@ fn write(path: &Path, typed: &Typed, known: Known, environment: Lookup<'_>) -> O
     };
     let slot = match configured {
         Some(configured) => free_slot(configured, &others).to_string(),
-        None => "walrecv".to_owned(),
+        None => DEFAULT_SLOT.to_owned(),
     };
     let addition = Addition {
         server: server.clone(),

@@ -45,8 +45,8 @@ pub enum RestoreError {
         /// The backup.
         backup: BackupId,
     },
-    /// A verification found it damaged.
-    #[error("backup `{backup}` is damaged: a verification found that it is not what was stored")]
+    /// A verification, or a restore, found it damaged.
+    #[error("backup `{backup}` is damaged: it was found not to be what was stored")]
     Damaged {
         /// The backup.
         backup: BackupId,

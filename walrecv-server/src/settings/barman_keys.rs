@@ -40,12 +40,23 @@ pub(super) fn advice(name: &str) -> Option<&'static str> {
     KEYS.iter().find(|(key, _)| *key == name).map(|(_, advice)| *advice)
 }
 
+/// Whether a value stands there as it stands in no TOML.
+fn is_bare(value: &str) -> bool {
+    !value.starts_with(['"', '\'', '[', '{'])
+        && value.parse::<f64>().is_err()
+        && value != "true"
+        && value != "false"
+}
+
 /// Where it shows that a file is one of Barman's.
 pub(super) fn sign_in(text: &str) -> Option<usize> {
     let mut at = 0;
     for line in text.split_inclusive('\n') {
-        let key = line.split('=').next().unwrap_or_default().trim();
-        if key == "[barman]" || line.contains('=') && advice(key).is_some() {
+        let is_his = match line.split_once('=') {
+            None => line.trim() == "[barman]",
+            Some((key, value)) => advice(key.trim()).is_some() && is_bare(value.trim()),
+        };
+        if is_his {
             return Some(at);
         }
         at += line.len();
@@ -63,6 +74,7 @@ mod tests {
         assert_eq!(sign_in("; comment\n[barman]\nbarman_user = barman\n"), Some(10));
         assert_eq!(sign_in("[pg]\nconninfo = host=pg\nbackup_method = postgres\n"), Some(24));
         assert_eq!(sign_in("home = \"/srv/backup_method\"\n[defaults\n"), None);
+        assert_eq!(sign_in("backup_method = \"postgres\"\narchiver = false\n[x\n"), None);
     }
 
     #[test]

@@ -43,8 +43,8 @@ pub use schedule::{Moments, Schedule, ScheduleError};
 pub use schema::{SCHEMA_LINE, schema};
 pub use secrets::without_passwords;
 pub use server::{
-    BackupCompression, Compression, CompressionLocation, ConnInfo, CreateSlot, IncrementalBase,
-    ServerSettings, Synchronous,
+    BackupCompression, Compression, CompressionLocation, ConnInfo, CreateSlot, DEFAULT_SLOT,
+    IncrementalBase, ServerSettings, Synchronous,
 };
 pub use server_name::{ServerName, ServerNameError};
 pub use shown::{ShownServer, ShownSetting};

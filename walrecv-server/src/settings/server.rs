@@ -14,8 +14,8 @@ use super::{
     HookScripts, Moments, Period, Recipient, RetentionPolicy, Schedule, ServerName, WebhookUrl,
 };
 
-/// The slot's name where none is configured.
-const DEFAULT_SLOT: &str = "walrecv";
+/// The slot of a server for which none is named.
+pub const DEFAULT_SLOT: &str = "walrecv";
 
 /// What is to be done for one server, and how.
 #[derive(Clone, Debug, PartialEq)]

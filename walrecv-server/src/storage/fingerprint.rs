@@ -67,8 +67,8 @@ pub enum Taking {
 
 impl Taking {
     /// Of nothing yet: the kind that archives of this form have.
-    pub fn of_archive(form: Form) -> Self {
-        match form == Form::plain(Codec::None) {
+    pub fn of_archive(form: Form, has_checksums: bool) -> Self {
+        match has_checksums && form == Form::plain(Codec::None) {
             true => Self::Crc32c(Plain::default()),
             false => Self::sha256(),
         }
@@ -120,9 +120,10 @@ pub struct FingerprintWriter<W> {
 }
 
 impl<W> FingerprintWriter<W> {
-    /// Writes an archive of this form into `sink` from now on.
-    pub fn of_archive(sink: W, form: Form) -> Self {
-        Self { sink, taking: Taking::of_archive(form) }
+    /// Writes an archive of this form into `sink` from now on. Whether the files in it have
+    /// checksums of their own decides what its own is worth.
+    pub fn of_archive(sink: W, form: Form, has_checksums: bool) -> Self {
+        Self { sink, taking: Taking::of_archive(form, has_checksums) }
     }
 
     /// The sink, and what went into it.
@@ -150,13 +151,14 @@ mod tests {
     #[test]
     fn only_what_is_kept_as_it_comes_has_the_cheap_one() {
         let sealed = Form { codec: Codec::None, encrypted: true };
-        for (form, cheap) in [
-            (Form::from(Codec::None), true),
-            (Codec::Zstd.into(), false),
-            (Codec::Lz4.into(), false),
-            (sealed, false),
+        for (form, has_checksums, cheap) in [
+            (Form::from(Codec::None), true, true),
+            (Form::from(Codec::None), false, false),
+            (Codec::Zstd.into(), true, false),
+            (Codec::Lz4.into(), true, false),
+            (sealed, true, false),
         ] {
-            let mut writer = FingerprintWriter::of_archive(Vec::new(), form);
+            let mut writer = FingerprintWriter::of_archive(Vec::new(), form, has_checksums);
             writer.write_all(b"1234").unwrap();
             writer.write_all(b"56789").unwrap();
             let (sink, taken) = writer.finish();

@@ -10,9 +10,9 @@ use super::{ServerDir, StorageError, durable};
 use crate::failure::{Class, Failure};
 use crate::settings::ServerName;
 
-/// How often a lock is tried whose holder has not written down who it is: it may do so any moment, or
-/// only [look](ServerLock::is_held) whether somebody has the lock.
-const LOOKS: u32 = 20;
+/// How often a lock is tried: who has it may only [look](ServerLock::is_held) whether somebody has it,
+/// and the number that is written down be that of a process that died long ago.
+const LOOKS: u32 = 10;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
 
 /// What a lock is for.
@@ -99,22 +99,20 @@ impl ServerLock {
     /// If another process has it, or its file cannot be used.
     pub fn try_acquire(server: &ServerDir, kind: LockKind) -> Result<Self, LockError> {
         let mut file = open(server, kind)?;
+        let mut process = None;
         for _ in 0..LOOKS {
             match file.try_lock() {
                 Ok(()) => return Ok(Self::taken(file, server, kind)?),
                 Err(TryLockError::WouldBlock) => {
-                    let process @ Some(_) = holder(&mut file) else {
-                        thread::sleep(BETWEEN_LOOKS);
-                        continue;
-                    };
-                    return Err(LockError::Held { kind, server: server.name().clone(), process });
+                    process = holder(&mut file);
+                    thread::sleep(BETWEEN_LOOKS);
                 }
                 Err(TryLockError::Error(source)) => {
                     return Err(StorageError::of("lock", &server.lock(kind))(source).into());
                 }
             }
         }
-        Err(LockError::Held { kind, server: server.name().clone(), process: None })
+        Err(LockError::Held { kind, server: server.name().clone(), process })
     }
 
     /// Takes the lock, waiting until nobody has it.

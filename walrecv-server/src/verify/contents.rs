@@ -279,6 +279,7 @@ impl Search<'_> {
             self.tell(Problem::StoredSize { file, found: length, expected: archive.stored_size });
         }
         self.compare(path, &sum, noted);
+        self.demand_fingerprint(archive);
         if let Some(index) = index {
             let file = index.path().to_owned();
             // Where the last part of a gzip file ends is not where the file does.

@@ -40,8 +40,8 @@ pub struct Everything {
 }
 
 /// Verifies all base backups of a server and all its archived WAL. Blocks for as long as it takes.
-/// What is removed meanwhile is passed over. What was verified before this was cut short, at most
-/// some days ago, is not verified again.
+/// What is removed meanwhile is passed over. What one has verified that was cut short not long ago is
+/// not verified again.
 ///
 /// # Errors
 /// If it could not be found out whether something is good. That it is not is no error.
@@ -50,14 +50,20 @@ pub fn verify_everything(
     progress: &dyn ProgressSink,
     interrupted: &watch::Receiver<bool>,
 ) -> Result<Scrub, VerifyError> {
-    let begun = BegunScrub::resume(&request.server, Timestamp::now());
+    let begun = BegunScrub::resume(&request.server, Timestamp::now(), request.keys.is_some());
     let mut sweep = Sweep { request, interrupted, begun };
-    sweep.backups(progress)?;
-    progress.begin("verifying archived WAL", None);
-    let archive = sweep.archive(progress);
-    progress.finish();
-    archive?;
-    Ok(Scrub { ended_at: Timestamp::now(), ..sweep.begun.so_far })
+    match sweep.run(progress) {
+        Ok(()) => Ok(Scrub { ended_at: Timestamp::now(), ..sweep.begun.so_far }),
+        Err(VerifyError::Interrupted) => Err(VerifyError::Interrupted),
+        Err(error) => {
+            // Its turn is over, and the next one is to read everything.
+            if let Err(error) = BegunScrub::give_up(&request.server) {
+                let error = in_one_line(&error);
+                tracing::warn!(error, "how far a verification has come cannot be forgotten");
+            }
+            Err(error)
+        }
+    }
 }
 
 /// The work that is going on, and what it has found.
@@ -68,6 +74,14 @@ struct Sweep<'a> {
 }
 
 impl Sweep<'_> {
+    fn run(&mut self, progress: &dyn ProgressSink) -> Result<(), VerifyError> {
+        self.backups(progress)?;
+        progress.begin("verifying archived WAL", None);
+        let archive = self.archive(progress);
+        progress.finish();
+        archive
+    }
+
     fn tell(&mut self, whose: &str, problem: &Problem) {
         let found = &mut self.begun.so_far;
         found.problems += 1;

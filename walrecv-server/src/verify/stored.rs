@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Problem, Search, VerifyError};
+use crate::catalog::Archive;
 use crate::storage::{Fingerprint, Pace, Stored, Taking};
 
 /// How much is read at a time.
@@ -117,8 +118,17 @@ impl Search<'_> {
         for archive in &self.request.record.archives {
             let path = self.backup.archive(&archive.name, archive.form());
             self.read_through(&path, archive.fingerprint(), |_| {})?;
+            self.demand_fingerprint(archive);
         }
         Ok(())
+    }
+
+    /// Without a checksum in its record, nobody knows what an archive was.
+    pub(super) fn demand_fingerprint(&mut self, archive: &Archive) {
+        if archive.fingerprint().is_none() {
+            let file = self.backup.archive(&archive.name, archive.form());
+            self.tell(Problem::StoredChecksum { file });
+        }
     }
 
     /// Reads a file to its end, and compares it with what was noted.

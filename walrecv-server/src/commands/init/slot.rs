@@ -2,9 +2,9 @@
 
 use pgwire_stream::{Config, Endpoint, SlotName};
 
-use crate::settings::ServerSettings;
+use crate::settings::{DEFAULT_SLOT, ServerSettings};
 
-/// A name for this server's slot. That of `new` unless one of the `others` receives with it from
+/// A name for this server's slot. The usual one is changed if one of the `others` receives with it from
 /// the same host: only one of them could.
 pub fn free_slot(new: &ServerSettings, others: &[ServerSettings]) -> SlotName {
     let taken = |slot: &SlotName| {
@@ -14,13 +14,15 @@ pub fn free_slot(new: &ServerSettings, others: &[ServerSettings]) -> SlotName {
                 && meet(new.streaming_conninfo(), other.streaming_conninfo())
         })
     };
-    if !taken(&new.slot_name) {
-        return new.slot_name.clone();
+    let usual = &new.slot_name;
+    if usual.as_str() != DEFAULT_SLOT || !taken(usual) {
+        return usual.clone();
     }
-    let own: String = new.name.as_str().to_lowercase().replace(|c| !is_of_slots(c), "_");
-    let own = own.parse().ok().map(|own: SlotName| format!("{}_{own}", new.slot_name));
-    let own = own.and_then(|own| own.parse().ok()).filter(|own| !taken(own));
-    own.unwrap_or_else(|| new.slot_name.clone())
+    let own = new.name.as_str().to_lowercase().replace(|c| !is_of_slots(c), "_");
+    let numbered = (2..=others.len() + 2).map(|number| format!("{usual}_{number}"));
+    let names = std::iter::once(format!("{usual}_{own}")).chain(numbered);
+    let mut free = names.filter_map(|name| name.parse().ok()).filter(|name| !taken(name));
+    free.next().unwrap_or_else(|| usual.clone())
 }
 
 fn is_of_slots(c: char) -> bool {
@@ -56,5 +58,10 @@ mod tests {
         assert_eq!(slot("main", "db1"), "walrecv", "it is its own");
         assert_eq!(slot("Again-1", "db2"), "walrecv_again_1");
         assert_eq!(slot("c", "db3,db4"), "walrecv_c");
+        let long = "c".repeat(60);
+        assert_eq!(slot(&long, "db3"), "walrecv_2");
+        // What somebody has chosen is his.
+        let chosen = [server("main", "db1", "mine")];
+        assert_eq!(free_slot(&server("c", "db1", "mine"), &chosen).as_str(), "mine");
     }
 }

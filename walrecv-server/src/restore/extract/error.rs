@@ -133,17 +133,9 @@ pub enum ExtractError {
 }
 
 impl ExtractError {
-    /// The backup that is not any more what was stored, if that is what is wrong.
+    /// The backup that is certainly not any more what was stored.
     pub fn damaged(&self) -> Option<BackupId> {
         match self {
-            // What the disk says is about the disk; what is left is about the bytes on it.
-            Self::Read { backup, source, .. } => match source.kind() {
-                _ if source.raw_os_error().is_some() => None,
-                io::ErrorKind::InvalidData
-                | io::ErrorKind::UnexpectedEof
-                | io::ErrorKind::Other => Some(*backup),
-                _ => None,
-            },
             Self::Altered { backup, .. }
             | Self::Tar { backup, .. }
             | Self::Unexpected { backup, .. }
@@ -152,11 +144,23 @@ impl ExtractError {
             | Self::Incremental { backup, .. }
             | Self::Label { backup, .. } => Some(*backup),
             Self::Storage(_)
+            | Self::Read { .. }
             | Self::Manifest { .. }
             | Self::NotItsParent { .. }
             | Self::NoFullFile { .. }
             | Self::BlockSize { .. }
             | Self::Interrupted => None,
+        }
+    }
+
+    /// The archive that cannot be read, though the disk has nothing to say about it. It may be
+    /// damaged, or there was no memory for it.
+    pub fn unreadable(&self) -> Option<(BackupId, &str)> {
+        match self {
+            Self::Read { backup, archive, source } if source.raw_os_error().is_none() => {
+                Some((*backup, archive))
+            }
+            _ => None,
         }
     }
 }

@@ -20,7 +20,7 @@ pub(super) struct Lz4Frames {
 }
 
 impl Lz4Frames {
-    /// For frames that most often have this size.
+    /// For frames that most often have this size. Only the first one may be empty.
     pub(super) fn new(size: usize, checksums: bool) -> Self {
         let info = FrameInfo::new()
             .content_size(Some(size as u64))
