@@ -177,7 +177,7 @@ impl Printer {
         };
         let printed = self.stdout(&document);
         for failed in &results.failures {
-            self.stderr(&diagnostic::text(failed));
+            self.stderr(&logging::as_errors(diagnostic::text(failed)));
         }
         match printed {
             Ok(()) => results.exit_code(),

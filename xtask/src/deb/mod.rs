@@ -1,6 +1,9 @@
 //! `cargo xtask deb`: the Debian package of the server, and whether it installs on a clean root.
 
+mod boot;
 mod install;
+mod root;
+mod service;
 
 use std::fs;
 use std::path::{Path, PathBuf};
