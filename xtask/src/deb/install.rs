@@ -8,7 +8,7 @@ use std::process::Command;
 use walrecv_tests::{Context, Failure, Result, program};
 
 use super::root::{Root, SUITE};
-use super::service;
+use super::trial;
 
 /// The daemon's unit.
 const UNIT: &str = "walrecv-server.service";
@@ -43,7 +43,7 @@ pub(super) fn check(package: &Path) -> Result<()> {
     )?;
     println!("as the user walrecv: {}", read.trim());
 
-    service::check(&root)?;
+    trial::check(&root)?;
 
     // What is stored outlives the package.
     fs::write(root.path("var/lib/walrecv-server/kept"), "a backup")
