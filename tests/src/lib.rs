@@ -3,6 +3,7 @@
 //!
 //! * [`installation`]: which PostgreSQL servers this machine has, and where the cache of
 //!   `cargo xtask postgres` lies.
+//! * [`cgroup`]: processes that can be killed together.
 //! * [`cluster`]: a throwaway cluster on the loopback interface, run by an unprivileged user.
 //! * [`port`]: ports on which nothing listens.
 //! * [`processes`]: who has started whom.
@@ -25,7 +26,7 @@
 pub mod account;
 pub mod barman;
 mod certificates;
-mod cgroup;
+pub mod cgroup;
 pub mod cluster;
 pub mod corruption;
 pub mod disk;

@@ -189,9 +189,10 @@ fn reread(
 fn summary(board: &Board) -> String {
     let statuses = board.statuses();
     let streaming = statuses.iter().filter(|status| status.state == State::Streaming).count();
+    let servers = if streaming == 1 { "server" } else { "servers" };
     let receiving = match statuses.len() - streaming {
-        0 => format!("receiving WAL of {streaming} servers"),
-        others => format!("receiving WAL of {streaming} servers, and not of {others}"),
+        0 => format!("receiving WAL of {streaming} {servers}"),
+        others => format!("receiving WAL of {streaming} {servers}, and not of {others}"),
     };
     match board.refused() {
         None => receiving,

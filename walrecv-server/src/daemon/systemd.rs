@@ -4,10 +4,13 @@
 use std::time::Duration;
 
 use sd_notify::NotifyState;
-use tokio::time;
+use tokio::time::{self, Instant};
 
 /// How often the status is told where no watchdog wants to hear more often.
 const STATUS: Duration = Duration::from_secs(15);
+
+/// How often it is looked at for what has changed.
+const LOOK: Duration = Duration::from_secs(1);
 
 fn tell(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
@@ -38,7 +41,12 @@ pub(super) fn stopping() {
 pub(super) async fn pulse(status: impl Fn() -> String) {
     let every = sd_notify::watchdog_enabled().map_or(STATUS, |limit| (limit / 3).min(STATUS));
     loop {
-        tell(&[NotifyState::Watchdog, NotifyState::Status(&status())]);
-        time::sleep(every).await;
+        let told = status();
+        tell(&[NotifyState::Watchdog, NotifyState::Status(&told)]);
+        let next = Instant::now() + every;
+        // What has changed is told soon: somebody has done something, and looks what came of it.
+        while Instant::now() < next && status() == told {
+            time::sleep_until(next.min(Instant::now() + LOOK)).await;
+        }
     }
 }

@@ -5,6 +5,9 @@ use pgwire_stream::{AuthError, ConfigError, Error, ServerError, TlsError};
 use super::role::quoted_role;
 use super::{Class, Failure};
 
+/// Where systemd puts credentials.
+const CREDENTIALS: &str = "/run/credentials";
+
 impl Failure for Error {
     fn class(&self) -> Class {
         match self {
@@ -56,6 +59,11 @@ pub fn advice(error: &Error, role: Option<&str>) -> Option<String> {
 
 fn configuration(error: &ConfigError) -> Option<String> {
     match error {
+        ConfigError::File { path, .. } if path.starts_with(CREDENTIALS) => Some(
+            "systemd puts it there while the daemon runs, if its unit has a `LoadCredential=` for \
+             it: see `systemctl status walrecv-server`"
+                .into(),
+        ),
         ConfigError::File { what: "password file", path, .. } => {
             let path = path.display();
             Some(format!(
@@ -287,5 +295,15 @@ mod tests {
         });
         assert_eq!(error.class(), Class::Usage);
         assert!(error.hint().unwrap().ends_with("chmod 0600 /home/b/.pgpass"));
+    }
+
+    #[test]
+    fn a_credential_is_nobody_s_to_make() {
+        let error = Error::Config(ConfigError::File {
+            what: "password file",
+            path: "/run/credentials/walrecv-server.service/pgpass".into(),
+            problem: "it does not exist".into(),
+        });
+        assert!(error.hint().unwrap().contains("LoadCredential"));
     }
 }

@@ -54,6 +54,15 @@ pub fn start_logging(printer: &Printer, default: &str, format: LogFormat) {
     };
 }
 
+/// What is told as an error, each line with the priority of errors where the journal reads it.
+pub(super) fn as_errors(text: String) -> String {
+    if in_journal() { with_priority(Level::ERROR, &text) } else { text }
+}
+
+fn with_priority(level: Level, text: &str) -> String {
+    text.lines().map(|line| format!("<{}>{line}\n", priority(level))).collect()
+}
+
 /// Whether systemd's journal reads what we write to standard error.
 fn in_journal() -> bool {
     let Ok(stream) = std::env::var(JOURNAL_VARIABLE) else { return false };
@@ -126,6 +135,11 @@ impl Write for &AroundBars {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_line_of_an_error_is_one() {
+        assert_eq!(with_priority(Level::ERROR, "error: x\nhint: y\n"), "<3>error: x\n<3>hint: y\n");
+    }
 
     #[test]
     fn the_journal_is_recognised_by_the_file_that_it_reads() {

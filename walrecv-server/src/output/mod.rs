@@ -179,7 +179,8 @@ impl Printer {
         };
         let printed = self.stdout(&document);
         for failed in &results.failures {
-            self.stderr(&diagnostic::text(failed, results.about.as_ref()));
+            let text = diagnostic::text(failed, results.about.as_ref());
+            self.stderr(&logging::as_errors(text));
         }
         match printed {
             Ok(()) => results.exit_code(),

@@ -1,15 +1,14 @@
 //! The package on a clean root: what it installs, whether it runs there, and what a purge leaves.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::process::Command;
 
-use tempfile::TempDir;
 use walrecv_tests::{Context, Failure, Result, program};
 
-/// The oldest Debian that the package is for.
-const SUITE: &str = "bookworm";
+use super::root::{Root, SUITE};
+use super::trial;
 
 /// The daemon's unit.
 const UNIT: &str = "walrecv-server.service";
@@ -44,6 +43,8 @@ pub(super) fn check(package: &Path) -> Result<()> {
     )?;
     println!("as the user walrecv: {}", read.trim());
 
+    trial::check(&root)?;
+
     // What is stored outlives the package.
     fs::write(root.path("var/lib/walrecv-server/kept"), "a backup")
         .context(|| "cannot write into the root".to_owned())?;
@@ -62,45 +63,8 @@ pub(super) fn check(package: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A Debian of nothing but what every Debian has.
-struct Root(TempDir);
-
+/// What the package has put there.
 impl Root {
-    fn new() -> Result<Self> {
-        let Some(mmdebstrap) = program::find_on_path("mmdebstrap") else {
-            return Err(Failure::new("a clean root takes mmdebstrap: apt-get install mmdebstrap"));
-        };
-        let directory =
-            tempfile::tempdir().context(|| "cannot make a temporary directory".to_owned())?;
-        // Everybody goes through it, the users of the package too.
-        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755))
-            .context(|| "cannot open the root to all".to_owned())?;
-        let mut make = Command::new(mmdebstrap);
-        make.args(["--quiet", "--variant=minbase", "--mode=root", SUITE]).arg(directory.path());
-        make.args(sources()?);
-        program::run(&mut make)?;
-        Ok(Self(directory))
-    }
-
-    fn path(&self, below: &str) -> PathBuf {
-        self.0.path().join(below)
-    }
-
-    fn copy(&self, file: &Path, name: &str) -> Result<()> {
-        let copied = fs::copy(file, self.path(name));
-        copied.context(|| format!("cannot copy {}", file.display()))?;
-        Ok(())
-    }
-
-    /// Runs a command line inside.
-    fn run(&self, line: &str) -> Result<String> {
-        let mut chroot = Command::new("chroot");
-        chroot.arg(self.0.path()).args(["/bin/sh", "-c", line]);
-        chroot.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
-        chroot.env("DEBIAN_FRONTEND", "noninteractive").env("LC_ALL", "C.UTF-8");
-        program::run(&mut chroot)
-    }
-
     /// Demands a file or directory of this mode and owner.
     fn expect(&self, path: &str, mode: u32, owner: &str) -> Result<()> {
         let metadata =
@@ -122,7 +86,7 @@ impl Root {
             println!("SKIPPED: what systemd thinks of the unit, for want of systemd-analyze");
             return Ok(());
         };
-        let root = format!("--root={}", self.0.path().display());
+        let root = format!("--root={}", self.path("").display());
         let mut verify = Command::new(&analyze);
         let said = program::output(verify.args(["verify", "--man=no", &root, UNIT]))?;
         let said = String::from_utf8_lossy(&said.stderr).into_owned();
@@ -140,16 +104,4 @@ impl Root {
         println!("{}", program::last_lines(judged.trim_end(), 1).trim());
         Ok(())
     }
-}
-
-/// The mirrors of this machine's own apt, where it names one for the suite.
-fn sources() -> Result<Option<String>> {
-    let mut targets = Command::new("apt-get");
-    targets.args(["indextargets", "--format", "$(REPO_URI) $(RELEASE)", "Created-By: Packages"]);
-    let targets = program::run(&mut targets)?;
-    let mirror = targets.lines().find_map(|line| {
-        let (mirror, release) = line.split_once(' ')?;
-        (release == SUITE).then(|| format!("deb {mirror} {SUITE} main"))
-    });
-    Ok(mirror)
 }

@@ -1,6 +1,11 @@
-//! `cargo xtask deb`: the Debian package of the server, and whether it installs on a clean root.
+//! `cargo xtask deb`: the Debian package of the server, whether it installs on a clean root, and how
+//! systemd runs it there.
 
+mod boot;
 mod install;
+mod root;
+mod service;
+mod trial;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +17,8 @@ use crate::{paths, tools};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Install it on a clean root as well, run it there, and purge it (as root; needs mmdebstrap).
+    /// Install it on a clean root as well, have systemd run it there, and purge it (as root; needs
+    /// mmdebstrap).
     #[arg(long)]
     install: bool,
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{self, BufReader, Read};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -95,14 +95,23 @@ fn load(path: &Path) -> Result<Keys, DecryptionError> {
     let unreadable = |source| DecryptionError::KeysUnreadable { keys: path.to_owned(), source };
     let mut file = File::open(path).map_err(unreadable)?;
     // Of the file that is read, whatever becomes of its name.
-    let mode = file.metadata().map_err(unreadable)?.permissions().mode() & 0o7777;
-    if mode & 0o077 != 0 {
+    let metadata = file.metadata().map_err(unreadable)?;
+    let mode = metadata.permissions().mode() & 0o7777;
+    if is_open_to_others(mode, metadata.uid()) {
         return Err(DecryptionError::KeysExposed { keys: path.to_owned(), mode });
     }
     parse(&mut file).map_err(|source| match source.raw_os_error() {
         Some(_) => unreadable(source),
         None => DecryptionError::KeysMalformed { keys: path.to_owned(), source },
     })
+}
+
+/// Whether somebody else than the one user that it is for can read a file.
+fn is_open_to_others(mode: u32, owner: u32) -> bool {
+    // A credential of systemd is root's, and what looks like its group is the one user that it is
+    // for (an access control list).
+    let credential = owner == 0 && mode == 0o440;
+    mode & 0o077 != 0 && !credential
 }
 
 /// The library bounds what it reads, and names lines by their numbers.
@@ -116,4 +125,23 @@ fn parse(file: &mut impl Read) -> io::Result<Keys> {
         public: public.map_err(io::Error::other)?,
         secret: file.into_identities().map_err(io::Error::other)?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_credential_of_systemd_is_closed_to_others() {
+        for (mode, owner, open) in [
+            (0o600, 1000, false),
+            (0o400, 0, false),
+            (0o440, 0, false),
+            (0o440, 1000, true),
+            (0o640, 0, true),
+            (0o444, 0, true),
+        ] {
+            assert_eq!(is_open_to_others(mode, owner), open, "{mode:o} of {owner}");
+        }
+    }
 }
