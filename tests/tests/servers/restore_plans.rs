@@ -7,6 +7,7 @@
 mod dice;
 mod execution;
 mod facts;
+mod index;
 mod oracle;
 mod question;
 mod variant;
@@ -24,7 +25,7 @@ use crate::site::lsn;
 use dice::Dice;
 use execution::{judge, kind};
 use facts::Facts;
-use oracle::{Answer, Backup, Question, Stop};
+use oracle::{Answer, Backup, Question, Stop, Why};
 use question::{options, question};
 use variant::Variant;
 use world::World;
@@ -36,7 +37,7 @@ const PLANS: usize = 1000;
 const QUESTIONS: usize = 12;
 
 /// Answers that are so common that as many questions without them would be the wrong ones.
-const KINDS: [&str; 12] = [
+const KINDS: [&str; 15] = [
     "latest: recovers all",
     "immediate: possible",
     "lsn: possible",
@@ -49,6 +50,9 @@ const KINDS: [&str; 12] = [
     "xid: NotReached",
     "name: possible",
     "name: NotReached",
+    "latest: Suspect",
+    "lsn: Suspect",
+    "time: Suspect",
 ];
 
 pub(crate) fn register(scenarios: Scenarios) -> Scenarios {
@@ -151,8 +155,12 @@ impl Asking<'_> {
         let (_, output) = variant.restore(cluster, "nowhere", question, &["--dry-run"])?;
         let plan = &output.json()?["results"][0]["plan"];
         let position = |name: &str| Some(lsn(plan["wal"][name].as_str()?).ok()?.as_u64());
+        let says_suspect = plan["notes"].to_string().contains("recovery may end there");
         let agree = match &expected {
-            Answer::Refused(_) => output.code == 3,
+            Answer::Refused(why) => {
+                output.code == 3
+                    && (question.backup == "auto" || output.stderr.contains(reason(*why)))
+            }
             Answer::Possible(course) => {
                 output.code == 0
                     && plan["backup"] == course.backup.as_str()
@@ -160,6 +168,7 @@ impl Asking<'_> {
                     && plan["recovers_all"] == (course.stop == Stop::Nowhere)
                     && position("held_to") == Some(variant.store.held_on(course))
                     && position("needed_to") >= Some(variant.store.needed_on(course))
+                    && says_suspect == variant.store.reads_suspect(course, question)
             }
         };
         if agree {
@@ -178,6 +187,14 @@ impl Asking<'_> {
             plan["wal"],
             output.stderr
         ))))
+    }
+}
+
+/// What is said of a refusal, where only that will do.
+fn reason(why: Why) -> &'static str {
+    match why {
+        Why::Suspect => "is suspect",
+        _ => "",
     }
 }
 

@@ -41,7 +41,7 @@ pub(crate) fn judge(
             (outcome, Outcome::Promoted(ledger(world, variant, course)))
         }
         Answer::Refused(why) => {
-            let everything = Question { target: Target::Latest, ..question.clone() };
+            let everything = Question { target: Target::Latest, force: true, ..question.clone() };
             // All that is held comes along, and then the target.
             let Answer::Possible(course) = variant.store.answer(&everything) else {
                 return Ok(false);
@@ -52,7 +52,9 @@ pub(crate) fn judge(
                     Outcome::NotReached
                 }
                 Why::NotReached => Outcome::Promoted(ledger(world, variant, &course)),
-                Why::NoBackup | Why::Timeline | Why::Gap | Why::Within => return Ok(false),
+                Why::NoBackup | Why::Timeline | Why::Gap | Why::Within | Why::Suspect => {
+                    return Ok(false);
+                }
             };
             let set = |data: &Path| set_target(world.site.cluster.major(), data, question);
             (recover(world, variant, &everything, &[], set)?, expected)

@@ -33,6 +33,14 @@ pub(crate) struct CaughtUp {
     pub(crate) timeline: u32,
 }
 
+/// WAL of which an index says that no server could replay it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Suspect {
+    pub(crate) timeline: u32,
+    pub(crate) from: u64,
+    pub(crate) to: u64,
+}
+
 /// Where recovery is to stop.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Target {
@@ -60,6 +68,8 @@ pub(crate) struct Question {
     pub(crate) target: Target,
     pub(crate) inclusive: bool,
     pub(crate) along: Along,
+    /// Across suspect WAL, too.
+    pub(crate) force: bool,
 }
 
 /// What becomes of it.
@@ -105,6 +115,8 @@ pub(crate) enum Why {
     Within,
     /// There is nothing to stop at.
     NotReached,
+    /// WAL on the way is suspect.
+    Suspect,
 }
 
 /// What a store holds.
@@ -118,6 +130,7 @@ pub(crate) struct Store<'a> {
     /// In the order in which they began.
     pub(crate) backups: Vec<Backup>,
     pub(crate) caught_up: Option<CaughtUp>,
+    pub(crate) suspect: Vec<Suspect>,
     pub(crate) now: i64,
 }
 
@@ -154,9 +167,7 @@ impl Store<'_> {
                 .find(|backup| self.is_whole(backup))
                 .map_or(Answer::Refused(Why::NoBackup), |backup| self.from(backup, question)),
             id => self
-                .backups
-                .iter()
-                .find(|backup| backup.id == id)
+                .backup(id)
                 .map_or(Answer::Refused(Why::NoBackup), |backup| self.from(backup, question)),
         }
     }
@@ -168,7 +179,11 @@ impl Store<'_> {
             }
             let timeline = self.timeline(backup, question.along).ok_or(Why::Timeline)?;
             let stop = self.stop(backup, timeline, question)?;
-            Ok(Course { backup: backup.id.clone(), timeline, stop })
+            let course = Course { backup: backup.id.clone(), timeline, stop };
+            if self.reads_suspect(&course, question) && !question.force {
+                return Err(Why::Suspect);
+            }
+            Ok(course)
         };
         course().map_or_else(Answer::Refused, Answer::Possible)
     }
@@ -176,8 +191,7 @@ impl Store<'_> {
     /// Whether the backup, its ancestors and its WAL are there.
     fn is_whole(&self, backup: &Backup) -> bool {
         let ancestors = backup.parent.as_ref().is_none_or(|parent| {
-            let parent = self.backups.iter().find(|other| other.id == *parent);
-            parent.is_some_and(|parent| self.has_ancestors(parent))
+            self.backup(parent).is_some_and(|parent| self.has_ancestors(parent))
         });
         let own = [Life { timeline: backup.timeline, from: 0, left: u64::MAX }];
         ancestors && self.held_to(&own, backup.begin) >= backup.end
@@ -185,8 +199,7 @@ impl Store<'_> {
 
     fn has_ancestors(&self, backup: &Backup) -> bool {
         backup.parent.as_ref().is_none_or(|parent| {
-            let parent = self.backups.iter().find(|other| other.id == *parent);
-            parent.is_some_and(|parent| self.has_ancestors(parent))
+            self.backup(parent).is_some_and(|parent| self.has_ancestors(parent))
         })
     }
 
@@ -253,7 +266,7 @@ impl Store<'_> {
 
     /// Up to where WAL is held on a course.
     pub(crate) fn held_on(&self, course: &Course) -> u64 {
-        let backup = self.backups.iter().find(|backup| backup.id == course.backup);
+        let backup = self.backup(&course.backup);
         backup.map_or(0, |backup| self.reach(backup, course.timeline))
     }
 
@@ -268,6 +281,31 @@ impl Store<'_> {
                 stop.map_or(u64::MAX, |(_, record)| record.end)
             }
         }
+    }
+
+    /// Whether a server has to replay suspect WAL on a course.
+    pub(crate) fn reads_suspect(&self, course: &Course, question: &Question) -> bool {
+        let begin = self.backup(&course.backup).map_or(0, |backup| backup.begin);
+        let held_to = self.held_on(course);
+        let end = match (course.stop, &question.target) {
+            (Stop::Nowhere, Target::Latest) => held_to,
+            // Nothing that it would miss lies behind the last record.
+            (Stop::Nowhere, _) => {
+                let records = self.records(course.timeline).into_iter().map(|(_, record)| record);
+                let held = records.filter(|record| record.end <= held_to);
+                held.map(|record| record.end).max().unwrap_or(held_to)
+            }
+            _ => self.needed_on(course),
+        };
+        let lives = lives(&self.histories[&course.timeline]);
+        self.suspect.iter().any(|suspect| {
+            let mut own = lives.iter().filter(|life| life.timeline == suspect.timeline);
+            own.any(|life| suspect.from.max(begin) < suspect.to.min(end).min(life.left))
+        })
+    }
+
+    fn backup(&self, id: &str) -> Option<&Backup> {
+        self.backups.iter().find(|backup| backup.id == id)
     }
 
     fn stop(&self, backup: &Backup, timeline: u32, question: &Question) -> Result<Stop, Why> {

@@ -35,7 +35,7 @@ pub(crate) fn question(store: &Store<'_>, dice: &mut Dice) -> Question {
         14..17 => Target::Xid(some_xid(store, near, dice)),
         _ => Target::Name((*dice.pick(&NAMES)).to_owned()),
     };
-    Question { backup, target, inclusive: dice.percent(60), along }
+    Question { backup, target, inclusive: dice.percent(60), along, force: dice.percent(20) }
 }
 
 /// A question as options of the command.
@@ -59,6 +59,9 @@ pub(crate) fn options(question: &Question) -> Vec<String> {
         Along::Latest => {}
         Along::Current => add(&["--target-tli", "current"]),
         Along::Number(timeline) => add(&["--target-tli", &timeline.to_string()]),
+    }
+    if question.force {
+        add(&["--force"]);
     }
     options
 }

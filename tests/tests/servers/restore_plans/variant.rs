@@ -12,7 +12,8 @@ use walrecv_tests::{Cluster, Context, Failure, Result, program};
 
 use super::dice::Dice;
 use super::facts::{Facts, SEGMENT, all_files};
-use super::oracle::{Backup, CaughtUp, Question, Store};
+use super::index;
+use super::oracle::{Backup, CaughtUp, Question, Store, Suspect};
 use super::question::{options, some_lsn, some_time};
 use super::world::World;
 
@@ -51,12 +52,14 @@ impl<'a> Variant<'a> {
             held,
             backups: backups.to_vec(),
             caught_up: None,
+            suspect: Vec::new(),
             now,
         };
         let mut variant = Self { walrecv, store, deeds: Vec::new(), facts };
         variant.lose_wal(dice)?;
         variant.lose_backups(dice)?;
         variant.lose_index(dice)?;
+        variant.suspect_wal(dice)?;
         variant.note_caught_up(dice)?;
         Ok(variant)
     }
@@ -127,6 +130,32 @@ impl<'a> Variant<'a> {
             if path.file_name().is_some_and(|name| name == "index") && dice.percent(chance) {
                 remove(&path)?;
                 self.deeds.push(format!("{} is lost", path.display()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Has indexes say of WAL that no server could replay it, which is not so.
+    fn suspect_wal(&mut self, dice: &mut Dice) -> Result<()> {
+        for _ in 0..*dice.pick(&[0, 0, 0, 1, 1, 2, 5]) {
+            let near = dice.pick(&self.store.backups);
+            let begin = (near.timeline, near.begin / SEGMENT);
+            let segments: Vec<(u32, u64)> = if dice.percent(40) {
+                self.store.held.range(begin..).take(3).map(|(&key, _)| key).collect()
+            } else {
+                self.store.held.keys().copied().collect()
+            };
+            let &(timeline, number) = dice.pick(&segments);
+            let (start, end) = (number * SEGMENT, (number + 1) * SEGMENT);
+            let own = self.store.records[&timeline].iter().map(|record| record.start);
+            let own: Vec<u64> = own.filter(|at| (start..end).contains(at)).chain([start]).collect();
+            let from = if dice.percent(30) { start } else { *dice.pick(&own) };
+            let behind: Vec<u64> = own.into_iter().filter(|&at| at > from).chain([end]).collect();
+            let to = if dice.percent(30) { end } else { *dice.pick(&behind) };
+            if index::add_suspect(&self.main(), (timeline, number), from, to)? {
+                self.store.suspect.push(Suspect { timeline, from, to });
+                let (from, to) = (Lsn::from_u64(from), Lsn::from_u64(to));
+                self.deeds.push(format!("{from} to {to} of timeline {timeline} is suspect"));
             }
         }
         Ok(())
