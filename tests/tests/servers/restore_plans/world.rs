@@ -32,6 +32,7 @@ impl World {
         let mut options = Cluster::options(installation)
             .wal_segment_megabytes(1)
             .config("autovacuum = off")
+            .config("max_prepared_transactions = 20")
             .config("max_wal_size = 64MB");
         if installation.major >= 17 {
             options = options.config("summarize_wal = on");
@@ -92,6 +93,8 @@ fn live(
     written: &mut impl FnMut(u32),
 ) -> Result<Place> {
     let mut session = site.cluster.session()?;
+    // Those of the timeline before, if it was left with some.
+    finish_prepared(&mut session, usize::MAX, dice, written)?;
     let mut place = None;
     for number in 0..backups {
         work(&mut session, 25, dice, written)?;
@@ -101,11 +104,18 @@ fn live(
         take_backup(site, dice.percent(50), incremental, written)?;
         work(&mut session, 15, dice, written)?;
         if number == 1 {
+            // A server that replays a switch of timelines looks for what it knows of prepared
+            // transactions in the old one's segments, and does not restore the one of the switch.
+            session.query("SELECT pg_switch_wal()")?;
+            for _ in 0..1 + dice.below(5) {
+                written(commit(&mut session)?);
+            }
             let lsn = session.value("SELECT pg_current_wal_insert_lsn()")?;
             place = Some(Place { backup: site.last_backup()?, lsn });
         }
     }
     work(&mut session, 20, dice, written)?;
+    finish_prepared(&mut session, usize::MAX, dice, written)?;
     written(commit(&mut session)?);
     site.settle()?;
     Ok(place.unwrap())
@@ -158,7 +168,7 @@ fn work(
     written: &mut impl FnMut(u32),
 ) -> Result<()> {
     for _ in 0..steps {
-        match dice.below(20) {
+        match dice.below(22) {
             0..7 => written(commit(session)?),
             7..9 => {
                 session.query("BEGIN")?;
@@ -189,11 +199,45 @@ fn work(
                 written(xid);
             }
             17 => session.query("CHECKPOINT").map(drop)?,
+            18 => prepare(session, dice)?,
+            19 => finish_prepared(session, 1, dice, written)?,
             _ => {
                 let pause = u64::try_from(dice.below(8)).unwrap();
                 std::thread::sleep(Duration::from_millis(pause));
             }
         }
+    }
+    Ok(())
+}
+
+/// Prepares a transaction, which holds on until it is finished, across backups and timelines. There
+/// may be much in the record of that.
+fn prepare(session: &mut Session, dice: &mut Dice) -> Result<()> {
+    session.query("BEGIN")?;
+    let xid = commit(session)?;
+    for _ in 0..*dice.pick(&[0, 0, 1, 40]) {
+        session.query("SAVEPOINT one")?;
+        session.query("INSERT INTO ledger VALUES (txid_current())")?;
+        session.query("RELEASE one")?;
+    }
+    if dice.percent(40) {
+        session.query(&format!("CREATE TABLE prepared_{xid} (id serial PRIMARY KEY, t text)"))?;
+    }
+    session.query(&format!("PREPARE TRANSACTION 'of {xid}'")).map(drop)
+}
+
+/// Commits or rolls back so many prepared transactions.
+fn finish_prepared(
+    session: &mut Session,
+    most: usize,
+    dice: &mut Dice,
+    written: &mut impl FnMut(u32),
+) -> Result<()> {
+    let prepared = "SELECT transaction, gid FROM pg_prepared_xacts ORDER BY prepared";
+    for row in session.query(prepared)?.iter().take(most) {
+        let how = if dice.percent(70) { "COMMIT" } else { "ROLLBACK" };
+        session.query(&format!("{how} PREPARED '{}'", row[1]))?;
+        written(row[0].parse().unwrap());
     }
     Ok(())
 }
