@@ -181,6 +181,22 @@ impl WalStore {
         self.scan(&Wanted { history: None, first: all.0, last: all.1 })
     }
 
+    /// The timelines newer than this one of which WAL is held.
+    ///
+    /// # Errors
+    /// If a directory or an index cannot be read.
+    pub fn timelines_after(&self, timeline: TimelineId) -> Result<BTreeSet<TimelineId>, WalError> {
+        let all = (SegmentNumber::from_u64(0), SegmentNumber::from_u64(u64::MAX));
+        let wanted = Wanted { history: None, first: all.0, last: all.1 };
+        let mut coverage = Coverage::new(self.segment_size);
+        self.scan_streaming(&wanted, &mut coverage)?;
+        for folder in self.folders()?.into_iter().filter(|folder| folder.timeline() > timeline) {
+            self.scan_folder(folder, &wanted, &mut coverage)?;
+        }
+        let held = coverage.spans().into_iter().map(|span| span.timeline);
+        Ok(held.filter(|&held| held > timeline).collect())
+    }
+
     /// Why a byte is not held, if it is not.
     ///
     /// # Errors

@@ -450,12 +450,18 @@ fn the_timeline_descends_from_that_of_the_backup() {
     assert!(matches!(timeline("3"), Err(RestoreError::ForkedBeforeEnd { .. })));
     assert!(matches!(timeline("4"), Err(RestoreError::NotADescendant { .. })));
     assert!(matches!(timeline("5"), Err(RestoreError::History(_))));
-    // Where nothing descends, but the server went on elsewhere, the backup's own branch is dead.
+    // What the WAL of timeline 2 goes on from, nobody knows.
     for history in [2, 4] {
         fs::remove_file(store.server.history(TimelineId::new(history).unwrap())).unwrap();
     }
+    let error = timeline("latest").unwrap_err();
+    assert!(error.to_string().contains("the history of timeline 2 is not stored"), "{error}");
+    assert!(error.hint().unwrap().contains("--target-tli current"));
+    // Where nothing descends, but the server went on elsewhere, the backup's own branch is dead.
+    fs::remove_file(store.server.streaming_partial(segment(2, 3))).unwrap();
     assert!(matches!(timeline("latest"), Err(RestoreError::ForkedBeforeEnd { .. })));
     assert_eq!(timeline("current").unwrap(), 1);
+    store.receive_wal(2, 3, 2000);
     store.history(2, "1\t0/300200\tr\n");
     let plan = store.plan(|_| {}).unwrap();
     assert_eq!(plan.wal.held_to, "0/3007D0".parse::<Lsn>().unwrap());
