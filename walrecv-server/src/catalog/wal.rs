@@ -233,10 +233,19 @@ impl WalStore {
         let first = self.segment_size.segment_of(from);
         let last = self.segment_size.last_byte_segment_of(to);
         let wanted = Wanted { history: Some(history), first, last };
+        let size = self.segment_size;
+        // A timeline may have gone on where it was left.
+        let is_on_the_way = |segment: SegmentName| {
+            segment.number(size).is_ok_and(|number| {
+                let timelines =
+                    history.timelines_between(size.start_of(number), size.end_of(number));
+                timelines.contains(&segment.timeline())
+            })
+        };
         let mut encrypted = Vec::new();
         for folder in self.folders_of(&wanted)? {
             self.for_each_file(folder, &wanted, |file| {
-                if file.form.encrypted {
+                if file.form.encrypted && is_on_the_way(file.segment) {
                     encrypted.push(file);
                 }
             })?;
