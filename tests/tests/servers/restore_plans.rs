@@ -25,7 +25,7 @@ use crate::site::lsn;
 use dice::Dice;
 use execution::{judge, kind};
 use facts::Facts;
-use oracle::{Answer, Backup, Question, Stop, Why};
+use oracle::{Answer, Backup, Question, Stop, Target, Why};
 use question::{options, question};
 use variant::Variant;
 use world::World;
@@ -37,7 +37,7 @@ const PLANS: usize = 1000;
 const QUESTIONS: usize = 12;
 
 /// Answers that are so common that as many questions without them would be the wrong ones.
-const KINDS: [&str; 15] = [
+const KINDS: [&str; 17] = [
     "latest: recovers all",
     "immediate: possible",
     "lsn: possible",
@@ -53,6 +53,8 @@ const KINDS: [&str; 15] = [
     "latest: Suspect",
     "lsn: Suspect",
     "time: Suspect",
+    "lsn: Keys",
+    "time: Keys",
 ];
 
 pub(crate) fn register(scenarios: Scenarios) -> Scenarios {
@@ -71,7 +73,10 @@ fn plans_of_restores(installation: &Installation) -> ScenarioResult {
     let asked = asking.ask(plans)?;
     let absent = KINDS.iter().find(|&&kind| plans >= PLANS && !asked.contains_key(kind));
     assert_eq!(absent, None, "seed {seed} asked {asked:?}");
-    let judged = asking.execute(rounds("WALRECV_TEST_EXECUTIONS", 20))?;
+    let executions = rounds("WALRECV_TEST_EXECUTIONS", 20);
+    let judged = asking.execute(executions)?;
+    let by_get_wal = judged.keys().any(|kind| kind.ends_with("get-wal"));
+    assert!(executions < 20 || by_get_wal, "seed {seed} executed {judged:?}");
     // What the run was worth.
     #[allow(clippy::print_stderr)]
     {
@@ -127,7 +132,8 @@ impl Asking<'_> {
             let (variant, mut dice) = self.variant(1_000_000 + number)?;
             let question = question(&variant.store, &mut dice);
             let answer = variant.store.answer(&question);
-            let kind = kind(&question, &answer);
+            let delivery = if question.get_wal { ", by get-wal" } else { "" };
+            let kind = kind(&question, &answer) + delivery;
             if counts.get(&kind).is_some_and(|&judged| judged > executions / 10) {
                 continue;
             }
@@ -159,7 +165,7 @@ impl Asking<'_> {
         let agree = match &expected {
             Answer::Refused(why) => {
                 output.code == 3
-                    && (question.backup == "auto" || output.stderr.contains(reason(*why)))
+                    && (question.backup == "auto" || output.stderr.contains(reason(question, *why)))
             }
             Answer::Possible(course) => {
                 output.code == 0
@@ -191,8 +197,12 @@ impl Asking<'_> {
 }
 
 /// What is said of a refusal, where only that will do.
-fn reason(why: Why) -> &'static str {
+fn reason(question: &Question, why: Why) -> &'static str {
     match why {
+        // For others it may be looked for in what cannot be read.
+        Why::Keys if matches!(question.target, Target::Latest | Target::Immediate) => "no identity",
+        Why::Damaged => "damaged",
+        Why::History => "is not stored",
         Why::Suspect => "is suspect",
         _ => "",
     }

@@ -1,14 +1,17 @@
 //! A cluster to which all kinds of things happened, and the store that received them.
 
 use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use walrecv_tests::sql::Session;
 use walrecv_tests::walrecv::Daemon;
-use walrecv_tests::{Cluster, Installation, Result};
+use walrecv_tests::{Cluster, Context, Installation, Result, program};
 
 use super::dice::Dice;
+use crate::encryption::Key;
 use crate::site::Site;
 
 /// The restore points: few names, so that they are repeated.
@@ -20,6 +23,11 @@ pub(crate) struct World {
     /// Timeline and number of each transaction that wrote its number into the ledger, whether it
     /// was committed or not.
     pub(crate) written: BTreeSet<(u32, u32)>,
+    /// What some of the WAL may be encrypted to, and the key to that.
+    pub(crate) recipient: age::x25519::Recipient,
+    pub(crate) key: Key,
+    /// A key to nothing.
+    pub(crate) other_key: Key,
     /// What the last cluster was restored beneath of.
     _former: Cluster,
 }
@@ -60,7 +68,15 @@ impl World {
         life(&site, 3, 3, dice)?;
         site.cluster.kill9()?;
         assert_eq!(daemon.stop()?, 0);
-        Ok(Self { site, written, _former: former })
+        // Restored servers ask for their WAL.
+        program::run(Command::new("chmod").args(["-R", "a+rX"]).arg(site.walrecv.home()))?;
+        let [key, other_key] = ["right.key", "wrong.key"].map(|name| Key::new(&site, name));
+        let (key, other_key) = (key?, other_key?);
+        for key in [&key, &other_key] {
+            site.cluster.account().owns(Path::new(key.identity()))?;
+        }
+        let recipient = key.public.parse().context(|| "a key that is none".to_owned())?;
+        Ok(Self { site, written, recipient, key, other_key, _former: former })
     }
 }
 
