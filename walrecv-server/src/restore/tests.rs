@@ -538,21 +538,29 @@ fn the_server_must_be_able_to_run_and_to_read_its_wal() {
 
 /// A store whose second segment is encrypted, and an identity file with the key to it.
 fn encrypted_store() -> (Store, age::x25519::Identity) {
-    use std::io::Write;
-
     let store = Store::new();
-    let secret = age::x25519::Identity::generate();
-    let packing = Packing::new(Method::new(Codec::Zstd, 1), &[secret.to_public().into()]);
-    let file = ArchivedWal { segment: segment(1, 2), partial: false, form: packing.form() };
     fs::remove_file(store.server.archived(segment(1, 2), Codec::None)).unwrap();
-    let path = store.server.archived_file(file);
-    let mut writer = ArchivedWriter::create(&path, Access::Private, &packing, |file| file).unwrap();
-    writer.write_all(&vec![2; MIB as usize]).unwrap();
-    writer.finish().unwrap().2.commit().unwrap();
+    let secret = store.archive_encrypted(2);
     (store, secret)
 }
 
 impl Store {
+    /// Archives a segment of the first timeline; the key to it.
+    fn archive_encrypted(&self, number: u32) -> age::x25519::Identity {
+        use std::io::Write;
+
+        let secret = age::x25519::Identity::generate();
+        let packing = Packing::new(Method::new(Codec::Zstd, 1), &[secret.to_public().into()]);
+        let segment = segment(1, number);
+        let file = ArchivedWal { segment, partial: false, form: packing.form() };
+        let path = self.server.archived_file(file);
+        let mut writer =
+            ArchivedWriter::create(&path, Access::Private, &packing, |file| file).unwrap();
+        writer.write_all(&vec![u8::try_from(number).unwrap(); MIB as usize]).unwrap();
+        writer.finish().unwrap().2.commit().unwrap();
+        secret
+    }
+
     fn identity_file(&self, name: &str, secret: &age::x25519::Identity) -> KeyFile {
         use age::secrecy::ExposeSecret;
 
