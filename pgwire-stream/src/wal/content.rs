@@ -21,11 +21,15 @@ pub enum Content {
     Commit {
         /// When, by the server's clock.
         time: PgTimestamp,
+        /// Which one. Of a prepared one it is not the transaction in the record's header.
+        xid: u32,
     },
     /// A transaction was rolled back, plain or prepared: recovery can stop here too.
     Abort {
         /// When, by the server's clock.
         time: PgTimestamp,
+        /// Which one. Of a prepared one it is not the transaction in the record's header.
+        xid: u32,
     },
     /// `pg_create_restore_point`: a name that recovery can stop at.
     RestorePoint {
@@ -76,15 +80,24 @@ impl Content {
         matches!(header.resource_manager, ResourceManager::XLOG | ResourceManager::TRANSACTION)
     }
 
-    /// Reads the beginning of what follows a record's header. `None` if the record is of another
-    /// kind, or its kind has changed in a way that is not known.
-    pub(super) fn read(header: &RecordHeader, body: &[u8], format: &WalFormat) -> Option<Self> {
+    /// Reads the beginning of what follows a record's header, and `prepared`, which was found behind
+    /// that. `None` if the record is of another kind, or its kind has changed in a way that is not
+    /// known.
+    pub(super) fn read(
+        header: &RecordHeader,
+        body: &[u8],
+        prepared: Option<u32>,
+        format: &WalFormat,
+    ) -> Option<Self> {
+        let time = || time_at(main_data(body)?, 0);
         match header.resource_manager {
             ResourceManager::XLOG => Self::read_xlog(header.kind(), body, format),
             // `XLOG_XACT_OPMASK`: the bit above is a flag.
             ResourceManager::TRANSACTION => match header.info & 0x70 {
-                0x00 | 0x30 => Some(Self::Commit { time: time_at(main_data(body)?, 0)? }),
-                0x20 | 0x40 => Some(Self::Abort { time: time_at(main_data(body)?, 0)? }),
+                0x00 => Some(Self::Commit { time: time()?, xid: header.xid }),
+                0x20 => Some(Self::Abort { time: time()?, xid: header.xid }),
+                0x30 => Some(Self::Commit { time: time()?, xid: prepared? }),
+                0x40 => Some(Self::Abort { time: time()?, xid: prepared? }),
                 _ => None,
             },
             _ => None,

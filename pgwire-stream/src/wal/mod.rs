@@ -47,6 +47,7 @@ mod magic;
 mod page;
 mod page_rules;
 mod partial;
+mod prepared;
 mod record;
 #[cfg(test)]
 mod tests;

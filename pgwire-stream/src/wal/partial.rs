@@ -4,6 +4,7 @@ use crate::Lsn;
 
 use super::content::CAPTURE;
 use super::page::PageHeader;
+use super::prepared::PreparedEnd;
 use super::record::{RecordHeader, crc_of_body};
 
 /// The header of a page, of which a part has come.
@@ -29,6 +30,8 @@ pub(super) struct PartialRecord {
     /// The beginning of what has come behind its header.
     pub(super) capture: [u8; CAPTURE],
     pub(super) captured: usize,
+    /// What is looked for in all of it.
+    pub(super) prepared: PreparedEnd,
 }
 
 impl PartialRecord {
@@ -39,6 +42,7 @@ impl PartialRecord {
         crc: 0,
         capture: [0; CAPTURE],
         captured: 0,
+        prepared: PreparedEnd::NOTHING,
     };
 
     /// Nothing has come yet of a record that begins here.
@@ -47,6 +51,7 @@ impl PartialRecord {
         self.taken = 0;
         self.crc = 0;
         self.captured = 0;
+        self.prepared = PreparedEnd::NOTHING;
     }
 
     /// Takes a piece of what follows the header.
@@ -54,6 +59,7 @@ impl PartialRecord {
         self.crc = crc_of_body(self.crc, piece);
         self.taken += piece.len() as u32;
         append(&mut self.capture, &mut self.captured, piece);
+        self.prepared.feed(piece);
     }
 
     /// How many bytes are still to come, known from the fourth on.

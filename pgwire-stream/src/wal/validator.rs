@@ -7,6 +7,7 @@ use super::finding::{Finding, Record, WalDamage, WalWarning};
 use super::page::{PageHeader, PageSize};
 use super::page_rules::{GoodPage, PageRules};
 use super::partial::{PartialPageHeader, PartialRecord, append};
+use super::prepared::PreparedEnd;
 use super::record::{ALIGNMENT, MAX_RECORD_LEN, RecordHeader, crc_of_body, crc_with_header};
 
 /// What is known about the WAL before it is seen. What is left open is learned from it.
@@ -355,8 +356,10 @@ impl WalValidator {
                 }
                 let crc = crc_with_header(crc_of_body(0, payload), bytes);
                 self.take(body, header.total_len as usize);
+                let mut prepared = PreparedEnd::new(&header, self.pages.format());
+                prepared.feed(payload);
                 let captured = payload.get(..CAPTURE).unwrap_or(payload);
-                return self.end_record(start, header, crc, captured, found);
+                return self.end_record(start, header, crc, captured, prepared.xid(), found);
             }
         }
         self.record.begin(start);
@@ -393,13 +396,17 @@ impl WalValidator {
             {
                 return self.lose(start, what, found);
             }
+            if taken == RecordHeader::LEN {
+                self.record.prepared = PreparedEnd::new(&header, self.pages.format());
+            }
         }
         if self.record.taken as usize >= RecordHeader::LEN && self.record.left() == 0 {
             let header = RecordHeader::parse(&self.record.header);
             let crc = crc_with_header(self.record.crc, &self.record.header);
             let capture = self.record.capture;
             let captured = capture.get(..self.record.captured).unwrap_or(&capture);
-            self.end_record(self.record.start, header, crc, captured, found);
+            let prepared = self.record.prepared.xid();
+            self.end_record(self.record.start, header, crc, captured, prepared, found);
         }
     }
 
@@ -422,6 +429,7 @@ impl WalValidator {
         header: RecordHeader,
         crc: u32,
         captured: &[u8],
+        prepared: Option<u32>,
         found: &mut impl FnMut(Finding),
     ) {
         self.state = State::Between;
@@ -433,7 +441,7 @@ impl WalValidator {
         }
         let format = self.pages.format();
         let content = if Content::is_read(&header) {
-            format.and_then(|format| Content::read(&header, captured, &format))
+            format.and_then(|format| Content::read(&header, captured, prepared, &format))
         } else {
             None
         };

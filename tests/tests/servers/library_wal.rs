@@ -289,11 +289,11 @@ fn contents_are_read(cluster: &Cluster, records: &[Record], backup: Lsn) -> Scen
     let (mut points, mut backups, mut checkpoints) = (0, 0, Vec::new());
     for content in contents {
         match content {
-            Content::Commit { time } => {
+            Content::Commit { time, .. } => {
                 assert!(is_recent(time), "{time}");
                 commits += 1;
             }
-            Content::Abort { time } => {
+            Content::Abort { time, .. } => {
                 assert!(is_recent(time), "{time}");
                 aborts += 1;
             }

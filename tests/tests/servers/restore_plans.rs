@@ -7,6 +7,7 @@
 mod dice;
 mod execution;
 mod facts;
+mod index;
 mod oracle;
 mod question;
 mod variant;
@@ -24,7 +25,7 @@ use crate::site::lsn;
 use dice::Dice;
 use execution::{judge, kind};
 use facts::Facts;
-use oracle::{Answer, Backup, Question, Stop};
+use oracle::{Answer, Backup, Question, Stop, Target, Why};
 use question::{options, question};
 use variant::Variant;
 use world::World;
@@ -51,6 +52,9 @@ const KINDS: [&str; 12] = [
     "name: NotReached",
 ];
 
+/// The same, whatever the target.
+const REFUSALS: [&str; 4] = ["Damaged", "History", "Keys", "Suspect"];
+
 pub(crate) fn register(scenarios: Scenarios) -> Scenarios {
     scenarios.per_major("plans_of_restores", &[18, 15, 11], plans_of_restores)
 }
@@ -67,7 +71,13 @@ fn plans_of_restores(installation: &Installation) -> ScenarioResult {
     let asked = asking.ask(plans)?;
     let absent = KINDS.iter().find(|&&kind| plans >= PLANS && !asked.contains_key(kind));
     assert_eq!(absent, None, "seed {seed} asked {asked:?}");
-    let judged = asking.execute(rounds("WALRECV_TEST_EXECUTIONS", 20))?;
+    let refused = |why: &&str| asked.keys().any(|kind| kind.ends_with(*why));
+    let absent = REFUSALS.iter().find(|why| plans >= PLANS && !refused(why));
+    assert_eq!(absent, None, "seed {seed} asked {asked:?}");
+    let executions = rounds("WALRECV_TEST_EXECUTIONS", 20);
+    let judged = asking.execute(executions)?;
+    let by_get_wal = judged.keys().any(|kind| kind.ends_with("get-wal"));
+    assert!(executions < 20 || by_get_wal, "seed {seed} executed {judged:?}");
     // What the run was worth.
     #[allow(clippy::print_stderr)]
     {
@@ -123,7 +133,8 @@ impl Asking<'_> {
             let (variant, mut dice) = self.variant(1_000_000 + number)?;
             let question = question(&variant.store, &mut dice);
             let answer = variant.store.answer(&question);
-            let kind = kind(&question, &answer);
+            let delivery = if question.get_wal { ", by get-wal" } else { "" };
+            let kind = kind(&question, &answer) + delivery;
             if counts.get(&kind).is_some_and(|&judged| judged > executions / 10) {
                 continue;
             }
@@ -151,8 +162,12 @@ impl Asking<'_> {
         let (_, output) = variant.restore(cluster, "nowhere", question, &["--dry-run"])?;
         let plan = &output.json()?["results"][0]["plan"];
         let position = |name: &str| Some(lsn(plan["wal"][name].as_str()?).ok()?.as_u64());
+        let says_suspect = plan["notes"].to_string().contains("recovery may end there");
         let agree = match &expected {
-            Answer::Refused(_) => output.code == 3,
+            Answer::Refused(why) => {
+                output.code == 3
+                    && (question.backup == "auto" || output.stderr.contains(reason(question, *why)))
+            }
             Answer::Possible(course) => {
                 output.code == 0
                     && plan["backup"] == course.backup.as_str()
@@ -160,6 +175,7 @@ impl Asking<'_> {
                     && plan["recovers_all"] == (course.stop == Stop::Nowhere)
                     && position("held_to") == Some(variant.store.held_on(course))
                     && position("needed_to") >= Some(variant.store.needed_on(course))
+                    && says_suspect == variant.store.reads_suspect(course, question)
             }
         };
         if agree {
@@ -178,6 +194,18 @@ impl Asking<'_> {
             plan["wal"],
             output.stderr
         ))))
+    }
+}
+
+/// What is said of a refusal, where only that will do.
+fn reason(question: &Question, why: Why) -> &'static str {
+    match why {
+        // For others it may be looked for in what cannot be read.
+        Why::Keys if matches!(question.target, Target::Latest | Target::Immediate) => "no identity",
+        Why::Damaged => "damaged",
+        Why::History => "is not stored",
+        Why::Suspect => "is suspect",
+        _ => "",
     }
 }
 

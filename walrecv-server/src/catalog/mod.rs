@@ -71,9 +71,7 @@ pub use status::{BackupStatus, Standing};
 pub use turns::{Turn, Turns};
 pub use verdicts::{SuspectWal, Verdicts};
 pub use wal::{Held, WalError, WalReader, WalStore, archived_file};
-pub use wal_findings::{
-    FindingsCollector, RestorePoint, SuspectRange, Validity, WalFindings, is_end_of_prepared,
-};
+pub use wal_findings::{FindingsCollector, RestorePoint, SuspectRange, Validity, WalFindings};
 pub use wal_growth::WalGrowth;
 pub use wal_health::{LostWal, WalHealth};
 pub use wal_index::{

@@ -181,6 +181,22 @@ impl WalStore {
         self.scan(&Wanted { history: None, first: all.0, last: all.1 })
     }
 
+    /// The timelines newer than this one of which WAL is held.
+    ///
+    /// # Errors
+    /// If a directory or an index cannot be read.
+    pub fn timelines_after(&self, timeline: TimelineId) -> Result<BTreeSet<TimelineId>, WalError> {
+        let all = (SegmentNumber::from_u64(0), SegmentNumber::from_u64(u64::MAX));
+        let wanted = Wanted { history: None, first: all.0, last: all.1 };
+        let mut coverage = Coverage::new(self.segment_size);
+        self.scan_streaming(&wanted, &mut coverage)?;
+        for folder in self.folders()?.into_iter().filter(|folder| folder.timeline() > timeline) {
+            self.scan_folder(folder, &wanted, &mut coverage)?;
+        }
+        let held = coverage.spans().into_iter().map(|span| span.timeline);
+        Ok(held.filter(|&held| held > timeline).collect())
+    }
+
     /// Why a byte is not held, if it is not.
     ///
     /// # Errors
@@ -217,10 +233,19 @@ impl WalStore {
         let first = self.segment_size.segment_of(from);
         let last = self.segment_size.last_byte_segment_of(to);
         let wanted = Wanted { history: Some(history), first, last };
+        let size = self.segment_size;
+        // A timeline may have gone on where it was left.
+        let is_on_the_way = |segment: SegmentName| {
+            segment.number(size).is_ok_and(|number| {
+                let timelines =
+                    history.timelines_between(size.start_of(number), size.end_of(number));
+                timelines.contains(&segment.timeline())
+            })
+        };
         let mut encrypted = Vec::new();
         for folder in self.folders_of(&wanted)? {
             self.for_each_file(folder, &wanted, |file| {
-                if file.form.encrypted {
+                if file.form.encrypted && is_on_the_way(file.segment) {
                     encrypted.push(file);
                 }
             })?;

@@ -54,10 +54,11 @@ pub struct WalFindings {
     #[serde(default, skip_serializing_if = "is_false")]
     pub more_restore_points: bool,
     /// The transactions that ended in it: the oldest and the newest id, as the server counts them,
-    /// round and round. Prepared ones do not count: the records of their ends begin otherwise.
+    /// round and round.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub xids: Option<(u32, u32)>,
-    /// Whether prepared transactions ended in it.
+    /// Whether prepared transactions ended in it that are not among those: earlier versions of this
+    /// program did not know which they were.
     #[serde(default, skip_serializing_if = "is_false")]
     pub prepared: bool,
 }
@@ -101,13 +102,6 @@ fn is_false(value: &bool) -> bool {
     !*value
 }
 
-/// Whether a prepared transaction was committed or rolled back: `XLOG_XACT_COMMIT_PREPARED` and
-/// `XLOG_XACT_ABORT_PREPARED`. Its id stands somewhere in the record, but not at its beginning.
-pub fn is_end_of_prepared(record: &Record) -> bool {
-    matches!(record.content, Some(Content::Commit { .. } | Content::Abort { .. }))
-        && matches!(record.header.info & 0x70, 0x30 | 0x40)
-}
-
 /// Whether a transaction is older than another, as the server counts: half of all ids are.
 fn is_older(xid: u32, than: u32) -> bool {
     xid.wrapping_sub(than).cast_signed() < 0
@@ -117,12 +111,12 @@ impl WalFindings {
     fn add_record(&mut self, record: &Record) {
         self.first_record = Some(self.first_record.map_or(record.start, |r| r.min(record.start)));
         match &record.content {
-            Some(Content::Commit { time }) => {
+            Some(Content::Commit { time, xid }) => {
                 self.first_commit.get_or_insert(*time);
                 self.last_commit = Some(*time);
-                self.add_end(*time, record);
+                self.add_end(*time, *xid);
             }
-            Some(Content::Abort { time }) => self.add_end(*time, record),
+            Some(Content::Abort { time, xid }) => self.add_end(*time, *xid),
             Some(Content::RestorePoint { time, name }) => {
                 let told = self.restore_points.last().is_some_and(|last| last.lsn >= record.end);
                 if !told && self.restore_points.len() < MAX_RESTORE_POINTS {
@@ -136,12 +130,9 @@ impl WalFindings {
         }
     }
 
-    fn add_end(&mut self, time: PgTimestamp, record: &Record) {
-        let xid = record.header.xid;
+    fn add_end(&mut self, time: PgTimestamp, xid: u32) {
         self.latest_end = self.latest_end.max(Some(time));
-        if is_end_of_prepared(record) {
-            self.prepared = true;
-        } else if xid != 0 {
+        if xid != 0 {
             let (oldest, newest) = self.xids.unwrap_or((xid, xid));
             self.xids = Some((
                 if is_older(xid, oldest) { xid } else { oldest },

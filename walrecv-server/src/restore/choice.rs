@@ -124,7 +124,10 @@ fn choose_timeline(
     let wanted = match choice {
         TimelineChoice::Current => end.timeline,
         TimelineChoice::Number(timeline) => timeline,
-        TimelineChoice::Latest => newest_descendant(&store, record, end)?,
+        TimelineChoice::Latest => {
+            let wal = WalStore::new(server, record.segment_size);
+            newest_descendant(&store, &wal, record, end)?
+        }
     };
     if wanted == end.timeline && wanted != TimelineId::FIRST && store.load(wanted)?.is_none() {
         return Ok((TimelineHistory::root(wanted), None));
@@ -142,14 +145,18 @@ fn choose_timeline(
 }
 
 /// The newest timeline that left that of the backup behind its end; that of the backup if none did,
-/// unless the server left it before: then the backup is of a branch that is dead.
+/// unless the server left it before: then the backup is of a branch that is dead. Refused where WAL of
+/// a newer timeline is held, and nobody knows what that left.
 fn newest_descendant(
     store: &HistoryStore,
+    wal: &WalStore,
     record: &BackupRecord,
     end: Position,
 ) -> Result<TimelineId, RestoreError> {
+    let mut newer = wal.timelines_after(end.timeline)?;
+    newer.extend(store.list()?.into_iter().filter(|&timeline| timeline > end.timeline));
     let mut dead = None;
-    for candidate in store.list()?.into_iter().rev().take_while(|&newer| newer > end.timeline) {
+    for candidate in newer.into_iter().rev() {
         match store.ancestry(candidate)?.fork_from(end.timeline) {
             Some(fork) if fork >= end.lsn => return Ok(candidate),
             Some(fork) => dead = dead.or(Some((candidate, fork))),

@@ -369,6 +369,11 @@ impl Failure for RestoreError {
                 )
             }
             Self::Backup(error) => return error.hint(),
+            Self::History(HistoryStoreError::Missing { path, .. }) => format!(
+                "put `{}` back, or name a timeline whose history is there: `--target-tli current` \
+                 stays on that of the backup",
+                path.display()
+            ),
             Self::History(error) => return error.hint(),
             Self::Destination(error) => return error.hint(),
             Self::Mapping(error) => return error.hint(),

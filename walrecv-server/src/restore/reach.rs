@@ -99,7 +99,10 @@ impl Way<'_> {
         // Behind a gap, there may be what is asked for.
         let lost = gap.filter(|gap| gap.passed);
         let found = match survey.find(target, inclusive)? {
-            Found::Nothing(_) if survey.is_blind() => Found::Perhaps(self.doubt(target)),
+            // There may be what was looked for, and records behind the last one that was seen.
+            Found::Nothing(_) | Found::Last { .. } if survey.is_blind() => {
+                Found::Perhaps(self.doubt(target))
+            }
             found => found,
         };
         let recovers_all = matches!(found, Found::Everything | Found::Last { .. });

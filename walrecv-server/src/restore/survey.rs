@@ -9,7 +9,7 @@ use pgwire_stream::{Lsn, PgTimestamp, SegmentNumber};
 use super::error::RestoreError;
 use super::reach::{END_OF_WAL, Way};
 use super::target::RecoveryTarget;
-use crate::catalog::{CaughtUp, WalError, WalFindings, WalPath, is_end_of_prepared};
+use crate::catalog::{CaughtUp, WalError, WalFindings, WalPath};
 
 /// What was found for a target.
 pub(super) enum Found {
@@ -203,28 +203,19 @@ impl<'a> Survey<'a> {
     fn xid(&mut self, xid: u64) -> Result<Found, RestoreError> {
         // The upper half counts the wraparounds of what WAL has.
         let wanted = (xid & 0xFFFF_FFFF) as u32;
-        let mut prepared = false;
         let hit = self.first_from_begin(
             |findings| {
-                prepared |= findings.prepared;
-                findings.xids.is_some_and(|(oldest, newest)| {
-                    wanted.wrapping_sub(oldest) <= newest.wrapping_sub(oldest)
-                })
+                findings.prepared
+                    || findings.xids.is_some_and(|(oldest, newest)| {
+                        wanted.wrapping_sub(oldest) <= newest.wrapping_sub(oldest)
+                    })
             },
-            |record| {
-                end_time(record).is_some()
-                    && record.header.xid == wanted
-                    && !is_end_of_prepared(record)
-            },
+            |record| end(record).is_some_and(|(_, xid)| xid == wanted),
         )?;
         let backup = self.way.record.id;
         Ok(match hit {
             Some(Hit::Behind(end)) => Found::Stop(end),
             Some(Hit::Before) => Found::too_early(RestoreError::XidBeforeEnd { xid, backup }),
-            // Which transaction that was is not read.
-            None if prepared || self.has_prepared_ends()? => {
-                Found::Perhaps(self.way.doubt(&RecoveryTarget::Xid(xid)))
-            }
             None => Found::nothing(RestoreError::XidNotFound { xid, backup }),
         })
     }
@@ -304,21 +295,6 @@ impl<'a> Survey<'a> {
         (size.segment_of(from).as_u64()..=last.as_u64()).map(SegmentNumber::from_u64)
     }
 
-    /// Whether prepared transactions ended in WAL of which nothing is noted.
-    fn has_prepared_ends(&mut self) -> Result<bool, WalError> {
-        let size = self.way.record.segment_size;
-        let mut found = false;
-        for number in self.segments(self.way.begin.lsn) {
-            if self.path.noted(number)?.is_none() {
-                self.look(size.start_of(number), size.end_of(number), |record| {
-                    found |= is_end_of_prepared(record);
-                    !found
-                })?;
-            }
-        }
-        Ok(found)
-    }
-
     /// When the last transaction ended that the backup has in any case.
     fn latest_end_in_backup(&mut self) -> Result<Option<PgTimestamp>, WalError> {
         if let Some(known) = self.before {
@@ -371,12 +347,16 @@ impl<'a> Survey<'a> {
     }
 }
 
-/// When the transaction was committed or rolled back, if this is the record of that.
-fn end_time(record: &Record) -> Option<PgTimestamp> {
+/// When a transaction was committed or rolled back, and which, if this is the record of that.
+fn end(record: &Record) -> Option<(PgTimestamp, u32)> {
     match record.content {
-        Some(Content::Commit { time } | Content::Abort { time }) => Some(time),
+        Some(Content::Commit { time, xid } | Content::Abort { time, xid }) => Some((time, xid)),
         _ => None,
     }
+}
+
+fn end_time(record: &Record) -> Option<PgTimestamp> {
+    end(record).map(|(time, _)| time)
 }
 
 fn timestamp(time: PgTimestamp) -> Timestamp {

@@ -451,12 +451,18 @@ fn the_timeline_descends_from_that_of_the_backup() {
     assert!(matches!(timeline("3"), Err(RestoreError::ForkedBeforeEnd { .. })));
     assert!(matches!(timeline("4"), Err(RestoreError::NotADescendant { .. })));
     assert!(matches!(timeline("5"), Err(RestoreError::History(_))));
-    // Where nothing descends, but the server went on elsewhere, the backup's own branch is dead.
+    // What the WAL of timeline 2 goes on from, nobody knows.
     for history in [2, 4] {
         fs::remove_file(store.server.history(TimelineId::new(history).unwrap())).unwrap();
     }
+    let error = timeline("latest").unwrap_err();
+    assert!(error.to_string().contains("the history of timeline 2 is not stored"), "{error}");
+    assert!(error.hint().unwrap().contains("--target-tli current"));
+    // Where nothing descends, but the server went on elsewhere, the backup's own branch is dead.
+    fs::remove_file(store.server.streaming_partial(segment(2, 3))).unwrap();
     assert!(matches!(timeline("latest"), Err(RestoreError::ForkedBeforeEnd { .. })));
     assert_eq!(timeline("current").unwrap(), 1);
+    store.receive_wal(2, 3, 2000);
     store.history(2, "1\t0/300200\tr\n");
     let plan = store.plan(|_| {}).unwrap();
     assert_eq!(plan.wal.held_to, "0/3007D0".parse::<Lsn>().unwrap());
@@ -533,21 +539,29 @@ fn the_server_must_be_able_to_run_and_to_read_its_wal() {
 
 /// A store whose second segment is encrypted, and an identity file with the key to it.
 fn encrypted_store() -> (Store, age::x25519::Identity) {
-    use std::io::Write;
-
     let store = Store::new();
-    let secret = age::x25519::Identity::generate();
-    let packing = Packing::new(Method::new(Codec::Zstd, 1), &[secret.to_public().into()]);
-    let file = ArchivedWal { segment: segment(1, 2), partial: false, form: packing.form() };
     fs::remove_file(store.server.archived(segment(1, 2), Codec::None)).unwrap();
-    let path = store.server.archived_file(file);
-    let mut writer = ArchivedWriter::create(&path, Access::Private, &packing, |file| file).unwrap();
-    writer.write_all(&vec![2; MIB as usize]).unwrap();
-    writer.finish().unwrap().2.commit().unwrap();
+    let secret = store.archive_encrypted(2);
     (store, secret)
 }
 
 impl Store {
+    /// Archives a segment of the first timeline; the key to it.
+    fn archive_encrypted(&self, number: u32) -> age::x25519::Identity {
+        use std::io::Write;
+
+        let secret = age::x25519::Identity::generate();
+        let packing = Packing::new(Method::new(Codec::Zstd, 1), &[secret.to_public().into()]);
+        let segment = segment(1, number);
+        let file = ArchivedWal { segment, partial: false, form: packing.form() };
+        let path = self.server.archived_file(file);
+        let mut writer =
+            ArchivedWriter::create(&path, Access::Private, &packing, |file| file).unwrap();
+        writer.write_all(&vec![u8::try_from(number).unwrap(); MIB as usize]).unwrap();
+        writer.finish().unwrap().2.commit().unwrap();
+        secret
+    }
+
     fn identity_file(&self, name: &str, secret: &age::x25519::Identity) -> KeyFile {
         use age::secrecy::ExposeSecret;
 

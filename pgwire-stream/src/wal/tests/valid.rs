@@ -263,13 +263,43 @@ fn what_records_say_is_read_however_they_are_cut() {
     let mut commit = vec![0xFD, 1, 0, 0xFC, 9, 0, 0, 0, 0xFE, 200, 0, 0, 0];
     commit.extend(le_time);
     commit.extend([0; 192]);
+    // What may be in the end of a prepared transaction: database, subtransactions, relations,
+    // statistics, invalidations, and behind the transaction its name and origin.
+    let word = u32::to_le_bytes;
+    let lists = |flags: u32, stats: usize, invalidations: usize| {
+        let mut data = [&le_time[..], &word(flags), &[0xDB; 8]].concat();
+        let mut list = |flag: u32, items: usize, size: usize| {
+            if flags & flag != 0 {
+                data.extend(word(items as u32));
+                data.extend(std::iter::repeat_n(0x77, items * size));
+            }
+        };
+        list(1 << 1, 300, 4);
+        list(1 << 2, 2, 12);
+        list(1 << 8, 3, stats);
+        list(1 << 3, invalidations, 16);
+        data.extend(word(4711));
+        data.extend(b"name\0");
+        data.extend([0x88; 16]);
+        data
+    };
+    let long = |data: Vec<u8>| [&[0xFE][..], &word(data.len() as u32), &data].concat();
+    let all = lists(0x1BF, 16, 100);
+    let mut committed = vec![0xFD, 1, 0];
+    committed.extend(long(all));
+    let rolled_back = long(lists(0x1B5, 16, 0));
+    let nearly_nothing = main_data(&[&le_time, &word(1 << 4), &word(4711)]);
+    let unnamed = main_data(&[&le_time, &word(0), &word(4711)]);
     let (start, redo) = (lsn(0x500_0028), lsn(0x500_0028));
     let next_xid = 0x1_0000_02BC;
     let cases = [
-        (1, 0x80, commit, Some(Content::Commit { time: at })),
-        (1, 0x30, main_data(&[&le_time]), Some(Content::Commit { time: at })),
-        (1, 0x20, main_data(&[&le_time]), Some(Content::Abort { time: at })),
-        (1, 0x40, main_data(&[&le_time]), Some(Content::Abort { time: at })),
+        (1, 0x80, commit, Some(Content::Commit { time: at, xid: 700 })),
+        (1, 0x20, main_data(&[&le_time]), Some(Content::Abort { time: at, xid: 700 })),
+        (1, 0xB0, committed, Some(Content::Commit { time: at, xid: 4711 })),
+        (1, 0xC0, rolled_back, Some(Content::Abort { time: at, xid: 4711 })),
+        (1, 0xB0, nearly_nothing, Some(Content::Commit { time: at, xid: 4711 })),
+        (1, 0xB0, unnamed, None),
+        (1, 0x30, main_data(&[&le_time]), None),
         (1, 0x10, main_data(&[&le_time]), None),
         (1, 0x00, main_data(&[&[1]]), None),
         (1, 0x00, vec![], None),

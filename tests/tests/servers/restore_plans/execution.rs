@@ -8,7 +8,7 @@ use pgwire_stream::{Lsn, PgTimestamp};
 use walrecv_tests::{Cluster, Context, Failure, Result};
 
 use super::facts::What;
-use super::oracle::{Answer, Course, Question, Stop, Target, Why};
+use super::oracle::{Answer, Course, Keys, Question, Stop, Target, Why};
 use super::variant::Variant;
 use super::world::World;
 
@@ -41,7 +41,12 @@ pub(crate) fn judge(
             (outcome, Outcome::Promoted(ledger(world, variant, course)))
         }
         Answer::Refused(why) => {
-            let everything = Question { target: Target::Latest, ..question.clone() };
+            let everything = Question {
+                target: Target::Latest,
+                force: true,
+                keys: Keys::Right,
+                ..question.clone()
+            };
             // All that is held comes along, and then the target.
             let Answer::Possible(course) = variant.store.answer(&everything) else {
                 return Ok(false);
@@ -52,7 +57,14 @@ pub(crate) fn judge(
                     Outcome::NotReached
                 }
                 Why::NotReached => Outcome::Promoted(ledger(world, variant, &course)),
-                Why::NoBackup | Why::Timeline | Why::Gap | Why::Within => return Ok(false),
+                Why::NoBackup
+                | Why::Damaged
+                | Why::Timeline
+                | Why::History
+                | Why::Gap
+                | Why::Within
+                | Why::Suspect
+                | Why::Keys => return Ok(false),
             };
             let set = |data: &Path| set_target(world.site.cluster.major(), data, question);
             (recover(world, variant, &everything, &[], set)?, expected)
@@ -95,7 +107,11 @@ fn recover(
         Err(_) if log.contains("recovery ended before configured recovery target was reached") => {
             Outcome::NotReached
         }
-        Err(failure) => return Err(failure),
+        Err(failure) => {
+            let lines: Vec<&str> = log.lines().collect();
+            let last = lines[lines.len().saturating_sub(20)..].join("\n");
+            return Err(Failure::new(format!("{failure}\n{last}")));
+        }
     };
     drop(restored);
     fs::remove_dir_all(&data).context(|| format!("cannot remove {}", data.display()))?;
@@ -107,7 +123,7 @@ fn ledger(world: &World, variant: &Variant<'_>, course: &Course) -> Vec<u32> {
     let store = &variant.store;
     let held_to = store.held_on(course);
     let replayed = store
-        .records(course.timeline)
+        .records_of(&store.histories[&course.timeline])
         .into_iter()
         .filter(|(_, record)| record.end <= held_to && course.replays(record));
     let mut xids: Vec<u32> = replayed

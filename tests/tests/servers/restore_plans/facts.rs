@@ -171,12 +171,11 @@ fn understood(segments: &[(u64, &Vec<u8>)]) -> Result<Vec<Record>> {
     for (_, bytes) in segments {
         validator.feed(bytes, |finding| {
             let Finding::Record(record) = finding else { return };
-            let xid = record.header.xid;
             let what = match record.content {
-                Some(Content::Commit { time }) => {
+                Some(Content::Commit { time, xid }) => {
                     What::End { xid, at: time.as_unix_micros(), committed: true }
                 }
-                Some(Content::Abort { time }) => {
+                Some(Content::Abort { time, xid }) => {
                     What::End { xid, at: time.as_unix_micros(), committed: false }
                 }
                 Some(Content::RestorePoint { name, .. }) => What::RestorePoint(name),
@@ -230,10 +229,17 @@ fn dumped_record(line: &str) -> Option<Result<Record>> {
         let description = line.split_once("desc: ")?.1;
         let (kind, rest) = description.split_once(' ').unwrap_or((description, ""));
         let what = match (manager, kind) {
-            ("Transaction", "COMMIT" | "ABORT") => {
+            ("Transaction", "COMMIT" | "ABORT" | "COMMIT_PREPARED" | "ABORT_PREPARED") => {
+                // Of a prepared one it is told which it was.
+                let prepared = rest.split_once(": ").filter(|_| kind.ends_with("_PREPARED"));
+                let (xid, rest) = match prepared {
+                    Some((xid, rest)) => (xid.parse().ok()?, rest),
+                    None => (xid, rest),
+                };
                 let time = rest.split_once(" UTC")?.0;
                 let time: PgTimestamp = format!("{}Z", time.replace(' ', "T")).parse().ok()?;
-                What::End { xid, at: time.as_unix_micros(), committed: kind == "COMMIT" }
+                let committed = kind.starts_with("COMMIT");
+                What::End { xid, at: time.as_unix_micros(), committed }
             }
             ("XLOG", "RESTORE_POINT") => What::RestorePoint(rest.to_owned()),
             _ => What::Other,

@@ -5,9 +5,9 @@
 //! of `checkTimeLineSwitch` and `readRecoverySignalFile` for timelines. Nothing here knows how the
 //! product finds its answers, and nothing is quick.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use pgwire_stream::TimelineHistory;
+use pgwire_stream::{TimelineHistory, TimelineId};
 
 use super::facts::{Record, SEGMENT, What};
 
@@ -33,6 +33,14 @@ pub(crate) struct CaughtUp {
     pub(crate) timeline: u32,
 }
 
+/// WAL of which an index says that no server could replay it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Suspect {
+    pub(crate) timeline: u32,
+    pub(crate) from: u64,
+    pub(crate) to: u64,
+}
+
 /// Where recovery is to stop.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Target {
@@ -52,6 +60,15 @@ pub(crate) enum Along {
     Number(u32),
 }
 
+/// With which keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keys {
+    None,
+    /// To other WAL.
+    Wrong,
+    Right,
+}
+
 /// A restore that somebody asks for.
 #[derive(Clone, Debug)]
 pub(crate) struct Question {
@@ -60,6 +77,11 @@ pub(crate) struct Question {
     pub(crate) target: Target,
     pub(crate) inclusive: bool,
     pub(crate) along: Along,
+    /// Across suspect WAL, too.
+    pub(crate) force: bool,
+    pub(crate) keys: Keys,
+    /// Whether the server asks for its WAL, instead of having all of it beforehand.
+    pub(crate) get_wal: bool,
 }
 
 /// What becomes of it.
@@ -95,8 +117,12 @@ pub(crate) enum Stop {
 pub(crate) enum Why {
     /// WAL of the backup, or a backup that it builds on, is not there.
     NoBackup,
+    /// It, or one that it builds on, is known to be damaged.
+    Damaged,
     /// The timeline does not come from that of the backup, or from before its end.
     Timeline,
+    /// Nobody knows how the timeline came to be.
+    History,
     /// WAL is missing that lies before the target, or may.
     Gap,
     /// A server would stop before the backup is consistent.
@@ -105,19 +131,31 @@ pub(crate) enum Why {
     Within,
     /// There is nothing to stop at.
     NotReached,
+    /// WAL on the way is suspect.
+    Suspect,
+    /// WAL on the way is encrypted, and cannot be decrypted.
+    Keys,
 }
 
 /// What a store holds.
 #[derive(Clone, Debug)]
 pub(crate) struct Store<'a> {
+    /// How timelines came to be, as it was.
     pub(crate) histories: &'a BTreeMap<u32, TimelineHistory>,
+    /// The timelines of which that is not known any more.
+    pub(crate) forgotten: BTreeSet<u32>,
     /// The records of every timeline when nothing was missing.
     pub(crate) records: &'a BTreeMap<u32, Vec<Record>>,
     /// How much is held of each segment.
     pub(crate) held: BTreeMap<(u32, u64), u64>,
     /// In the order in which they began.
     pub(crate) backups: Vec<Backup>,
+    /// Those that are known to be damaged.
+    pub(crate) damaged: BTreeSet<String>,
     pub(crate) caught_up: Option<CaughtUp>,
+    pub(crate) suspect: Vec<Suspect>,
+    /// The segments that are encrypted.
+    pub(crate) encrypted: BTreeSet<(u32, u64)>,
     pub(crate) now: i64,
 }
 
@@ -144,6 +182,17 @@ fn lives(history: &TimelineHistory) -> Vec<Life> {
 
 impl Store<'_> {
     pub(crate) fn answer(&self, question: &Question) -> Answer {
+        match self.answer_with_keys(question) {
+            Answer::Possible(course)
+                if question.keys != Keys::Right && self.needs_keys(&course) =>
+            {
+                Answer::Refused(Why::Keys)
+            }
+            answer => answer,
+        }
+    }
+
+    fn answer_with_keys(&self, question: &Question) -> Answer {
         let newest_first = || self.backups.iter().rev();
         match question.backup.as_str() {
             "auto" => newest_first()
@@ -151,12 +200,10 @@ impl Store<'_> {
                 .find(|answer| matches!(answer, Answer::Possible(_)))
                 .unwrap_or(Answer::Refused(Why::NoBackup)),
             "latest" => newest_first()
-                .find(|backup| self.is_whole(backup))
+                .find(|backup| self.is_whole(backup) && !self.is_damaged(backup))
                 .map_or(Answer::Refused(Why::NoBackup), |backup| self.from(backup, question)),
             id => self
-                .backups
-                .iter()
-                .find(|backup| backup.id == id)
+                .backup(id)
                 .map_or(Answer::Refused(Why::NoBackup), |backup| self.from(backup, question)),
         }
     }
@@ -166,51 +213,84 @@ impl Store<'_> {
             if !self.is_whole(backup) {
                 return Err(Why::NoBackup);
             }
-            let timeline = self.timeline(backup, question.along).ok_or(Why::Timeline)?;
+            if self.is_damaged(backup) {
+                return Err(Why::Damaged);
+            }
+            let timeline = self.timeline(backup, question.along)?;
             let stop = self.stop(backup, timeline, question)?;
-            Ok(Course { backup: backup.id.clone(), timeline, stop })
+            let course = Course { backup: backup.id.clone(), timeline, stop };
+            if self.reads_suspect(&course, question) && !question.force {
+                return Err(Why::Suspect);
+            }
+            Ok(course)
         };
         course().map_or_else(Answer::Refused, Answer::Possible)
     }
 
     /// Whether the backup, its ancestors and its WAL are there.
     fn is_whole(&self, backup: &Backup) -> bool {
-        let ancestors = backup.parent.as_ref().is_none_or(|parent| {
-            let parent = self.backups.iter().find(|other| other.id == *parent);
-            parent.is_some_and(|parent| self.has_ancestors(parent))
-        });
         let own = [Life { timeline: backup.timeline, from: 0, left: u64::MAX }];
-        ancestors && self.held_to(&own, backup.begin) >= backup.end
+        self.family(backup).is_some() && self.held_to(&own, backup.begin) >= backup.end
     }
 
-    fn has_ancestors(&self, backup: &Backup) -> bool {
-        backup.parent.as_ref().is_none_or(|parent| {
-            let parent = self.backups.iter().find(|other| other.id == *parent);
-            parent.is_some_and(|parent| self.has_ancestors(parent))
-        })
+    fn is_damaged(&self, backup: &Backup) -> bool {
+        let family = self.family(backup).unwrap_or_default();
+        family.iter().any(|backup| self.damaged.contains(&backup.id))
     }
 
-    fn timeline(&self, backup: &Backup, along: Along) -> Option<u32> {
-        let follows = |timeline: u32| {
-            timeline == backup.timeline
-                || lives(&self.histories[&timeline])
-                    .iter()
-                    .any(|life| life.timeline == backup.timeline && life.left >= backup.end)
+    /// A backup and its ancestors, if all of them are there.
+    fn family<'s>(&'s self, backup: &'s Backup) -> Option<Vec<&'s Backup>> {
+        let mut family = vec![backup];
+        while let Some(parent) = &family[family.len() - 1].parent {
+            family.push(self.backup(parent)?);
+        }
+        Some(family)
+    }
+
+    /// How a timeline came to be, as far as that is known.
+    fn history(&self, timeline: u32) -> TimelineHistory {
+        match TimelineId::new(timeline) {
+            Some(own) if self.forgotten.contains(&timeline) => TimelineHistory::root(own),
+            _ => self.histories[&timeline].clone(),
+        }
+    }
+
+    fn timeline(&self, backup: &Backup, along: Along) -> Result<u32, Why> {
+        let lives = |timeline: u32| match self.forgotten.contains(&timeline) {
+            true => Err(Why::History),
+            false => Ok(lives(&self.histories[&timeline])),
         };
+        let own = |life: &Life| life.timeline == backup.timeline;
+        let follows =
+            |lives: &[Life]| lives.iter().any(|life| own(life) && life.left >= backup.end);
         match along {
-            Along::Current => Some(backup.timeline),
-            Along::Number(timeline) => Some(timeline).filter(|&timeline| follows(timeline)),
+            Along::Current => Ok(backup.timeline),
+            Along::Number(timeline) if timeline == backup.timeline => Ok(timeline),
+            Along::Number(timeline) => match follows(&lives(timeline)?) {
+                true => Ok(timeline),
+                false => Err(Why::Timeline),
+            },
             Along::Latest => {
-                let newer = |t: &u32| *t > backup.timeline;
-                let found = self.histories.keys().rev().copied().find(|t| newer(t) && follows(*t));
-                // Left before its end, and by nobody behind it: its branch is dead.
-                let left = |t: &u32| {
-                    lives(&self.histories[t]).iter().any(|life| life.timeline == backup.timeline)
-                };
-                let dead = self.histories.keys().any(|t| newer(t) && left(t));
-                found.or_else(|| (!dead).then_some(backup.timeline))
+                let mut dead = false;
+                for &newer in self.histories.keys().rev().filter(|&&t| t > backup.timeline) {
+                    // Of one that is known by nothing at all, nobody can think.
+                    if self.forgotten.contains(&newer) && !self.holds_some_of(newer) {
+                        continue;
+                    }
+                    let lives = lives(newer)?;
+                    if follows(&lives) {
+                        return Ok(newer);
+                    }
+                    // Left before its end, and by nobody behind it: its branch is dead.
+                    dead |= lives.iter().any(own);
+                }
+                if dead { Err(Why::Timeline) } else { Ok(backup.timeline) }
             }
         }
+    }
+
+    fn holds_some_of(&self, timeline: u32) -> bool {
+        self.held.iter().any(|(&(of, _), &length)| of == timeline && length > 0)
     }
 
     /// The first byte from here on that is not held.
@@ -234,10 +314,15 @@ impl Store<'_> {
         self.held.get(&(timeline, number)).copied().unwrap_or(0)
     }
 
-    /// All records of a history, in order.
+    /// All records of a history that is known, in order.
     pub(crate) fn records(&self, timeline: u32) -> Vec<(u32, &Record)> {
+        self.records_of(&self.history(timeline))
+    }
+
+    /// All records of a history, in order.
+    pub(crate) fn records_of(&self, history: &TimelineHistory) -> Vec<(u32, &Record)> {
         let mut records = Vec::new();
-        for life in lives(&self.histories[&timeline]).iter().rev() {
+        for life in lives(history).iter().rev() {
             let own = self.records[&life.timeline].iter();
             let own = own.filter(|record| life.from <= record.start && record.start < life.left);
             records.extend(own.map(|record| (life.timeline, record)));
@@ -248,12 +333,12 @@ impl Store<'_> {
 
     /// How far recovery comes along a timeline from a backup.
     pub(crate) fn reach(&self, backup: &Backup, timeline: u32) -> u64 {
-        self.held_to(&lives(&self.histories[&timeline]), backup.begin)
+        self.held_to(&lives(&self.history(timeline)), backup.begin)
     }
 
     /// Up to where WAL is held on a course.
     pub(crate) fn held_on(&self, course: &Course) -> u64 {
-        let backup = self.backups.iter().find(|backup| backup.id == course.backup);
+        let backup = self.backup(&course.backup);
         backup.map_or(0, |backup| self.reach(backup, course.timeline))
     }
 
@@ -270,9 +355,47 @@ impl Store<'_> {
         }
     }
 
+    /// Whether a server has to replay suspect WAL on a course.
+    pub(crate) fn reads_suspect(&self, course: &Course, question: &Question) -> bool {
+        let begin = self.backup(&course.backup).map_or(0, |backup| backup.begin);
+        let held_to = self.held_on(course);
+        let end = match (course.stop, &question.target) {
+            (Stop::Nowhere, Target::Latest) => held_to,
+            // Nothing that it would miss lies behind the last record.
+            (Stop::Nowhere, _) => {
+                let records = self.records(course.timeline).into_iter().map(|(_, record)| record);
+                let held = records.filter(|record| record.end <= held_to);
+                held.map(|record| record.end).max().unwrap_or(held_to)
+            }
+            _ => self.needed_on(course),
+        };
+        let lives = lives(&self.history(course.timeline));
+        self.suspect.iter().any(|suspect| {
+            let mut own = lives.iter().filter(|life| life.timeline == suspect.timeline);
+            own.any(|life| suspect.from.max(begin) < suspect.to.min(end).min(life.left))
+        })
+    }
+
+    /// Whether anything is encrypted that a server may read on a course.
+    fn needs_keys(&self, course: &Course) -> bool {
+        let begin = self.backup(&course.backup).map_or(0, |backup| backup.begin);
+        let segments = begin / SEGMENT..=(self.needed_on(course) - 1) / SEGMENT;
+        let lives = lives(&self.history(course.timeline));
+        self.encrypted.iter().any(|&(timeline, number)| {
+            let mut own = lives.iter().filter(|life| life.timeline == timeline);
+            segments.contains(&number)
+                && own.any(|life| {
+                    (life.from / SEGMENT..life.left.div_ceil(SEGMENT)).contains(&number)
+                })
+        })
+    }
+
+    fn backup(&self, id: &str) -> Option<&Backup> {
+        self.backups.iter().find(|backup| backup.id == id)
+    }
+
     fn stop(&self, backup: &Backup, timeline: u32, question: &Question) -> Result<Stop, Why> {
-        let history = &self.histories[&timeline];
-        let lives = lives(history);
+        let lives = lives(&self.history(timeline));
         let held_to = self.reach(backup, timeline);
         if held_to < backup.end {
             return Err(Why::Gap);

@@ -4,13 +4,22 @@ use pgwire_stream::{Lsn, PgTimestamp};
 
 use super::dice::Dice;
 use super::facts::{Record, SEGMENT, What};
-use super::oracle::{Along, Backup, Question, Store, Target};
+use super::oracle::{Along, Backup, Keys, Question, Store, Target};
 use super::world::NAMES;
 
 /// Something to ask.
 pub(crate) fn question(store: &Store<'_>, dice: &mut Dice) -> Question {
-    let near = dice.pick(&store.backups);
-    let backup = match dice.below(10) {
+    let behind: Vec<_> = store
+        .backups
+        .iter()
+        .filter(|backup| store.suspect.iter().any(|suspect| suspect.to == backup.begin))
+        .collect();
+    let near = if !behind.is_empty() && dice.percent(30) {
+        *dice.pick(&behind)
+    } else {
+        dice.pick(&store.backups)
+    };
+    let mut backup = match dice.below(10) {
         0..2 => "auto".to_owned(),
         2 => "latest".to_owned(),
         _ => near.id.clone(),
@@ -35,7 +44,21 @@ pub(crate) fn question(store: &Store<'_>, dice: &mut Dice) -> Question {
         14..17 => Target::Xid(some_xid(store, near, dice)),
         _ => Target::Name((*dice.pick(&NAMES)).to_owned()),
     };
-    Question { backup, target, inclusive: dice.percent(60), along }
+    let keys = *dice.pick(&[Keys::Right, Keys::Right, Keys::None, Keys::Wrong]);
+    // Which backup leads there, nobody can tell who cannot read what is encrypted.
+    let is_plain = keys == Keys::Right || store.encrypted.is_empty();
+    if !is_plain && !matches!(target, Target::Latest | Target::Immediate) && backup == "auto" {
+        backup.clone_from(&near.id);
+    }
+    Question {
+        backup,
+        target,
+        inclusive: dice.percent(60),
+        along,
+        force: dice.percent(20),
+        keys,
+        get_wal: dice.percent(50),
+    }
 }
 
 /// A question as options of the command.
@@ -59,6 +82,9 @@ pub(crate) fn options(question: &Question) -> Vec<String> {
         Along::Latest => {}
         Along::Current => add(&["--target-tli", "current"]),
         Along::Number(timeline) => add(&["--target-tli", &timeline.to_string()]),
+    }
+    if question.force {
+        add(&["--force"]);
     }
     options
 }
@@ -85,7 +111,7 @@ fn some_record<'a>(
 
 /// A position at which something begins or ends, or beside it.
 pub(crate) fn some_lsn(store: &Store<'_>, near: &Backup, dice: &mut Dice) -> u64 {
-    let lsn = match dice.below(8) {
+    let lsn = match dice.below(9) {
         0 => near.end,
         1 => {
             let switches = store.histories.values().flat_map(|history| history.switches());
@@ -98,8 +124,15 @@ pub(crate) fn some_lsn(store: &Store<'_>, near: &Backup, dice: &mut Dice) -> u64
                 number * SEGMENT + *dice.pick(&[0, length, SEGMENT])
             })
         }
+        3 | 4 if !store.suspect.is_empty() => {
+            let suspect = dice.pick(&store.suspect);
+            let mut records = store.records[&suspect.timeline].iter().rev();
+            let before = records.find(|record| record.start < suspect.from);
+            let before = before.map_or(suspect.from, |record| record.start);
+            *dice.pick(&[before, before, suspect.from, suspect.to])
+        }
         // The end of what is held.
-        3 | 4 => {
+        3..6 => {
             let timeline = some_later_timeline(store, near, dice);
             store.reach(near, timeline)
         }

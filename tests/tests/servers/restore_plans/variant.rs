@@ -1,7 +1,8 @@
 //! A store that has lost some of its files, and what is asked of it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::SystemTime;
@@ -12,7 +13,8 @@ use walrecv_tests::{Cluster, Context, Failure, Result, program};
 
 use super::dice::Dice;
 use super::facts::{Facts, SEGMENT, all_files};
-use super::oracle::{Backup, CaughtUp, Question, Store};
+use super::index;
+use super::oracle::{Backup, CaughtUp, Keys, Question, Store, Suspect};
 use super::question::{options, some_lsn, some_time};
 use super::world::World;
 
@@ -23,11 +25,12 @@ pub(crate) struct Variant<'a> {
     /// What was done to it, to be told when something is wrong.
     pub(crate) deeds: Vec<String>,
     facts: &'a Facts,
+    world: &'a World,
 }
 
 impl<'a> Variant<'a> {
     pub(crate) fn new(
-        world: &World,
+        world: &'a World,
         facts: &'a Facts,
         backups: &[Backup],
         dice: &mut Dice,
@@ -35,6 +38,9 @@ impl<'a> Variant<'a> {
         let walrecv = Walrecv::new(
             "[servers.main]\nconninfo = \"host=127.0.0.1 user=nobody dbname=postgres\"\n",
         )?;
+        // Restored servers ask for their WAL, whoever they run as.
+        fs::set_permissions(walrecv.directory(), Permissions::from_mode(0o755))
+            .context(|| "cannot open a home".to_owned())?;
         let main = walrecv.home().join("main");
         fs::create_dir_all(walrecv.home()).context(|| "cannot make a home".to_owned())?;
         let original = world.site.walrecv.home().join("main");
@@ -47,16 +53,24 @@ impl<'a> Variant<'a> {
         let now = PgTimestamp::from(SystemTime::now()).as_unix_micros();
         let store = Store {
             histories: &facts.histories,
+            forgotten: BTreeSet::new(),
             records: &facts.records,
             held,
             backups: backups.to_vec(),
+            damaged: BTreeSet::new(),
             caught_up: None,
+            suspect: Vec::new(),
+            encrypted: BTreeSet::new(),
             now,
         };
-        let mut variant = Self { walrecv, store, deeds: Vec::new(), facts };
+        let mut variant = Self { walrecv, store, deeds: Vec::new(), facts, world };
         variant.lose_wal(dice)?;
         variant.lose_backups(dice)?;
+        variant.damage_backups(dice)?;
+        variant.lose_histories(dice)?;
         variant.lose_index(dice)?;
+        variant.suspect_wal(dice)?;
+        variant.encrypt_wal(dice)?;
         variant.note_caught_up(dice)?;
         Ok(variant)
     }
@@ -121,6 +135,42 @@ impl<'a> Variant<'a> {
         Ok(())
     }
 
+    /// Notes of backups that they are damaged, which they are not; at times so that nobody can read it.
+    fn damage_backups(&mut self, dice: &mut Dice) -> Result<()> {
+        let chance = *dice.pick(&[0, 0, 0, 15, 40]);
+        for backup in &self.store.backups {
+            if !dice.percent(chance) {
+                continue;
+            }
+            let path = self.main().join("base").join(&backup.id).join("damage.json");
+            let note = serde_json::json!({
+                "format": 1,
+                "found_at": "2026-03-05T14:11:33Z",
+                "problems": 1,
+                "first": "of the test's making",
+                "contents": dice.percent(50),
+            });
+            let note = if dice.percent(80) { note.to_string() } else { String::new() };
+            fs::write(&path, &note).context(|| format!("cannot write {}", path.display()))?;
+            self.store.damaged.insert(backup.id.clone());
+            self.deeds.push(format!("{} has `{note}`", path.display()));
+        }
+        Ok(())
+    }
+
+    fn lose_histories(&mut self, dice: &mut Dice) -> Result<()> {
+        let chance = *dice.pick(&[0, 0, 0, 60]);
+        for &timeline in self.store.histories.keys().filter(|&&timeline| timeline > 1) {
+            if dice.percent(chance) {
+                let path = self.main().join(format!("wals/{timeline:08X}.history"));
+                remove(&path)?;
+                self.store.forgotten.insert(timeline);
+                self.deeds.push(format!("{} is lost", path.display()));
+            }
+        }
+        Ok(())
+    }
+
     fn lose_index(&mut self, dice: &mut Dice) -> Result<()> {
         let chance = *dice.pick(&[0, 0, 50, 100]);
         for path in all_files(&self.main(), &["wals"])? {
@@ -128,6 +178,73 @@ impl<'a> Variant<'a> {
                 remove(&path)?;
                 self.deeds.push(format!("{} is lost", path.display()));
             }
+        }
+        Ok(())
+    }
+
+    /// Has indexes say of WAL that no server could replay it, which is not so.
+    fn suspect_wal(&mut self, dice: &mut Dice) -> Result<()> {
+        for _ in 0..*dice.pick(&[0, 0, 0, 1, 1, 2, 5]) {
+            let (timeline, number) = self.some_segment(dice);
+            let (start, end) = (number * SEGMENT, (number + 1) * SEGMENT);
+            let records = self.store.records[&timeline].iter().map(|record| record.start);
+            let places: Vec<u64> =
+                records.filter(|at| (start..end).contains(at)).chain([start, end]).collect();
+            let mut place = || *dice.pick(&places);
+            let (from, to) = (place(), place());
+            let (from, to) = (from.min(to), from.max(to));
+            // Often up to where a backup begins.
+            let own = |backup: &&Backup| backup.timeline == timeline;
+            let mut begins = self.store.backups.iter().filter(own).map(|backup| backup.begin);
+            let begin = begins.find(|at| (start + 1..end).contains(at));
+            let (from, to) = match begin {
+                Some(begin) if dice.percent(50) => (start, begin),
+                _ => (from, to),
+            };
+            if from == to {
+                continue;
+            }
+            if index::add_suspect(&self.main(), (timeline, number), from, to)? {
+                self.store.suspect.push(Suspect { timeline, from, to });
+                let (from, to) = (Lsn::from_u64(from), Lsn::from_u64(to));
+                self.deeds.push(format!("{from} to {to} of timeline {timeline} is suspect"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Often one of a backup, or soon behind it.
+    fn some_segment(&self, dice: &mut Dice) -> (u32, u64) {
+        let near = dice.pick(&self.store.backups);
+        let begin = (near.timeline, near.begin / SEGMENT);
+        let near: Vec<_> = self.store.held.range(begin..).take(3).map(|(&key, _)| key).collect();
+        if !near.is_empty() && dice.percent(40) {
+            return *dice.pick(&near);
+        }
+        let all: Vec<_> = self.store.held.keys().copied().collect();
+        *dice.pick(&all)
+    }
+
+    /// Encrypts some of the archive, as it would be if that had been asked for at times.
+    fn encrypt_wal(&mut self, dice: &mut Dice) -> Result<()> {
+        let most = *dice.pick(&[0, 0, 0, 2, 6, 20]);
+        let chosen: BTreeSet<_> = (0..most).map(|_| self.some_segment(dice)).collect();
+        for file in &self.facts.files {
+            let key = (file.timeline, file.number);
+            let whole = file.path.extension().is_some_and(|suffix| suffix == "zst")
+                && file.length == SEGMENT;
+            if !whole || !chosen.contains(&key) {
+                continue;
+            }
+            let path = self.main().join(&file.path);
+            let plain = fs::read(&path).context(|| "cannot read WAL".to_owned())?;
+            let sealed = age::encrypt(&self.world.recipient, &plain);
+            let sealed = sealed.context(|| "cannot encrypt WAL".to_owned())?;
+            fs::write(path.with_extension("zst.age"), sealed)
+                .context(|| "cannot write WAL".to_owned())?;
+            remove(&path)?;
+            self.store.encrypted.insert(key);
+            self.deeds.push(format!("{} is encrypted", file.path.display()));
         }
         Ok(())
     }
@@ -188,7 +305,14 @@ impl<'a> Variant<'a> {
         let options = options(question);
         let mut arguments = vec!["-f", "json2", "restore", "main", &question.backup, &text];
         arguments.extend(options.iter().map(String::as_str));
-        arguments.extend(["--no-get-wal"]);
+        if !question.get_wal {
+            arguments.push("--no-get-wal");
+        }
+        match question.keys {
+            Keys::None => {}
+            Keys::Wrong => arguments.extend(["--identity", self.world.other_key.identity()]),
+            Keys::Right => arguments.extend(["--identity", self.world.key.identity()]),
+        }
         arguments.extend(more);
         if rustix::process::geteuid().is_root() {
             arguments.extend(["--owner", owner]);

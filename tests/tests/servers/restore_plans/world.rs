@@ -1,14 +1,17 @@
 //! A cluster to which all kinds of things happened, and the store that received them.
 
 use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use walrecv_tests::sql::Session;
 use walrecv_tests::walrecv::Daemon;
-use walrecv_tests::{Cluster, Installation, Result};
+use walrecv_tests::{Cluster, Context, Installation, Result, program};
 
 use super::dice::Dice;
+use crate::encryption::Key;
 use crate::site::Site;
 
 /// The restore points: few names, so that they are repeated.
@@ -20,6 +23,11 @@ pub(crate) struct World {
     /// Timeline and number of each transaction that wrote its number into the ledger, whether it
     /// was committed or not.
     pub(crate) written: BTreeSet<(u32, u32)>,
+    /// What some of the WAL may be encrypted to, and the key to that.
+    pub(crate) recipient: age::x25519::Recipient,
+    pub(crate) key: Key,
+    /// A key to nothing.
+    pub(crate) other_key: Key,
     /// What the last cluster was restored beneath of.
     _former: Cluster,
 }
@@ -32,6 +40,7 @@ impl World {
         let mut options = Cluster::options(installation)
             .wal_segment_megabytes(1)
             .config("autovacuum = off")
+            .config("max_prepared_transactions = 20")
             .config("max_wal_size = 64MB");
         if installation.major >= 17 {
             options = options.config("summarize_wal = on");
@@ -59,7 +68,15 @@ impl World {
         life(&site, 3, 3, dice)?;
         site.cluster.kill9()?;
         assert_eq!(daemon.stop()?, 0);
-        Ok(Self { site, written, _former: former })
+        // Restored servers ask for their WAL.
+        program::run(Command::new("chmod").args(["-R", "a+rX"]).arg(site.walrecv.home()))?;
+        let [key, other_key] = ["right.key", "wrong.key"].map(|name| Key::new(&site, name));
+        let (key, other_key) = (key?, other_key?);
+        for key in [&key, &other_key] {
+            site.cluster.account().owns(Path::new(key.identity()))?;
+        }
+        let recipient = key.public.parse().context(|| "a key that is none".to_owned())?;
+        Ok(Self { site, written, recipient, key, other_key, _former: former })
     }
 }
 
@@ -92,6 +109,8 @@ fn live(
     written: &mut impl FnMut(u32),
 ) -> Result<Place> {
     let mut session = site.cluster.session()?;
+    // Those of the timeline before, if it was left with some.
+    finish_prepared(&mut session, usize::MAX, dice, written)?;
     let mut place = None;
     for number in 0..backups {
         work(&mut session, 25, dice, written)?;
@@ -101,11 +120,18 @@ fn live(
         take_backup(site, dice.percent(50), incremental, written)?;
         work(&mut session, 15, dice, written)?;
         if number == 1 {
+            // A server that replays a switch of timelines looks for what it knows of prepared
+            // transactions in the old one's segments, and does not restore the one of the switch.
+            session.query("SELECT pg_switch_wal()")?;
+            for _ in 0..1 + dice.below(5) {
+                written(commit(&mut session)?);
+            }
             let lsn = session.value("SELECT pg_current_wal_insert_lsn()")?;
             place = Some(Place { backup: site.last_backup()?, lsn });
         }
     }
     work(&mut session, 20, dice, written)?;
+    finish_prepared(&mut session, usize::MAX, dice, written)?;
     written(commit(&mut session)?);
     site.settle()?;
     Ok(place.unwrap())
@@ -158,7 +184,7 @@ fn work(
     written: &mut impl FnMut(u32),
 ) -> Result<()> {
     for _ in 0..steps {
-        match dice.below(20) {
+        match dice.below(22) {
             0..7 => written(commit(session)?),
             7..9 => {
                 session.query("BEGIN")?;
@@ -189,11 +215,45 @@ fn work(
                 written(xid);
             }
             17 => session.query("CHECKPOINT").map(drop)?,
+            18 => prepare(session, dice)?,
+            19 => finish_prepared(session, 1, dice, written)?,
             _ => {
                 let pause = u64::try_from(dice.below(8)).unwrap();
                 std::thread::sleep(Duration::from_millis(pause));
             }
         }
+    }
+    Ok(())
+}
+
+/// Prepares a transaction, which holds on until it is finished, across backups and timelines. There
+/// may be much in the record of that.
+fn prepare(session: &mut Session, dice: &mut Dice) -> Result<()> {
+    session.query("BEGIN")?;
+    let xid = commit(session)?;
+    for _ in 0..*dice.pick(&[0, 0, 1, 40]) {
+        session.query("SAVEPOINT one")?;
+        session.query("INSERT INTO ledger VALUES (txid_current())")?;
+        session.query("RELEASE one")?;
+    }
+    if dice.percent(40) {
+        session.query(&format!("CREATE TABLE prepared_{xid} (id serial PRIMARY KEY, t text)"))?;
+    }
+    session.query(&format!("PREPARE TRANSACTION 'of {xid}'")).map(drop)
+}
+
+/// Commits or rolls back so many prepared transactions.
+fn finish_prepared(
+    session: &mut Session,
+    most: usize,
+    dice: &mut Dice,
+    written: &mut impl FnMut(u32),
+) -> Result<()> {
+    let prepared = "SELECT transaction, gid FROM pg_prepared_xacts ORDER BY prepared";
+    for row in session.query(prepared)?.iter().take(most) {
+        let how = if dice.percent(70) { "COMMIT" } else { "ROLLBACK" };
+        session.query(&format!("{how} PREPARED '{}'", row[1]))?;
+        written(row[0].parse().unwrap());
     }
     Ok(())
 }

@@ -188,10 +188,17 @@ fn encrypted_wal_is_held_without_the_key_and_read_with_it() {
     let root = TimelineHistory::root(TimelineId::FIRST);
     let between = |from, to| store.wal.encrypted_between(&root, lsn(from), lsn(to)).unwrap().len();
     assert_eq!((between(1.0, 2.0), between(1.5, 3.0), between(3.0, 9.0)), (1, 2, 0));
+    // Where the timeline was left, what it went on with is not on the way.
+    let left = |at: f64| {
+        let text = format!("1\t{}\tr\n", lsn(at));
+        TimelineHistory::parse(TimelineId::new(2).unwrap(), text.as_bytes()).unwrap()
+    };
+    let between = |left| store.wal.encrypted_between(&left, lsn(1.0), lsn(9.0)).unwrap().len();
+    assert_eq!((between(left(2.5)), between(left(2.0))), (2, 1));
     // In the directory of others it is found by nobody.
     let stray = store.server.wal_dir(segment(1, 1)).join(format!("{}.age", segment(1, 4097)));
     fs::write(stray, b"").unwrap();
-    assert_eq!(between(1.0, 9000.0), 2);
+    assert_eq!(store.wal.encrypted_between(&root, lsn(1.0), lsn(9000.0)).unwrap().len(), 2);
 }
 
 #[test]

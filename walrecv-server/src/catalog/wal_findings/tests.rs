@@ -66,7 +66,7 @@ fn what_records_say_belongs_to_the_segment_in_which_they_begin() {
     wal.restore_point("one", micros(12));
     let end_of_one = wal.end();
     wal.commit(702, 13);
-    // Transaction 0 is none, as in the records that end prepared ones.
+    // Transaction 0 is none.
     wal.commit(0, 14);
     wal.cross_into_next_segment();
     let second = wal.abort(u32::MAX);

@@ -179,3 +179,30 @@ fn wal_may_end_with_a_segment() {
     let unknown = store.refusal(|request| request.target = RecoveryTarget::Xid(702));
     assert!(matches!(unknown, RestoreError::XidNotFound { .. }), "{unknown}");
 }
+
+/// A daemon may decrypt for the server what nobody could look into: the last record that was seen is
+/// not the last one then.
+#[test]
+fn the_end_of_wal_is_not_where_it_could_no_longer_be_read() {
+    let mut store = Store::new();
+    let mut wal = TestWal::new(store.record.segment_size, 2 * MIB);
+    let begin = wal.commit(700, at(100).0);
+    let end = wal.end();
+    wal.commit(701, at(120).0);
+    wal.switch();
+    let position = |lsn| Some(Position { lsn, timeline: TimelineId::FIRST });
+    (store.record.begin, store.record.end) = (position(begin), position(end));
+    store.save();
+    fs::write(store.server.archived(segment(1, 2), Codec::None), wal.bytes()).unwrap();
+    fs::remove_file(store.server.streaming_partial(segment(1, 3))).unwrap();
+    store.archive_encrypted(3);
+    let seen = PgTimestamp::from_micros(at(200).0);
+    let (lsn, timeline) = (Lsn::from_u64(4 * MIB), TimelineId::FIRST);
+    CaughtUp { at: seen, lsn, timeline }.save(&store.server).unwrap();
+    let served = Served { wal: true, decrypts: true };
+    let plan = store.plan_with(None, served, |request| request.target = at(150).1).unwrap();
+    assert!(!plan.recovers_all && plan.notes[0].contains("nobody can tell"), "{plan:?}");
+    let conf = recovery::to_conf(&plan.settings.auto_conf);
+    assert!(conf.contains("recovery_target_time = '2026-03-05 15:02:30"), "{conf}");
+    assert!(!conf.contains("recovery_target_lsn = '0/"), "{conf}");
+}
