@@ -112,6 +112,14 @@ impl World {
         let (process, log) = (process.display(), log.display());
         let port = self.cluster.port();
         let runs = runner(&self.cluster);
+        let major = self.cluster.installation().major;
+        let verify = match tools::for_server("pg_verifybackup", major) {
+            Some(program) => format!("exec {} \"$@\"", program.display()),
+            None => {
+                tools::missing("pg_verifybackup", "what is unpacked by hand");
+                "exit 0".to_owned()
+            }
+        };
         for (name, script) in [
             (
                 "walrecv-server",
@@ -128,6 +136,7 @@ impl World {
                      exec {psql} -X -v ON_ERROR_STOP=1 \"$@\""
                 ),
             ),
+            ("pg_verifybackup", verify),
             (
                 "sudo",
                 format!(
