@@ -10,6 +10,7 @@
 //! * `api`: the library's public API against the list of it that is kept here.
 //! * `release-check`: everything that must hold before library and server are published.
 //! * `deb`: the server's Debian package, and whether it installs on a clean root.
+//! * `pictures`: the status page of a real daemon, as it is shown in the README.
 //! * `postgres`: the PostgreSQL servers that the demonstration and the tests use.
 
 // It is a program for people at a terminal.
@@ -22,6 +23,7 @@ mod features;
 mod fuzz;
 mod interrupt;
 mod paths;
+mod pictures;
 mod postgres;
 mod release;
 mod seeds;
@@ -61,6 +63,8 @@ enum Task {
     ReleaseCheck(release::Arguments),
     /// Make the Debian package, and install it on a clean root.
     Deb(deb::Arguments),
+    /// Make the README's pictures of the status page anew, from real servers.
+    Pictures(pictures::Arguments),
     /// List or install the PostgreSQL servers that the tests use.
     Postgres(postgres::Arguments),
 }
@@ -76,6 +80,7 @@ fn main() -> ExitCode {
         Task::Api(arguments) => release::api::run(&arguments),
         Task::ReleaseCheck(arguments) => release::run(&arguments),
         Task::Deb(arguments) => deb::run(&arguments),
+        Task::Pictures(arguments) => pictures::run(&arguments),
         Task::Postgres(arguments) => postgres::run(&arguments),
     };
     match outcome {

@@ -50,6 +50,7 @@ pub struct Cluster {
     port: u16,
     data: PathBuf,
     settings: Vec<(String, String)>,
+    environment: Vec<(String, String)>,
     authority: Option<Authority>,
     base: TempDir,
 }
@@ -95,6 +96,7 @@ impl Cluster {
             port: free_port()?,
             data,
             settings: Vec::new(),
+            environment: Vec::new(),
             authority: None,
             base,
         })
@@ -104,6 +106,11 @@ impl Cluster {
     pub fn set(&mut self, name: &str, value: &str) {
         self.settings.retain(|(known, _)| known != name);
         self.settings.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Sets variables in the environment of everything that is run of it from then on.
+    pub fn environment(&mut self, variables: &[(String, String)]) {
+        self.environment.extend_from_slice(variables);
     }
 
     /// The PostgreSQL that runs it.
@@ -232,6 +239,7 @@ impl Cluster {
             .env_clear()
             .envs([("PATH", "/usr/bin:/bin"), ("LANG", "C"), ("TZ", "UTC")])
             .env("HOME", self.base.path())
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .current_dir(self.base.path());
         Ok(command)
     }

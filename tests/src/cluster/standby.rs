@@ -18,21 +18,27 @@ impl Cluster {
         program::run(
             Command::new("cp").arg("-a").arg(self.data_directory()).arg(standby.data_directory()),
         )?;
+        standby.follow(self)?;
+        standby.set("archive_mode", "off");
+        Ok(standby)
+    }
+
+    /// Has this cluster, which is not running and has none of its own WAL that the other has not,
+    /// stream from the other from its next start on.
+    pub fn follow(&mut self, primary: &Self) -> Result<()> {
         let primary = format!(
             "host={} port={} user={SUPERUSER}",
-            self.base_directory().display(),
-            self.port()
+            primary.base_directory().display(),
+            primary.port()
         );
         let (file, text) = if self.major() >= 12 {
-            standby.set("primary_conninfo", &primary);
+            self.set("primary_conninfo", &primary);
             ("standby.signal", String::new())
         } else {
             ("recovery.conf", format!("standby_mode = on\nprimary_conninfo = '{primary}'\n"))
         };
-        let path = standby.data_directory().join(file);
+        let path = self.data_directory().join(file);
         std::fs::write(&path, text).context(|| format!("cannot write {}", path.display()))?;
-        standby.account().owns(&path)?;
-        standby.set("archive_mode", "off");
-        Ok(standby)
+        self.account().owns(&path)
     }
 }

@@ -192,13 +192,20 @@ pub fn window(
     let caught_up = CaughtUp::load(server)?;
     let mut picture = Picture {
         server,
-        clock: Clock::new(&store, caught_up),
+        clock: Clock::new(&store, caught_up, backups.iter().flat_map(moments_of).collect()),
         coverage: &outline.coverage,
         suspect,
     };
-    let wal = picture.wal();
+    let mut wal = picture.wal();
     let history = picture.newest_history(&wal)?;
     let timelines = picture.timelines(&wal, history.as_ref())?;
+    for fork in timelines.iter().filter(|mark| mark.parent.is_some()) {
+        // No index tells of the commits in the last, unfinished segment before it.
+        let left = |stretch: &&mut WalStretch| {
+            Some(stretch.timeline) == fork.parent && Some(stretch.to_lsn) == fork.fork_lsn
+        };
+        wal.iter_mut().filter(left).for_each(|left| left.to = left.to.max(fork.forked_at));
+    }
     let recoverable = picture.recoverable(backups, history.as_ref())?;
     let interruptions = picture.interruptions(history.as_ref(), &wal);
     let backups: Vec<BackupMark> = backups.iter().rev().map(mark).collect();
@@ -413,6 +420,14 @@ impl Picture<'_> {
 /// Whether a history goes through this position of a timeline.
 fn leads_to(history: &TimelineHistory, timeline: TimelineId, lsn: Lsn) -> bool {
     history.contains(timeline) && history.fork_from(timeline).is_none_or(|fork| lsn <= fork)
+}
+
+/// When a backup began and ended, and where: there was WAL then, whatever commits there were.
+fn moments_of(backup: &ListedBackup) -> Vec<(TimelineId, Lsn, Timestamp)> {
+    let ListedBackup::Known { record, .. } = backup else { return Vec::new() };
+    let begin = record.begin.map(|begin| (begin, record.began_at));
+    let ends = [begin, record.end.zip(record.ended_at)].into_iter().flatten();
+    ends.map(|(position, at)| (position.timeline, position.lsn, at)).collect()
 }
 
 fn mark(backup: &ListedBackup) -> BackupMark {

@@ -1,5 +1,5 @@
-//! When WAL was written: by the commits in it, as the indexes tell, and where there are none by its
-//! files.
+//! When WAL was written: by the commits in it, as the indexes tell, and by the backups that were taken
+//! within it; where there are neither, by its files.
 
 use std::fs;
 
@@ -15,20 +15,27 @@ pub(super) struct Clock<'a> {
     store: &'a WalStore,
     size: SegmentSize,
     caught_up: Option<CaughtUp>,
+    /// Positions whose times are known otherwise.
+    known: Vec<(TimelineId, Lsn, Timestamp)>,
     index: Option<(String, Vec<WalIndexRecord>)>,
 }
 
 impl<'a> Clock<'a> {
-    pub(super) fn new(store: &'a WalStore, caught_up: Option<CaughtUp>) -> Self {
-        Self { store, size: store.segment_size(), caught_up, index: None }
+    pub(super) fn new(
+        store: &'a WalStore,
+        caught_up: Option<CaughtUp>,
+        known: Vec<(TimelineId, Lsn, Timestamp)>,
+    ) -> Self {
+        Self { store, size: store.segment_size(), caught_up, known, index: None }
     }
 
-    /// When a stretch begins.
+    /// When a stretch begins: at its first commit, or before that with a backup.
     pub(super) fn begin_of(&mut self, span: Span) -> Option<Timestamp> {
-        self.after(self.name(span.timeline, self.size.segment_of(span.start)))
+        let written = self.after(self.name(span.timeline, self.size.segment_of(span.start)));
+        self.known_in(span).chain(written).min()
     }
 
-    /// When a stretch ends: at its last commit, or when nothing more was to come.
+    /// When a stretch ends: at its last commit, or with a backup, or when nothing more was to come.
     pub(super) fn end_of(&mut self, span: Span) -> Option<Timestamp> {
         let last = self.name(span.timeline, self.size.last_byte_segment_of(span.end));
         let written = self.until(last);
@@ -37,7 +44,16 @@ impl<'a> Clock<'a> {
                 && (span.start..=span.end).contains(&caught_up.lsn)
                 && self.size.segment_of(caught_up.lsn) >= self.size.segment_of(span.end)
         });
-        written.max(idle.and_then(|caught_up| moment(caught_up.at)))
+        let idle = idle.and_then(|caught_up| moment(caught_up.at));
+        self.known_in(span).chain(written).chain(idle).max()
+    }
+
+    fn known_in(&self, span: Span) -> impl Iterator<Item = Timestamp> {
+        let within = move |(timeline, lsn): (TimelineId, Lsn)| {
+            timeline == span.timeline && (span.start..=span.end).contains(&lsn)
+        };
+        let known = self.known.iter().filter(move |(timeline, lsn, _)| within((*timeline, *lsn)));
+        known.map(|(_, _, at)| *at)
     }
 
     /// The last moment before a position at which a stretch ends, or within one.

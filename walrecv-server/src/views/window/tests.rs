@@ -62,6 +62,17 @@ impl Store {
     }
 
     fn archive_with(&self, timeline: u32, numbers: std::ops::Range<u64>, findings: &WalFindings) {
+        self.archive_as(timeline, numbers, findings, |_| true);
+    }
+
+    /// The same, where not everything has a commit in it.
+    fn archive_as(
+        &self,
+        timeline: u32,
+        numbers: std::ops::Range<u64>,
+        findings: &WalFindings,
+        committed: impl Fn(u64) -> bool,
+    ) {
         let lock = ServerLock::try_acquire(&self.server, LockKind::Archive).unwrap();
         let mut indexes = WalIndexWriters::new(&self.server, SIZE, Arc::new(lock));
         let stored = Stored { size: 100, sha256: Sha256Sum::of(b"x") };
@@ -77,8 +88,8 @@ impl Store {
                 durable::create_dir(&folder, Access::Private).unwrap();
                 fs::write(self.server.archived_file(file), b"x").unwrap();
                 WalIndexRecord::new(file, plain, stored).with(WalFindings {
-                    first_commit: at(number, 0),
-                    last_commit: at(number, 59),
+                    first_commit: at(number, 0).filter(|_| committed(number)),
+                    last_commit: at(number, 59).filter(|_| committed(number)),
                     ..findings.clone()
                 })
             })
@@ -196,6 +207,36 @@ fn a_gap_ends_what_can_be_reached_until_the_next_backup() {
 }
 
 #[test]
+fn a_backup_that_was_kept_without_what_follows_is_no_gap() {
+    let store = Store::new();
+    store.archive(1, 10..30);
+    store.back_up(1, 11);
+    store.back_up(1, 20);
+    let lock = ServerLock::try_acquire(&store.server, LockKind::Backup).unwrap();
+    journal::record_retired(&store.server, tli(1), start(13), start(20), &lock).unwrap();
+    (13..20).for_each(|number| store.lose(1, number));
+    let window = store.window(30);
+    let kept = (minute(12), last_second(12), Ending::Retired);
+    let behind = (minute(21), last_second(29), Ending::EndOfWal);
+    assert_eq!(ends(&window), [kept, behind]);
+    assert!(
+        window.summary.contains("from 2026-03-05T00:21:00Z")
+            && window.summary.ends_with("without a gap"),
+        "{}",
+        window.summary
+    );
+}
+
+#[test]
+fn wal_that_nobody_committed_in_reaches_as_far_as_its_backups() {
+    let store = Store::new();
+    store.archive_as(1, 10..20, &WalFindings::default(), |number| number >= 18);
+    store.back_up(1, 11);
+    let wal: Vec<_> = store.window(20).wal.iter().map(|wal| (wal.from, wal.to)).collect();
+    assert_eq!(wal, [(Some(minute(11)), Some(last_second(19)))]);
+}
+
+#[test]
 fn recovery_stops_at_wal_that_could_not_be_replayed() {
     let store = Store::new();
     store.archive(1, 10..20);
@@ -247,6 +288,19 @@ fn the_newest_timeline_is_followed_and_what_it_left_is_shown() {
     store.back_up(1, 16);
     let dead = store.window(25).recoverable.pop().unwrap();
     assert_eq!((dead.timeline, dead.to), (tli(1), last_second(17)));
+}
+
+#[test]
+fn a_timeline_that_was_left_reaches_to_where_the_next_begins() {
+    let store = Store::new();
+    store.archive_as(1, 10..15, &WalFindings::default(), |number| number < 12);
+    store.archive(2, 15..20);
+    let content = format!("1\t{}\tno recovery target specified\n", start(15)).into_bytes();
+    HistoryStore::new(&store.server)
+        .put(&HistoryFile { timeline: tli(2), content: content.into() })
+        .unwrap();
+    let ends: Vec<_> = store.window(20).wal.iter().map(|wal| wal.to).collect();
+    assert_eq!(ends, [Some(minute(15)), Some(last_second(19))]);
 }
 
 #[test]

@@ -12,6 +12,10 @@ pub(super) fn summary(
     backups: &[BackupMark],
     now: Timestamp,
 ) -> String {
+    // What the policy let go is no gap: what was kept from before that stands for itself.
+    let kept = recoverable.iter().rposition(|stretch| stretch.ends == Ending::Retired);
+    let behind = kept.and_then(|kept| recoverable.get(kept + 1..)).unwrap_or_default();
+    let recoverable = if behind.is_empty() { recoverable } else { behind };
     let (Some(first), Some(last)) = (recoverable.first(), recoverable.last()) else {
         return nothing(backups).to_owned();
     };

@@ -1,7 +1,7 @@
 // One server: what it is, how it is, and what there is of it.
 
-import { draw, reason, title } from "./picture.js";
-import { ago, drawn, duration, element, plural, sentence, size, stamp } from "./words.js";
+import { draw, lasted, reason, title } from "./picture.js";
+import { ago, between, drawn, duration, element, plural, sentence, size, stamp } from "./words.js";
 
 const POINTS = 60;
 const SHOWN = 12;
@@ -74,13 +74,12 @@ export class Card {
   }
 
   // All that is known of it.
-  all(server, now, days) {
+  all(server, now) {
     this.server = server;
     this.about.replaceChildren(...this.description(server));
     this.check(server, now);
     this.list(server);
     this.live(server, now);
-    this.days = days;
   }
 
   // What changes all the time.
@@ -97,8 +96,8 @@ export class Card {
     this.tasks.hidden = server.running.length === 0;
   }
 
-  picture(days, now) {
-    draw(this.box, this.server.stored.window, days, now, this.name);
+  picture(hours, now) {
+    draw(this.box, this.server.stored.window, hours, now, this.name);
   }
 
   description(server) {
@@ -129,7 +128,7 @@ export class Card {
     facts.push(fact("Rate", rate === undefined ? "–" : `${size(rate)}/s`, spark(this.rates)));
     facts.push(slot(receiver, row("replication slot"), row("WAL kept by the slot")));
     const backup = window.backups.findLast((backup) => backup.status === "DONE");
-    facts.push(lastBackup(backup, server.planned, now));
+    facts.push(lastBackup(backup, server, now));
     const daily = sizes.growth_per_day ? `grows by ${size(sizes.growth_per_day)} a day` : null;
     facts.push(fact("Stored", size(sizes.backup_bytes + sizes.wal_bytes),
       `backups ${size(sizes.backup_bytes)}`, `WAL ${size(sizes.wal_bytes)}`, daily));
@@ -163,7 +162,7 @@ export class Card {
       element("td", { class: `status ${backup.status ?? "BROKEN"}` }, backup.status ?? "unreadable"),
       element("td", {}, stamp(backup.began_at)),
       element("td", { class: "number" },
-        backup.ended_at ? duration((Date.parse(backup.ended_at) - Date.parse(backup.began_at)) / 1000) : "–"),
+        backup.ended_at ? lasted(backup) : "–"),
       element("td", { class: "number" }, backup.stored_bytes ? size(backup.stored_bytes) : "–"),
     ];
     const heads = ["Backup", "Kind", "Status", "Began", "Took", "Size"];
@@ -182,23 +181,28 @@ export class Card {
 
 // From when to when it can be recovered, with times of the reader's own zone.
 function sayWindow(server, now) {
-  const { recoverable, summary } = server.stored.window;
-  const [first, last] = [recoverable[0], recoverable.at(-1)];
-  if (!first) return [sentence(summary), "."];
-  const current = recoverable.findLast((stretch) => stretch.ends === "end_of_wal") ?? last;
-  const caughtUp = server.receiver?.state === "streaming" && server.receiver.lag_bytes === 0
-    && current.ends === "end_of_wal";
-  const end = caughtUp ? now : Date.parse(current.to);
+  const { recoverable: all, summary } = server.stored.window;
+  if (all.length === 0) return [sentence(summary), "."];
+  // What the policy let go is no gap: what was kept from before that stands for itself.
+  const behind = all.slice(all.findLastIndex((stretch) => stretch.ends === "retired") + 1);
+  const recoverable = behind.length > 0 ? behind : all;
+  const first = recoverable[0];
+  const current = recoverable.findLast((stretch) => stretch.ends === "end_of_wal") ?? recoverable.at(-1);
+  const receiver = current.ends === "end_of_wal" && server.receiver?.state === "streaming" ? server.receiver : null;
+  const caughtUp = receiver?.lag_bytes === 0;
+  // The window is not asked for as often as the receiver.
+  const reached = receiver?.timeline === current.timeline ? Date.parse(receiver.caught_up_at) || 0 : 0;
+  const end = caughtUp ? now : Math.max(Date.parse(current.to), reached);
   const whole = duration((end - Date.parse(first.from)) / 1000);
-  const until = caughtUp || now - end < 5000 ? ["now"] : [stamp(current.to), ` (${ago((now - end) / 1000)})`];
+  const until = caughtUp || now - end < 5000 ? ["now"] : [stamp(new Date(end).toISOString()), ` (${ago((now - end) / 1000)})`];
   const words = ["Recoverable to any moment from ", stamp(first.from), " to ", ...until, ", ",
     element("b", {}, whole)];
   const breaks = recoverable.slice(1).map((next, place) => [recoverable[place], next])
     .filter(([before, next]) => Date.parse(before.to) < Date.parse(next.from));
   if (breaks.length === 0 && inTheWay(server).length === 0) return [...words, ", without a gap."];
   for (const [before, next] of breaks) {
-    words.push(element("span", { class: "but" }, ", but not between ", stamp(before.to), " and ",
-      stamp(next.from), `: ${reason({ kind: before.ends })}`));
+    words.push(element("span", { class: `but ${before.ends}` }, ", but not between ", ...between(before.to, next.from),
+      `: ${reason({ kind: before.ends })}`));
   }
   if (current.ends !== "end_of_wal") {
     words.push(element("span", { class: "but" }, `. Not beyond: ${reason({ kind: current.ends })}; take a backup`));
@@ -218,8 +222,8 @@ function lag(receiver, now) {
     const heard = receiver?.heard_at ? `heard ${ago(seconds(receiver.heard_at, now))}` : "never heard";
     return fact("Lag", "–", heard);
   }
-  const behind = receiver.lag_bytes > 0 && receiver.lag_seconds > 2;
-  const note = behind ? `behind for ${duration(receiver.lag_seconds)}` : "caught up";
+  const behind = receiver.lag_seconds > 2 ? `behind for ${duration(receiver.lag_seconds)}` : "under 2\u00a0s behind";
+  const note = receiver.lag_bytes > 0 ? behind : "caught up";
   return fact("Lag", size(receiver.lag_bytes), note, receiver.synchronous ? "commits wait for us" : null);
 }
 
@@ -228,19 +232,20 @@ function slot(receiver, row, kept) {
   if (row && row.state !== "ok") return fact("Slot", "see below", name);
   const safe = kept?.measured;
   if (kept && kept.state !== "ok") return fact("Slot", "in danger", name);
-  const room = safe === null || safe === undefined ? null : `${size(Math.max(safe, 0))} until in danger`;
+  const room = safe === null || safe === undefined ? null : `${size(Math.max(safe, 0))} until it is lost`;
   return fact("Slot", row ? "healthy" : "–", name, room);
 }
 
-function lastBackup(backup, planned, now) {
-  const next = Object.entries(planned)
+function lastBackup(backup, server, now) {
+  const next = Object.entries(server.planned)
     .filter(([task]) => task.includes("backup"))
     .map(([, at]) => (Date.parse(at) - now) / 1000)
     .sort((a, b) => a - b)[0];
-  const coming = next === undefined ? "none scheduled" : `next in ${duration(Math.max(next, 0))}`;
+  const taken = server.running.some((task) => task.task.includes("backup"));
+  const coming = taken ? "the next is being taken"
+    : next === undefined ? "none scheduled" : `next in ${duration(Math.max(next, 0))}`;
   if (!backup) return fact("Last backup", "none", coming);
-  const took = backup.ended_at
-    ? `in ${duration((Date.parse(backup.ended_at) - Date.parse(backup.began_at)) / 1000)}` : "";
+  const took = backup.ended_at ? `in ${lasted(backup)}` : "";
   return fact("Last backup", ago(seconds(backup.ended_at ?? backup.began_at, now)),
     `${backup.kind}, ${size(backup.stored_bytes)}`, took, coming);
 }

@@ -1,16 +1,21 @@
 // Asks the daemon again and again, and shows what it says.
 
 import { Card, severity } from "./card.js";
+import { oldest } from "./picture.js";
 import { clock, element, plural } from "./words.js";
 
 const LIVE = 2000;
 const ALL = 15000;
 const PATIENCE = 10000;
 const KEY = "walrecv-token";
+const RANGE = "walrecv-hours";
+// What is shown to somebody who has not chosen: the first that holds everything, or the last.
+const USUAL = [1, 24, 168];
 
 const at = (id) => document.getElementById(id);
 const cards = new Map();
-let days = Number(sessionStorage.getItem("walrecv-range") ?? 7);
+let chosen = sessionStorage.getItem(RANGE);
+let hours = Number(chosen ?? USUAL.at(-1));
 let heard = null;
 let overviewAt = 0;
 let skew = 0;
@@ -67,10 +72,14 @@ function all(answer) {
       card = new Card(server.server);
       cards.set(server.server, card);
     }
-    card.all(server, now, days);
+    card.all(server, now);
   }
   arrange();
-  for (const card of cards.values()) card.picture(days, now);
+  if (chosen === null) {
+    const begin = Math.min(...[...cards.values()].map((card) => oldest(card.server.stored.window)));
+    show(USUAL.find((hours) => now - begin <= hours * 3600e3) ?? USUAL.at(-1));
+  }
+  for (const card of cards.values()) card.picture(hours, now);
   at("zone").textContent =
     `Times in ${Intl.DateTimeFormat().resolvedOptions().timeZone} · walrecv-server ${answer.version}`;
   summarise();
@@ -139,12 +148,17 @@ at("login").addEventListener("submit", (event) => {
   look();
 });
 
+function show(wanted) {
+  hours = wanted;
+  for (const input of document.querySelectorAll("#ranges input")) input.checked = Number(input.value) === hours;
+}
+
 for (const input of document.querySelectorAll("#ranges input")) {
-  input.checked = Number(input.value) === days;
   input.addEventListener("change", () => {
-    days = Number(input.value);
-    sessionStorage.setItem("walrecv-range", days);
-    for (const card of cards.values()) card.picture(days, Date.now() + skew);
+    chosen = input.value;
+    sessionStorage.setItem(RANGE, chosen);
+    show(Number(chosen));
+    for (const card of cards.values()) card.picture(hours, Date.now() + skew);
   });
 }
 
@@ -152,9 +166,10 @@ let resized;
 addEventListener("resize", () => {
   cancelAnimationFrame(resized);
   resized = requestAnimationFrame(() => {
-    for (const card of cards.values()) card.picture(days, Date.now() + skew);
+    for (const card of cards.values()) card.picture(hours, Date.now() + skew);
   });
 });
 
+show(hours);
 at("servers").append(element("p", { class: "plain" }, "Asking the daemon…"));
 look();

@@ -1,34 +1,34 @@
 // The recoverable window as a picture: backups above the WAL that leads on from them.
 
-import { drawn, element, exact, moment, size, duration, sentence } from "./words.js";
+import { day, drawn, duration, element, exact, hour, moment, sentence, size } from "./words.js";
 
 const DAY = 86400e3;
 const MARKS = 30;
 const LANE = 12;
 const APART = 22;
 const AXIS = 22;
-const STEPS = [0.5 / 24, 1 / 24, 3 / 24, 6 / 24, 12 / 24, 1, 2, 3, 7, 14, 30, 91, 365, 3650].map((d) => d * DAY);
+const HOUR = 3600e3;
+const STEPS = [1 / 288, 1 / 144, 1 / 96, 1 / 48, 1 / 24, 3 / 24, 6 / 24, 12 / 24, 1, 2, 3, 7, 14, 30, 91, 365, 3650].map((d) => d * DAY);
 
 const time = (text) => (text ? Date.parse(text) : null);
 
-// From when to when is shown.
-export function extent(view, days, now) {
-  let from = now - days * DAY;
-  if (days === 0) {
-    const begins = [
-      ...view.backups.map((backup) => time(backup.began_at)),
-      ...view.wal.map((wal) => time(wal.from)),
-    ].filter((at) => at !== null);
-    from = Math.min(now - 3600e3, ...begins);
-  }
+// When the first thing that is known of began.
+export function oldest(view) {
+  const begins = [...view.backups.map((backup) => time(backup.began_at)), ...view.wal.map((wal) => time(wal.from))];
+  return Math.min(...begins.filter((at) => at !== null));
+}
+
+// From when to when is shown: so many hours, or everything.
+export function extent(view, hours, now) {
+  const from = hours > 0 ? now - hours * HOUR : Math.min(now - HOUR, oldest(view));
   const length = now - from;
-  return { from: days === 0 ? from - length * 0.02 : from, to: now + length * 0.025, now };
+  return { from: hours > 0 ? from : from - length * 0.02, to: now + length * 0.025, now };
 }
 
 // Draws a view into a box, as wide as that is.
-export function draw(box, view, days, now, name) {
+export function draw(box, view, hours, now, name) {
   const width = Math.max(box.clientWidth, 240);
-  const range = extent(view, days, now);
+  const range = extent(view, hours, now);
   const timelines = view.timelines.length > 0 ? view.timelines : [{ timeline: 1, current: true }];
   const lanes = new Map(timelines.map((mark, lane) => [mark.timeline, MARKS + lane * APART]));
   const bottom = MARKS + (timelines.length - 1) * APART + LANE + 6;
@@ -142,10 +142,16 @@ function backupMark(backup, x, lane) {
   return group;
 }
 
+// How long a backup that has ended took.
+export function lasted(backup) {
+  const seconds = (time(backup.ended_at) - time(backup.began_at)) / 1000;
+  return seconds < 1 ? "under 1\u00a0s" : duration(seconds);
+}
+
 export function title(backup) {
   const parts = [backup.id, backup.name, backup.kind, backup.status ?? "unreadable"];
   if (backup.stored_bytes > 0) parts.push(size(backup.stored_bytes));
-  if (backup.ended_at) parts.push(duration((time(backup.ended_at) - time(backup.began_at)) / 1000));
+  if (backup.ended_at) parts.push(lasted(backup));
   if (backup.keep) parts.push(`kept (${backup.keep})`);
   return parts.filter(Boolean).join(" · ");
 }
@@ -175,26 +181,23 @@ function axis(range, scale, bottom, width) {
   const wanted = (range.to - range.from) / Math.max(width / 90, 2);
   const step = STEPS.find((step) => step >= wanted) ?? STEPS.at(-1);
   const daily = step >= DAY;
-  const text = new Intl.DateTimeFormat(undefined, step >= 365 * DAY
+  const text = step < 30 * DAY ? day : new Intl.DateTimeFormat(undefined, step >= 365 * DAY
     ? { year: "numeric" }
-    : step >= 30 * DAY
-      ? { month: "short", year: "2-digit" }
-      : { day: "numeric", month: "short" });
-  const hour = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
+    : { month: "short", year: "2-digit" });
   const first = new Date(range.from);
   first.setHours(0, 0, 0, 0);
   const marks = [];
   for (let at = first.getTime(); at < range.to; at += step) {
     if (at < range.from) continue;
     // Days keep their midnight when clocks change.
-    const day = new Date(at);
-    if (daily && day.getHours() !== 0) day.setHours(day.getHours() > 12 ? 24 : 0);
-    const x = scale(day.getTime());
-    const midnight = day.getHours() === 0 && day.getMinutes() === 0;
+    const mark = new Date(at);
+    if (daily && mark.getHours() !== 0) mark.setHours(mark.getHours() > 12 ? 24 : 0);
+    const x = scale(mark.getTime());
+    const midnight = mark.getHours() === 0 && mark.getMinutes() === 0;
     marks.push(drawn("line", { class: "grid", x1: x, x2: x, y1: 6, y2: bottom + 3 }));
     const half = 20;
     if (x > half && x < width - half) {
-      const label = daily || midnight ? text.format(day) : hour.format(day);
+      const label = daily || midnight ? text.format(mark) : hour.format(mark);
       marks.push(drawn("text", { class: "tick", x, y: bottom + 17, "text-anchor": "middle" }, label));
     }
   }

@@ -52,6 +52,8 @@ const exactly = new Intl.DateTimeFormat(undefined, {
   year: "numeric", month: "short", day: "numeric",
   hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23", timeZoneName: "short",
 });
+export const day = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" });
+export const hour = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
 const clocks = new Intl.DateTimeFormat(undefined, {
   hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23",
 });
@@ -60,9 +62,18 @@ export const moment = (time) => moments.format(time);
 export const clock = (time) => clocks.format(time);
 
 // A moment that tells its second, and what it is elsewhere, to those who point at it.
-export function stamp(text) {
+export function stamp(text, told = moment) {
   const time = new Date(text);
-  return element("time", { datetime: text, title: exactly.format(time) }, moment(time));
+  return element("time", { datetime: text, title: exactly.format(time) }, told(time));
+}
+
+// Two moments, no more exact than it takes to tell them apart, and the day once if it is the same.
+export function between(from, to) {
+  const [begin, end] = [new Date(from), new Date(to)];
+  if (begin.toDateString() !== end.toDateString()) return [stamp(from), " and ", stamp(to)];
+  const close = moment(begin) === moment(end);
+  const first = close ? (time) => `${day.format(time)}, ${clock(time)}` : moment;
+  return [stamp(from, first), " and ", stamp(to, close ? clock : (time) => hour.format(time))];
 }
 
 export const exact = (time) => exactly.format(time);
