@@ -287,7 +287,8 @@ impl Receiver {
                 Err(error) => break Err(error),
             };
             let pause = self.backoff.pause();
-            if let Some(error) = &error {
+            // What the operator gave up is told when it is left out.
+            if let Some(error) = error.as_ref().filter(|_| self.given_up.is_none()) {
                 tracing::warn!(
                     error = in_one_line(error),
                     hint = error.hint_about(self.settings.name.as_str()),
