@@ -48,6 +48,12 @@ pub fn duration(duration: Duration) -> String {
     words.join(", ")
 }
 
+/// The same where nobody wants to know it exactly: `1 hour, 2 minutes`.
+pub fn about(exactly: Duration) -> String {
+    let words = duration(exactly);
+    words.split(", ").take(2).collect::<Vec<_>>().join(", ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

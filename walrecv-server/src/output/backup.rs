@@ -45,7 +45,7 @@ impl Report for BackupOutcome {
         if let Some(slot) = &self.left_slot {
             text.push_str(&format!(
                 "The server keeps the WAL that comes now, in the slot `{slot}`: have \
-                 `walrecv-server run` receive it, or drop the slot\n"
+                 `walrecv-server run` receive it. Only if nobody shall, drop the slot\n"
             ));
         }
         text

@@ -6,6 +6,7 @@ use pgwire_stream::{Lsn, PgTimestamp};
 
 use super::{Row, State};
 use crate::receiver::{HostSlot, SlotView, State as Receiving, Status};
+use crate::units::{duration, size};
 
 /// How long a receiver may be without a server before that is a failure.
 const SILENCE: Duration = Duration::from_secs(60);
@@ -43,8 +44,8 @@ fn standstill(status: &Status, now: SystemTime) -> Option<String> {
     let moved = status.flushed_at.max(status.caught_up_at).max(Some(status.since))?;
     let still = since(moved, now);
     (bytes > 0 && still >= STANDSTILL).then(|| {
-        let seconds = still.as_secs();
-        format!("{bytes} bytes behind, and nothing has become durable for {seconds} s")
+        let (lag, seconds) = (size(bytes), still.as_secs());
+        format!("{lag} behind, and nothing has become durable for {seconds} s")
     })
 }
 
@@ -69,9 +70,9 @@ fn lag(status: &Status, now: SystemTime) -> Option<Row> {
         (_, Some(at)) => since(at, now),
     };
     let state = if behind >= BEHIND { State::Warning } else { State::Ok };
-    let mut remark = format!("{bytes} bytes behind");
+    let mut remark = format!("{} behind", size(bytes));
     if bytes > 0 {
-        remark.push_str(&format!(", for {} s", behind.as_secs()));
+        remark.push_str(&format!(", for {}", duration(behind)));
     }
     Some(Row::advice(LAG, state, remark))
 }
@@ -80,7 +81,7 @@ fn lag(status: &Status, now: SystemTime) -> Option<Row> {
 /// slot keeps.
 pub(super) fn lag_by_slot(slot: &SlotView, server_end: Lsn) -> Option<Row> {
     let bytes = server_end.bytes_since(slot.restart?);
-    let remark = format!("{bytes} bytes behind at most, by what the slot keeps");
+    let remark = format!("{} behind at most, by what the slot keeps", size(bytes));
     Some(Row::advice(LAG, State::Ok, remark))
 }
 
@@ -155,7 +156,7 @@ mod tests {
         let row = &rows(&status, now)[1];
         assert!(row.advisory);
         assert_eq!(row.state, State::Ok);
-        assert!(row.remark.as_ref().unwrap().ends_with("50 bytes behind, for 20 s"), "{row:?}");
+        assert!(row.remark.as_ref().unwrap().ends_with("50 B behind, for 20 seconds"), "{row:?}");
         status.caught_up_at = ago(now, 301);
         assert_eq!(rows(&status, now)[1].state, State::Warning);
     }
@@ -193,7 +194,7 @@ mod tests {
         assert_eq!(failure(&status, now), None, "an idle server");
         status.server_end = Some(Lsn::from_u64(150));
         let remark = failure(&status, now).unwrap().remark.unwrap();
-        assert!(remark.ends_with("50 bytes behind, and nothing has become durable for 3600 s"));
+        assert!(remark.ends_with("50 B behind, and nothing has become durable for 3600 s"));
         status.flushed_at = ago(now, 299);
         status.caught_up_at = ago(now, 1800);
         assert_eq!(failure(&status, now), None, "slow, and not still");

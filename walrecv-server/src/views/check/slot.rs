@@ -8,7 +8,7 @@ use super::{Row, State};
 use crate::peer::Peer;
 use crate::receiver::{KeptWal, SlotView, view_slot};
 use crate::settings::{CreateSlot, ServerSettings};
-use crate::units::{duration, size};
+use crate::units::{about, size};
 
 const SLOT: &str = "replication slot";
 const WAL: &str = super::KEPT_BY_SLOT;
@@ -139,10 +139,10 @@ fn left(safe: Option<i64>, rate: Option<f64>) -> (State, String) {
         return (State::Ok, told.to_owned());
     };
     let bytes = u64::try_from(bytes).unwrap_or_default();
-    let mut told = format!("; {bytes} bytes may be written before it is lost");
+    let mut told = format!("; {} may be written before it is lost", size(bytes));
     let Some(rate) = rate.filter(|rate| *rate >= 1.0) else { return (State::Ok, told) };
     let seconds = bytes as f64 / rate;
-    let words = duration(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX));
+    let words = about(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX));
     told.push_str(&format!(
         ": at {} per second, that takes {words} while nothing is received",
         size(rate as u64)
@@ -216,7 +216,7 @@ mod tests {
         };
         let row = advice(|view| view.safe = Some(4096)).unwrap();
         assert_eq!((row.state, row.advisory), (State::Ok, true));
-        assert!(row.remark.unwrap().contains("4096 bytes"));
+        assert!(row.remark.unwrap().contains("4.0 KiB"));
         let row = advice(|view| view.wal = Some(KeptWal::Endangered)).unwrap();
         assert_eq!(row.state, State::Warning);
         assert_eq!(advice(|view| view.wal = None), None);
