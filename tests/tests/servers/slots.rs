@@ -19,6 +19,7 @@ pub(crate) fn register(scenarios: Scenarios) -> Scenarios {
         .per_major("slot_logical", &[10, 13, 15, 18], logical)
         .per_major("slot_dropped_while_streaming", &[10, 13, 15, 18], dropped_while_streaming)
         .per_major("slot_lost_with_its_wal", &[13, 15, 18], lost_with_its_wal)
+        .per_major("slot_lost_and_restored_up_to_the_gap", &[15, 18], restored_up_to_a_gap)
         .per_major("slot_lost_without_a_gap", &[18], lost_without_a_gap)
 }
 
@@ -201,6 +202,48 @@ fn lost_with_its_wal(installation: &Installation) -> ScenarioResult {
     write_wal(cluster, 2)?;
     site.settle()?;
     cluster.wait_for("a slot that keeps WAL", |cluster| Ok(wal_status(cluster)? == "reserved"))?;
+    assert_eq!(daemon.stop()?, 0);
+    Ok(())
+}
+
+/// What was received before a gap can be restored to its last record.
+fn restored_up_to_a_gap(installation: &Installation) -> ScenarioResult {
+    let keep = if installation.major >= 13 { "wal_keep_size = 0" } else { "wal_keep_segments = 0" };
+    let settings =
+        ["max_slot_wal_keep_size = 2MB", "max_wal_size = 2MB", "min_wal_size = 2MB", keep];
+    let site = site(installation, &settings)?;
+    let cluster = &site.cluster;
+    cluster.execute("CREATE TABLE t (n int)")?;
+    let daemon = site.run()?;
+    let backup = site.backup()?;
+    cluster.execute("INSERT INTO t SELECT generate_series(1, 1000)")?;
+    let target = site.position()?.to_string();
+    cluster.execute("INSERT INTO t VALUES (0)")?;
+    site.settle()?;
+    daemon.signal(Signal::STOP)?;
+    until_lost(cluster)?;
+    for _ in 0..5 {
+        write_wal(cluster, 8)?;
+        cluster.execute("CHECKPOINT")?;
+    }
+    daemon.kill9()?;
+    let reset = site.walrecv.spawn(&["receive-wal", "main", "--reset"])?;
+    cluster.wait_for("WAL behind the gap", |cluster| {
+        write_wal(cluster, 1)?;
+        Ok(reset.log().contains("It comes again"))
+    })?;
+    drop(reset);
+    let daemon = site.run()?;
+    write_wal(cluster, 2)?;
+    site.settle()?;
+    site.restore("latest", &[&backup])?.1.code(3)?;
+    for (name, more) in [("fetched", &[][..]), ("copied", &["--no-get-wal"][..])] {
+        let mut arguments = vec![backup.as_str(), "--target-lsn", &target];
+        arguments.extend(["--target-action", "promote"]);
+        arguments.extend(more);
+        let restored = site.restore_and_start(name, &arguments)?;
+        assert_eq!(restored.value("SELECT count(*) FROM t")?, "1000", "{name}");
+    }
     assert_eq!(daemon.stop()?, 0);
     Ok(())
 }

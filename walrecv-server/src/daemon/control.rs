@@ -41,7 +41,7 @@ use super::door::Door;
 use crate::catalog::{Lease, LeaseId, previous};
 use crate::failure::{Failure, in_one_line};
 use crate::restore::Owner;
-use crate::restore::get_wal::{GetWalError, Lookup, WalFile, locate};
+use crate::restore::get_wal::{Beginnings, GetWalError, Lookup, WalFile, locate};
 use crate::settings::{ServerName, ServerNameError, Settings};
 use crate::storage::{Home, KeyFile};
 
@@ -277,7 +277,8 @@ async fn wal(
     let (dir, keys) = (control.home.server(&server), control.keys(&server));
     let located = blocking(move || {
         let dir = previous::store_of(&dir, lease.as_ref());
-        let located = locate(&dir, &file, partial, keys.as_ref());
+        let beginnings = Beginnings::of(partial, lease.as_ref());
+        let located = locate(&dir, &file, beginnings, keys.as_ref());
         if let Some(lease) = lease
             && let Err(error) = Lease::renew(&dir, &lease, Timestamp::now())
         {

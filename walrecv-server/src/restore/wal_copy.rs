@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use super::beneath::Root;
 use super::error::RestoreError;
 use super::extract::ExtractError;
-use super::get_wal::{self, GetWalError, Lookup, WalFile};
+use super::get_wal::{self, Beginnings, GetWalError, Lookup, WalFile};
 use super::plan::Plan;
 use super::syncer::Syncer;
 use crate::catalog::{Absence, HistoryStore};
@@ -85,7 +85,8 @@ fn newest(plan: &Plan, number: SegmentNumber) -> Result<(SegmentName, WalFile), 
 }
 
 fn locate(plan: &Plan, name: &str) -> Result<Lookup, RestoreError> {
-    get_wal::locate(&plan.sources.server, name, true, plan.sources.keys.as_ref())
+    let (server, keys) = (&plan.sources.server, plan.sources.keys.as_ref());
+    get_wal::locate(server, name, Beginnings::BeforeGaps, keys)
         .map_err(|source| RestoreError::CopyWal { name: name.to_owned(), source })
 }
 

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use walrecv_tests::{Context, Result, program};
@@ -71,18 +71,28 @@ pub(super) fn run(target: &Target, binaries: &Path, cpu_time: Duration) -> Resul
     })
 }
 
+/// How long a process may go on that was interrupted.
+const DEAF: Duration = Duration::from_secs(10);
+
 /// Waits until a process has used as much processor time, and interrupts it then. Gives what it
 /// has used.
 fn watch(child: &mut Child, limit: Duration) -> Result<Duration> {
     let pid = Pid::from_child(child);
     let mut used = Duration::ZERO;
-    let mut interrupted = false;
+    let mut interrupted: Option<Instant> = None;
     while child.try_wait().context(|| "cannot wait for a fuzz target".to_owned())?.is_none() {
         used = cpu_time(pid).unwrap_or(used);
-        if used >= limit && !interrupted {
-            // It may have ended meanwhile, which is as good.
-            let _ = kill_process(pid, Signal::INT);
-            interrupted = true;
+        // It may have ended meanwhile, which is as good.
+        match interrupted {
+            None if used >= limit => {
+                let _ = kill_process(pid, Signal::INT);
+                interrupted = Some(Instant::now());
+            }
+            // Whoever was started in the background of a script may not hear of interrupts.
+            Some(since) if since.elapsed() >= DEAF => {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+            _ => {}
         }
         thread::sleep(Duration::from_millis(100));
     }

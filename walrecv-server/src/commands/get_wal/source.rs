@@ -8,7 +8,7 @@ use pgwire_stream::{TimelineId, WalFileName};
 use super::{GetWalFailure, GetWalRequest};
 use crate::catalog::{Lease, previous};
 use crate::daemon::{BlockingAnswer, BlockingClient, WantedWal};
-use crate::restore::get_wal::{Lookup, locate};
+use crate::restore::get_wal::{Beginnings, Lookup, locate};
 use crate::storage::{Home, ServerDir};
 
 /// What there is for a name.
@@ -40,7 +40,8 @@ impl<'a> Source<'a> {
         partial: bool,
     ) -> Result<Answer<'_>, GetWalFailure> {
         let keys = self.request.keys.as_ref();
-        match locate(&self.store, &file.to_string(), partial, keys) {
+        let beginnings = Beginnings::of(partial, self.request.lease.as_ref());
+        match locate(&self.store, &file.to_string(), beginnings, keys) {
             Ok(Lookup::EndOfArchive) => Ok(Answer::EndOfArchive),
             Ok(Lookup::Found(file)) => Ok(Answer::File {
                 length: file.length(),

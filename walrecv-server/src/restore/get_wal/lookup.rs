@@ -11,7 +11,7 @@ use super::file::WalFile;
 use crate::catalog::wal::WalReader;
 use crate::catalog::{
     Absence, DocumentError, Held, HistoryStore, HistoryStoreError, Identity, IdentityError,
-    WalError, WalIndex, WalStore,
+    LeaseId, WalError, WalIndex, WalStore,
 };
 use crate::storage::{ArchivedWal, KeyFile, ServerDir, StorageError};
 
@@ -26,19 +26,41 @@ pub enum Lookup {
     EndOfArchive,
 }
 
+/// Which beginnings of segments count as segments, padded with zeros. PostgreSQL replays them up to the
+/// last whole record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beginnings {
+    /// None.
+    None,
+    /// That where the WAL of its timeline ends.
+    AtTheEnd,
+    /// Those in front of a gap, too: for whoever goes by a plan, which has its target before the gap,
+    /// or else the server says that it did not get there.
+    BeforeGaps,
+}
+
+impl Beginnings {
+    /// What whoever asks for `partial` segments gets. A lease is there where a restore was planned.
+    pub fn of(partial: bool, lease: Option<&LeaseId>) -> Self {
+        match (partial, lease) {
+            (false, _) => Self::None,
+            (true, None) => Self::AtTheEnd,
+            (true, Some(_)) => Self::BeforeGaps,
+        }
+    }
+}
+
 /// Finds what there is for a name. Takes no lock and changes nothing: the receiver and the
 /// archiver may move the file meanwhile.
 ///
-/// With `partial`, the beginning of a segment counts as the segment, padded with zeros, where the
-/// WAL of its timeline ends: PostgreSQL replays it up to the last whole record. The keys are for
-/// what is encrypted.
+/// The keys are for what is encrypted.
 ///
 /// # Errors
 /// If the store cannot be read completely, or what it must hold is damaged or lost.
 pub fn locate(
     server: &ServerDir,
     name: &str,
-    partial: bool,
+    beginnings: Beginnings,
     keys: Option<&KeyFile>,
 ) -> Result<Lookup, GetWalError> {
     let name: WalFileName = name.parse()?;
@@ -62,7 +84,7 @@ pub fn locate(
         WalFileName::Segment(segment) => {
             segment.number(identity.segment_size)?;
             let store = WalStore::new(server, identity.segment_size).with_keys(keys);
-            locate_segment(server, &store, segment, partial)
+            locate_segment(server, &store, segment, beginnings)
         }
         WalFileName::History(timeline) => match HistoryStore::new(server).load(timeline) {
             Ok(Some(history)) => {
@@ -81,7 +103,7 @@ fn locate_segment(
     server: &ServerDir,
     store: &WalStore,
     segment: SegmentName,
-    partial: bool,
+    beginnings: Beginnings,
 ) -> Result<Lookup, GetWalError> {
     let failed = |error| from_wal_error(segment, error);
     let size = store.segment_size();
@@ -115,9 +137,11 @@ fn locate_segment(
         }
         let from = size.start_of(number).saturating_add(held);
         let absence = store.absence(segment.timeline(), from).map_err(failed)?;
-        if end_of_timeline > size.end_of(number) || absence != Absence::Missing {
+        let gap = end_of_timeline > size.end_of(number) || absence != Absence::Missing;
+        if gap && (beginnings != Beginnings::BeforeGaps || held == 0) {
             return Err(GetWalError::Gap { segment, held, absence });
         }
+        let partial = beginnings != Beginnings::None;
         if partial && let Some(file) = from_ancestor(server, store, segment, held)? {
             return Ok(Lookup::Found(file));
         }

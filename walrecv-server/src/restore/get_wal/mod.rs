@@ -20,5 +20,5 @@ pub use deliver::deliver;
 pub use error::{GetWalError, exit_code};
 pub(in crate::restore) use error::{read_error, wrong_length};
 pub use file::WalFile;
-pub use lookup::{Lookup, locate};
+pub use lookup::{Beginnings, Lookup, locate};
 pub use spool::{Filling, Spool};

@@ -58,10 +58,18 @@ fn get(
     name: impl ToString,
     partial: bool,
 ) -> Result<Option<Vec<u8>>, GetWalError> {
+    get_with(server, name, Beginnings::of(partial, None))
+}
+
+fn get_with(
+    server: &ServerDir,
+    name: impl ToString,
+    beginnings: Beginnings,
+) -> Result<Option<Vec<u8>>, GetWalError> {
     let name = name.to_string();
     let dir = tempfile::tempdir().unwrap();
     let destination = dir.path().join("RECOVERYXLOG");
-    let delivered = match locate(server, &name, partial, None)? {
+    let delivered = match locate(server, &name, beginnings, None)? {
         Lookup::EndOfArchive => return Ok(None),
         Lookup::Found(mut file) => {
             let length = file.length();
@@ -106,6 +114,12 @@ fn a_hole_is_an_error_and_not_the_end() {
     // A beginning is not the end either, when there is more behind it.
     fs::write(server.streaming_partial(name(1, 2)), wal(2, 1000)).unwrap();
     assert!(matches!(get(&server, name(1, 2), true), Err(GetWalError::Gap { held: 1000, .. })));
+    // Whoever has planned for it gets it, and nothing where there is nothing.
+    let planned = |number| get_with(&server, name(1, number), Beginnings::BeforeGaps);
+    let mut padded = wal(2, 1000);
+    padded.resize(MIB, 0);
+    assert!(planned(2).unwrap() == Some(padded));
+    assert!(matches!(planned(0), Err(GetWalError::Gap { .. })));
     // Before the first that is held is a hole as well.
     assert!(matches!(get(&server, name(1, 0), true), Err(GetWalError::Gap { .. })));
 }
@@ -242,7 +256,8 @@ fn what_is_encrypted_needs_a_key_and_is_never_the_end() {
         writer.write_all(&wal(3, length)).unwrap();
         writer.finish().unwrap().2.commit().unwrap();
     }
-    let locate = |number, keys| locate(&server, &name(1, number).to_string(), true, keys);
+    let locate =
+        |number, keys| locate(&server, &name(1, number).to_string(), Beginnings::AtTheEnd, keys);
     let right = identity_file("right", &secret);
     for (number, length) in [(1, MIB), (2, 700)] {
         let Lookup::Found(mut file) = locate(number, Some(&right)).unwrap() else { panic!() };
