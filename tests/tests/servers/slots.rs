@@ -236,13 +236,20 @@ fn restored_up_to_a_gap(installation: &Installation) -> ScenarioResult {
     let daemon = site.run()?;
     write_wal(cluster, 2)?;
     site.settle()?;
-    site.restore("latest", &[&backup])?.1.code(3)?;
-    for (name, more) in [("fetched", &[][..]), ("copied", &["--no-get-wal"][..])] {
-        let mut arguments = vec![backup.as_str(), "--target-lsn", &target];
+    // What is refused says how far it goes.
+    let refused = site.restore("latest", &[&backup])?.1.code(3)?.stderr;
+    let last = refused.split("`--target-lsn ").nth(1).and_then(|rest| rest.split('`').next());
+    let last = last.map(str::to_owned).context(|| refused)?;
+    for (name, target, more, rows) in [
+        ("fetched", &target, &[][..], "1000"),
+        ("copied", &target, &["--no-get-wal"][..], "1000"),
+        ("all", &last, &[][..], "1001"),
+    ] {
+        let mut arguments = vec![backup.as_str(), "--target-lsn", target];
         arguments.extend(["--target-action", "promote"]);
         arguments.extend(more);
         let restored = site.restore_and_start(name, &arguments)?;
-        assert_eq!(restored.value("SELECT count(*) FROM t")?, "1000", "{name}");
+        assert_eq!(restored.value("SELECT count(*) FROM t")?, rows, "{name}");
     }
     assert_eq!(daemon.stop()?, 0);
     Ok(())

@@ -68,12 +68,16 @@ pub enum RestoreError {
         missing: Gap,
     },
     /// WAL between the backup and the target is lost.
-    #[error("WAL from {missing} is {} on the way to {target}", missing.absence)]
+    #[error("WAL from {missing}, on the way from backup `{backup}` to {target}, is {}", missing.absence)]
     WalGap {
+        /// The backup.
+        backup: BackupId,
         /// The first WAL that is missing.
         missing: Gap,
         /// Where recovery was to go.
         target: String,
+        /// The target that stands for all WAL in front of it, if that leads behind the backup.
+        last_target: Option<Lsn>,
     },
     /// Recovery would come to WAL that PostgreSQL cannot replay.
     #[error("WAL from {} to {} in segment {segment} is suspect: {}", range.from, range.to, range.what)]
@@ -407,10 +411,13 @@ impl Failure for RestoreError {
                 "let the receiver run until the backup is DONE, or choose an earlier backup"
                     .to_owned()
             }
-            Self::WalGap { missing, .. } => format!(
-                "with this backup any target before {} can be reached, such as --target-immediate; \
-                 a later backup may begin behind the gap",
-                missing.from
+            Self::WalGap { backup, last_target: Some(lsn), .. } => format!(
+                "with backup `{backup}`, `--target-lsn {lsn}` is the last that can be reached: all WAL \
+                 in front of it; a later backup may begin behind it"
+            ),
+            Self::WalGap { backup, .. } => format!(
+                "with backup `{backup}`, --target-immediate can be reached: what it has itself; a \
+                 later backup may begin behind that WAL"
             ),
             Self::SuspectWal { range, .. } => format!(
                 "it is what the server sent, and PostgreSQL cannot replay it. Any target before {} can \

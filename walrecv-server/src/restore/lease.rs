@@ -40,7 +40,13 @@ impl Plan {
         match WalStore::new(server, record.segment_size).reach(history, from, to)? {
             Reach::Covered => Ok(()),
             Reach::Missing(missing) => {
-                Err(RestoreError::WalGap { missing, target: self.target.to_string() })
+                let target = self.target.to_string();
+                Err(RestoreError::WalGap {
+                    backup: self.backup,
+                    missing,
+                    target,
+                    last_target: None,
+                })
             }
         }
     }

@@ -92,7 +92,7 @@ impl Way<'_> {
         };
         // Complete along its own timeline, but not along the one that was chosen.
         if let Some(gap) = gap.filter(|_| held_to < self.end.lsn) {
-            return Err(self.gap(gap, target));
+            return Err(self.gap(gap, target, None));
         }
         let path = WalPath::new(&store, self.history, held_to);
         let mut survey = Survey::new(self, path, held_to);
@@ -111,10 +111,14 @@ impl Way<'_> {
             (Found::Stop(end), _) => (Some((target.clone(), inclusive, end)), None),
             (Found::TooEarly(error), _) => return Err(*error),
             (Found::Nothing(error) | Found::TooLate(error), None) => return Err(*error),
-            (Found::Last { .. } | Found::Nothing(_) | Found::TooLate(_), Some(gap)) => {
-                return Err(self.gap(gap, target));
+            (
+                Found::Everything | Found::Last { .. } | Found::Nothing(_) | Found::TooLate(_),
+                Some(gap),
+            ) => {
+                // What is said beside it must not fail for it.
+                let last = survey.last_record().ok().flatten();
+                return Err(self.gap(gap, target, last.filter(|start| *start >= self.end.lsn)));
             }
-            (Found::Everything, Some(gap)) => return Err(self.gap(gap, target)),
             (Found::Everything, None) => (None, None),
             (Found::Perhaps(note), _) => (Some((target.clone(), inclusive, held_to)), Some(note)),
             // Older servers open when they have replayed all there is, and stop if more arrives.
@@ -171,7 +175,8 @@ impl Way<'_> {
         )
     }
 
-    fn gap(&self, missing: Gap, target: &RecoveryTarget) -> RestoreError {
-        RestoreError::WalGap { missing, target: target.to_string() }
+    fn gap(&self, missing: Gap, target: &RecoveryTarget, last_target: Option<Lsn>) -> RestoreError {
+        let (backup, target) = (self.record.id, target.to_string());
+        RestoreError::WalGap { backup, missing, target, last_target }
     }
 }

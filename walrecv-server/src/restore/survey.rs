@@ -162,6 +162,26 @@ impl<'a> Survey<'a> {
 
     /// The last record that is held, for a target that stands for all there is.
     fn last(&mut self, why: String) -> Result<Found, RestoreError> {
+        Ok(match self.last_held()? {
+            Some((start, end)) => {
+                let note = format!("{why}: all WAL up to {end} is replayed, and nothing behind");
+                Found::Last { start, end, note }
+            }
+            None => Found::Perhaps(why),
+        })
+    }
+
+    /// Where the last record begins that is held; `None` if nobody can tell.
+    ///
+    /// # Errors
+    /// If WAL cannot be read.
+    pub(super) fn last_record(&mut self) -> Result<Option<Lsn>, WalError> {
+        let last = self.last_held()?;
+        Ok(last.filter(|_| !self.blind).map(|(start, _)| start))
+    }
+
+    /// Where it begins and ends.
+    fn last_held(&mut self) -> Result<Option<(Lsn, Lsn)>, WalError> {
         let size = self.way.record.segment_size;
         let begin = self.way.begin.lsn;
         for number in self.segments(begin).rev() {
@@ -170,12 +190,11 @@ impl<'a> Survey<'a> {
                 last = Some((record.start, record.end));
                 true
             })?;
-            if let Some((start, end)) = last {
-                let note = format!("{why}: all WAL up to {end} is replayed, and nothing behind");
-                return Ok(Found::Last { start, end, note });
+            if last.is_some() {
+                return Ok(last);
             }
         }
-        Ok(Found::Perhaps(why))
+        Ok(None)
     }
 
     /// Shows records. Notes if WAL cannot be looked into.

@@ -425,7 +425,7 @@ fn a_gap_behind_the_backup_closes_the_way() {
         let error = store.refusal(|request| request.target = target.clone());
         assert!(matches!(error, RestoreError::WalGap { .. }), "{target}: {error}");
         assert_eq!(error.class(), Class::Refused);
-        assert!(error.hint().unwrap().contains("0/3003E8"));
+        assert!(error.to_string().contains("0/3003E8"), "{error}");
     }
     for target in [RecoveryTarget::Immediate, lsn("0/300100"), RecoveryTarget::Xid(740)] {
         let plan = store.plan(|request| request.target = target).unwrap();
