@@ -182,6 +182,8 @@ fn lost_with_its_wal(installation: &Installation) -> ScenarioResult {
     }
     daemon.signal(Signal::CONT)?;
     wait_until_said(&daemon, &["no longer has the WAL that follows", "--reset"]);
+    let checked = site.walrecv.run(&["check", "main"])?.code(1)?.stdout;
+    assert!(checked.contains("`walrecv-server receive-wal main --reset`"), "{checked}");
     daemon.stop()?;
     // Nobody streams on behind a gap without having been told to.
     let output = site.walrecv.run(&["receive-wal", "main"])?.code(3)?;

@@ -119,7 +119,7 @@ pub struct TargetArgs {
     #[arg(long, requires = "target", help_heading = "Recovery target")]
     pub exclusive: bool,
 
-    /// What the server does at the target: `pause`, `promote` or `shutdown`
+    /// What the server does at the target: `pause`, `promote` or `shutdown` [default: pause]
     #[arg(long, value_name = "ACTION", requires = "target", help_heading = "Recovery target")]
     pub target_action: Option<TargetAction>,
 }

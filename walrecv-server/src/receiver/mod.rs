@@ -221,6 +221,7 @@ impl Receiver {
     pub(crate) fn after(self, before: &Status) -> Self {
         self.status.send_modify(|status| {
             status.last_error.clone_from(&before.last_error);
+            status.last_hint.clone_from(&before.last_hint);
             (status.heard_at, status.caught_up_at) = (before.heard_at, before.caught_up_at);
         });
         self
@@ -247,7 +248,7 @@ impl Receiver {
             Err(error) => {
                 let refused = error.class() == Class::Refused;
                 status.enter(if refused { State::Refused } else { State::Stopped });
-                status.last_error = Some(in_one_line(error));
+                status.fail(error);
             }
             Ok(_) => status.enter(State::Stopped),
         });
@@ -299,7 +300,7 @@ impl Receiver {
             self.status.send_modify(|status| {
                 status.enter(State::Waiting);
                 if let Some(error) = &error {
-                    status.last_error = Some(in_one_line(error));
+                    status.fail(error);
                 }
             });
             tokio::select! {

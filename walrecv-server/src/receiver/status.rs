@@ -3,6 +3,8 @@
 use pgwire_stream::{Lsn, PgTimestamp, SlotName, TimelineId};
 use serde::{Deserialize, Serialize};
 
+use super::error::ReceiverError;
+use crate::failure::{Failure, in_one_line};
 use crate::settings::ServerName;
 
 /// What a receiver is doing.
@@ -70,6 +72,9 @@ pub struct Status {
     pub left_out: Option<LeftOut>,
     /// What went wrong last, in one line.
     pub last_error: Option<String>,
+    /// What the operator can do about it.
+    #[serde(default)]
+    pub last_hint: Option<String>,
     /// The slot on the other hosts of the conninfo, where it is kept there.
     #[serde(default)]
     pub other_hosts: Vec<HostSlot>,
@@ -139,6 +144,7 @@ impl Status {
             suspect: 0,
             left_out: None,
             last_error: None,
+            last_hint: None,
             other_hosts: Vec::new(),
         }
     }
@@ -148,6 +154,12 @@ impl Status {
     pub fn lag(&self) -> Option<u64> {
         let behind = self.server_end?.bytes_since(self.flushed?);
         (self.state == State::Streaming).then_some(behind)
+    }
+
+    /// What went wrong, and what can be done about it.
+    pub(super) fn fail(&mut self, error: &ReceiverError) {
+        self.last_error = Some(in_one_line(error));
+        self.last_hint = error.hint_about(self.server.as_str());
     }
 
     /// Everything before this position is durable now.

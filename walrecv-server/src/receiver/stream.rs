@@ -396,6 +396,7 @@ impl Receiver {
             status.received = Some(from);
             status.synchronous = synchronous;
             status.last_error = None;
+            status.last_hint = None;
         });
     }
 

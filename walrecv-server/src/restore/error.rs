@@ -476,7 +476,7 @@ impl Failure for RestoreError {
             }
             Self::ForeignOwner { owner, .. } => format!("run this as root, or as `{owner}`"),
             Self::WalUnreadable { owner, .. } => format!(
-                "run the daemon with `wal_readers = [\"{owner}\"]`, or let the group of `{owner}` \
+                "run the daemon with `wal_readers = [\"{owner}\"]` (and reload one that runs), or let the group of `{owner}` \
                  read the store with `group_access = true`, or copy the WAL with --no-get-wal"
             ),
             Self::ProgramUnreachable { .. } => {

@@ -246,6 +246,16 @@ pub fn plan(
         WalDelivery::Copy => wal.needed_to.bytes_since(wal.needed_from),
     };
     notes.extend(check_room(&chain, &place, &places, wal_bytes)?);
+    if standby.is_none()
+        && target != RecoveryTarget::Latest
+        && request.action == TargetAction::Pause
+    {
+        notes.push(
+            "at its target the server waits, and can be read only: `SELECT pg_wal_replay_resume()` \
+             opens it for writing, as --target-action promote does by itself"
+                .to_owned(),
+        );
+    }
     Ok(Plan {
         server: server.clone(),
         version: record.server_version.to_string(),

@@ -25,15 +25,18 @@ const FULL: &str = "the disk is full: nothing can be received";
 
 /// Whether the receiver fails, although its process runs.
 pub(super) fn failure(status: &Status, now: SystemTime) -> Option<Row> {
-    let error = |otherwise: &str| status.last_error.clone().unwrap_or(otherwise.to_owned());
+    let told = || {
+        let hint = status.last_hint.as_ref().map(|hint| format!("; {}", hint.replace('\n', " ")));
+        Some(format!("{}{}", status.last_error.as_ref()?, hint.unwrap_or_default()))
+    };
     let unheard = status.heard_at.is_none_or(|heard| since(heard, now) >= SILENCE);
     let why = match status.state {
-        Receiving::Refused => error("it was refused"),
+        Receiving::Refused => told().unwrap_or_else(|| "it was refused".to_owned()),
         Receiving::Streaming if status.disk_full => FULL.to_owned(),
         Receiving::Streaming => standstill(status, now)?,
-        Receiving::Connecting | Receiving::Waiting if unheard => status.last_error.clone()?,
+        Receiving::Connecting | Receiving::Waiting if unheard => told()?,
         Receiving::Connecting | Receiving::Waiting => return None,
-        Receiving::Stopped => status.last_error.clone()?,
+        Receiving::Stopped => told()?,
     };
     Some(Row::remark(RECEIVER, State::Failed, format!("it runs, and fails: {why}")))
 }
@@ -167,9 +170,10 @@ mod tests {
         let mut status = streaming();
         status.state = Receiving::Refused;
         status.last_error = Some("rolled back".to_owned());
+        status.last_hint = Some("begin\nanew".to_owned());
         let row = failure(&status, now).unwrap();
         assert_eq!((row.name, row.state, row.advisory), (RECEIVER, State::Failed, false));
-        assert!(row.remark.unwrap().contains("rolled back"));
+        assert!(row.remark.unwrap().ends_with("rolled back; begin anew"));
 
         status.state = Receiving::Waiting;
         assert!(failure(&status, now).is_some(), "never heard");
