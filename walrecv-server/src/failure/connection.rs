@@ -122,7 +122,8 @@ fn network(error: &std::io::Error) -> Option<String> {
     use std::io::ErrorKind;
     let text = match error.kind() {
         ErrorKind::ConnectionRefused => {
-            "nothing listens there: see host and port, and `listen_addresses` on the server"
+            "nothing listens there: see whether PostgreSQL runs, host and port, and \
+             `listen_addresses` on the server"
         }
         ErrorKind::TimedOut | ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => {
             "see whether a firewall is between here and the server"
