@@ -49,7 +49,7 @@ pub fn duration(duration: Duration) -> String {
 }
 
 /// The same where nobody wants to know it exactly: `1 hour, 2 minutes`.
-pub fn about(exactly: Duration) -> String {
+pub fn roughly(exactly: Duration) -> String {
     let words = duration(exactly);
     words.split(", ").take(2).collect::<Vec<_>>().join(", ")
 }

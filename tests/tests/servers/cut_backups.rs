@@ -31,6 +31,16 @@ fn fill(cluster: &Cluster) -> Result<()> {
     )
 }
 
+/// A store on a disk of its own, with these lines in its configuration. None, and said so, where there
+/// can be no such disk.
+fn with_a_disk(installation: &Installation, lines: &str) -> Result<Option<(Site, Disk)>> {
+    let site = Site::new(installation)?;
+    let disk = Disk::mount(FileSystem::Ext4, 512, &site.walrecv.home())?;
+    site.configure(lines)?;
+    fill(&site.cluster)?;
+    Ok(disk.map(|disk| (site, disk)))
+}
+
 /// The backups, and what `list-backups` says of each.
 fn listed(site: &Site) -> Result<Vec<(String, String)>> {
     let listed = site.walrecv.run(&["-f", "json2", "list-backups", "main"])?.success()?.json()?;
@@ -118,12 +128,9 @@ fn cut_at_any_byte(installation: &Installation) -> ScenarioResult {
 }
 
 fn full_disk(installation: &Installation) -> ScenarioResult {
-    let site = Site::new(installation)?;
-    let Some(disk) = Disk::mount(FileSystem::Ext4, 512, &site.walrecv.home())? else {
+    let Some((site, disk)) = with_a_disk(installation, "backup_compression = \"none\"\n")? else {
         return Ok(());
     };
-    site.configure("backup_compression = \"none\"\n")?;
-    fill(&site.cluster)?;
     let daemon = site.run()?;
     site.settle()?;
     for left in [1 << 20, 4 << 20, 12 << 20] {
@@ -148,12 +155,10 @@ fn full_disk(installation: &Installation) -> ScenarioResult {
 
 /// The power of the store's disk goes, in the middle of backups and just after their ends.
 fn power_cuts(installation: &Installation) -> ScenarioResult {
-    let site = Site::new(installation)?;
-    let Some(disk) = Disk::mount(FileSystem::Ext4, 512, &site.walrecv.home())? else {
+    let Some((site, disk)) = with_a_disk(installation, "retention_policy = \"REDUNDANCY 2\"\n")?
+    else {
         return Ok(());
     };
-    site.configure("retention_policy = \"REDUNDANCY 2\"\n")?;
-    fill(&site.cluster)?;
     let mut promised: Vec<String> = Vec::new();
     for round in 0..rounds("WALRECV_TEST_POWER_CUTS", 10) {
         let daemon = site.run()?;

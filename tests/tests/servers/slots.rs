@@ -162,11 +162,26 @@ fn dropped_while_streaming(installation: &Installation) -> ScenarioResult {
     Ok(())
 }
 
-fn lost_with_its_wal(installation: &Installation) -> ScenarioResult {
+/// A server that keeps little WAL for slots.
+fn forgetful(installation: &Installation) -> Result<Site> {
     let keep = if installation.major >= 13 { "wal_keep_size = 0" } else { "wal_keep_segments = 0" };
     let settings =
         ["max_slot_wal_keep_size = 2MB", "max_wal_size = 2MB", "min_wal_size = 2MB", keep];
-    let site = site(installation, &settings)?;
+    site(installation, &settings)
+}
+
+/// Has the slot lost, and the WAL that follows what was received.
+fn lose_wal(cluster: &Cluster) -> Result<()> {
+    until_lost(cluster)?;
+    for _ in 0..5 {
+        write_wal(cluster, 8)?;
+        cluster.execute("CHECKPOINT")?;
+    }
+    Ok(())
+}
+
+fn lost_with_its_wal(installation: &Installation) -> ScenarioResult {
+    let site = forgetful(installation)?;
     configure(&site, "")?;
     let cluster = &site.cluster;
     let daemon = site.run()?;
@@ -175,11 +190,7 @@ fn lost_with_its_wal(installation: &Installation) -> ScenarioResult {
 
     // The backup host is away for too long, with its connection open.
     daemon.signal(Signal::STOP)?;
-    until_lost(cluster)?;
-    for _ in 0..5 {
-        write_wal(cluster, 8)?;
-        cluster.execute("CHECKPOINT")?;
-    }
+    lose_wal(cluster)?;
     daemon.signal(Signal::CONT)?;
     wait_until_said(&daemon, &["no longer has the WAL that follows", "--reset"]);
     let checked = site.walrecv.run(&["check", "main"])?.code(1)?.stdout;
@@ -210,10 +221,7 @@ fn lost_with_its_wal(installation: &Installation) -> ScenarioResult {
 
 /// What was received before a gap can be restored to its last record.
 fn restored_up_to_a_gap(installation: &Installation) -> ScenarioResult {
-    let keep = if installation.major >= 13 { "wal_keep_size = 0" } else { "wal_keep_segments = 0" };
-    let settings =
-        ["max_slot_wal_keep_size = 2MB", "max_wal_size = 2MB", "min_wal_size = 2MB", keep];
-    let site = site(installation, &settings)?;
+    let site = forgetful(installation)?;
     let cluster = &site.cluster;
     cluster.execute("CREATE TABLE t (n int)")?;
     let daemon = site.run()?;
@@ -223,11 +231,7 @@ fn restored_up_to_a_gap(installation: &Installation) -> ScenarioResult {
     cluster.execute("INSERT INTO t VALUES (0)")?;
     site.settle()?;
     daemon.signal(Signal::STOP)?;
-    until_lost(cluster)?;
-    for _ in 0..5 {
-        write_wal(cluster, 8)?;
-        cluster.execute("CHECKPOINT")?;
-    }
+    lose_wal(cluster)?;
     daemon.kill9()?;
     let reset = site.walrecv.spawn(&["receive-wal", "main", "--reset"])?;
     cluster.wait_for("WAL behind the gap", |cluster| {

@@ -112,6 +112,11 @@ impl<W> Crc32cWriter<W> {
         Self { sink, plain: Plain::default() }
     }
 
+    /// What went into the sink so far.
+    pub fn so_far(&self) -> Plain {
+        self.plain
+    }
+
     /// The sink, and what went into it.
     pub fn finish(self) -> (W, Plain) {
         (self.sink, self.plain)

@@ -1,9 +1,9 @@
 //! What a stored file is recognised by: SHA-256, except for large files that are kept as they come and
 //! whose contents have checksums of their own. Those have CRC-32C, which costs next to nothing.
 
-use std::io::{self, Read, Sink, Write};
+use std::io::{self, Read, Write};
 
-use super::{Codec, Crc32c, Form, HashingWriter, Plain, Sha256Sum, Stored};
+use super::{Codec, Crc32c, Crc32cWriter, Form, HashingWriter, Plain, Sha256Sum, Stored};
 
 /// Size and checksum of a stored file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +44,7 @@ impl Fingerprint {
     /// # Errors
     /// If reading fails.
     pub fn again(&self, mut reader: impl Read) -> io::Result<Self> {
-        let mut writer = FingerprintWriter { sink: io::sink(), taking: Taking::like(self) };
+        let mut writer = FingerprintWriter::like(self, io::sink());
         io::copy(&mut reader, &mut writer)?;
         Ok(writer.finish().1)
     }
@@ -56,91 +56,82 @@ impl From<Stored> for Fingerprint {
     }
 }
 
-/// A fingerprint that is being taken.
-#[derive(Debug)]
-pub enum Taking {
-    /// SHA-256.
-    Sha256(Box<HashingWriter<Sink>>),
-    /// CRC-32C.
-    Crc32c(Plain),
-}
-
-impl Taking {
-    /// Of nothing yet: the kind that archives of this form have.
-    pub fn of_archive(form: Form, has_checksums: bool) -> Self {
-        match has_checksums && form == Form::plain(Codec::None) {
-            true => Self::Crc32c(Plain::default()),
-            false => Self::sha256(),
-        }
-    }
-
-    /// Of nothing yet: one to compare with this one.
-    pub fn like(other: &Fingerprint) -> Self {
-        match other {
-            Fingerprint::Sha256(_) => Self::sha256(),
-            Fingerprint::Crc32c(_) => Self::Crc32c(Plain::default()),
-        }
-    }
-
-    /// SHA-256 of nothing yet.
-    pub fn sha256() -> Self {
-        Self::Sha256(Box::new(HashingWriter::new(io::sink())))
-    }
-
-    /// Adds the bytes that follow.
-    pub fn add(&mut self, bytes: &[u8]) {
-        match self {
-            Self::Sha256(hash) => hash.add(bytes),
-            Self::Crc32c(plain) => plain.add(bytes),
-        }
-    }
-
-    /// How many bytes it is of.
-    pub fn size(&self) -> u64 {
-        match self {
-            Self::Sha256(hash) => hash.size(),
-            Self::Crc32c(plain) => plain.size,
-        }
-    }
-
-    /// What it is so far.
-    pub fn so_far(&self) -> Fingerprint {
-        match self {
-            Self::Sha256(hash) => Fingerprint::Sha256(hash.so_far()),
-            Self::Crc32c(plain) => Fingerprint::Crc32c(*plain),
-        }
-    }
-}
-
 /// Passes bytes on to `W`, and takes the fingerprint of those that it took.
 #[derive(Debug)]
-pub struct FingerprintWriter<W> {
-    sink: W,
-    taking: Taking,
+pub enum FingerprintWriter<W> {
+    /// SHA-256.
+    Sha256(HashingWriter<W>),
+    /// CRC-32C.
+    Crc32c(Crc32cWriter<W>),
 }
 
 impl<W> FingerprintWriter<W> {
+    /// Takes SHA-256 of what goes into `sink` from now on.
+    pub fn sha256(sink: W) -> Self {
+        Self::Sha256(HashingWriter::new(sink))
+    }
+
     /// Writes an archive of this form into `sink` from now on. Whether the files in it have
     /// checksums of their own decides what its own is worth.
     pub fn of_archive(sink: W, form: Form, has_checksums: bool) -> Self {
-        Self { sink, taking: Taking::of_archive(form, has_checksums) }
+        match has_checksums && form == Form::plain(Codec::None) {
+            true => Self::Crc32c(Crc32cWriter::new(sink)),
+            false => Self::sha256(sink),
+        }
+    }
+
+    /// Takes one to compare with another.
+    pub fn like(other: &Fingerprint, sink: W) -> Self {
+        match other {
+            Fingerprint::Sha256(_) => Self::sha256(sink),
+            Fingerprint::Crc32c(_) => Self::Crc32c(Crc32cWriter::new(sink)),
+        }
+    }
+
+    /// What went into the sink so far.
+    pub fn so_far(&self) -> Fingerprint {
+        match self {
+            Self::Sha256(writer) => Fingerprint::Sha256(writer.so_far()),
+            Self::Crc32c(writer) => Fingerprint::Crc32c(writer.so_far()),
+        }
+    }
+
+    /// How many bytes the sink took so far.
+    pub fn size(&self) -> u64 {
+        match self {
+            Self::Sha256(writer) => writer.size(),
+            Self::Crc32c(writer) => writer.so_far().size,
+        }
     }
 
     /// The sink, and what went into it.
     pub fn finish(self) -> (W, Fingerprint) {
-        (self.sink, self.taking.so_far())
+        match self {
+            Self::Sha256(writer) => {
+                let (sink, stored) = writer.finish();
+                (sink, Fingerprint::Sha256(stored))
+            }
+            Self::Crc32c(writer) => {
+                let (sink, plain) = writer.finish();
+                (sink, Fingerprint::Crc32c(plain))
+            }
+        }
     }
 }
 
 impl<W: Write> Write for FingerprintWriter<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let taken = self.sink.write(bytes)?;
-        self.taking.add(bytes.get(..taken).unwrap_or(bytes));
-        Ok(taken)
+        match self {
+            Self::Sha256(writer) => writer.write(bytes),
+            Self::Crc32c(writer) => writer.write(bytes),
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.sink.flush()
+        match self {
+            Self::Sha256(writer) => writer.flush(),
+            Self::Crc32c(writer) => writer.flush(),
+        }
     }
 }
 

@@ -29,7 +29,7 @@ pub use crc::{Crc32c, Crc32cError, Crc32cWriter, Plain};
 pub use durable::Access;
 pub use encryption::{DecryptionError, EncryptedWriter, KeyFile};
 pub use error::{StorageError, is_out_of_space};
-pub use fingerprint::{Fingerprint, FingerprintWriter, Taking};
+pub use fingerprint::{Fingerprint, FingerprintWriter};
 pub use form::Form;
 pub use hash::{HashingWriter, Sha256Sum, Sha256SumError, Stored};
 pub use layout::{ArchivedWal, ArchivedWalError, BackupDir, Home, ServerDir};

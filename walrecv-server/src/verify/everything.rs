@@ -287,3 +287,57 @@ impl Sweep<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::time::SystemTime;
+
+    use pgwire_stream::{
+        SegmentName, SegmentNumber, SegmentSize, ServerVersion, SystemId, TimelineId,
+    };
+
+    use super::*;
+    use crate::progress::Silent;
+    use crate::storage::{Access, Codec, Home};
+
+    #[test]
+    fn what_was_read_before_it_was_cut_short_is_not_read_again() {
+        let home = tempfile::tempdir().unwrap();
+        let server = Home::new(home.path(), Access::Private).server(&"main".parse().unwrap());
+        let (size, version) =
+            (SegmentSize::new(1 << 20).unwrap(), ServerVersion::from_num(180_000));
+        let system_id = SystemId::from_u64(7);
+        Identity { system_id, segment_size: size, server_version: version, data_checksums: None }
+            .establish(&server)
+            .unwrap();
+        // Both too short, in two directories, and there for longer than an index takes.
+        let segments = [1, 4097].map(|number| {
+            SegmentName::new(TimelineId::FIRST, SegmentNumber::from_u64(number), size)
+        });
+        for segment in segments {
+            let path = server.archived(segment, Codec::None);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            let file = File::create(&path).unwrap();
+            file.set_modified(SystemTime::now() - 2 * JUST_ARCHIVED).unwrap();
+        }
+        let request =
+            Everything { server: server.clone(), keys: None, jobs: NonZeroUsize::MIN, pace: None };
+        let verify = |interrupted: bool| {
+            let (_stop, stopped) = watch::channel(interrupted);
+            verify_everything(&request, &Silent, &stopped)
+        };
+        assert!(matches!(verify(true), Err(VerifyError::Interrupted)));
+        assert_eq!(verify(false).unwrap().problems, 2);
+        let directory = server.wal_dir(segments[0]);
+        let first = directory.file_name().unwrap().to_str().unwrap();
+        let mut begun = BegunScrub::at(Timestamp::now(), false);
+        begun.wal = Some(first.to_owned());
+        begun.save(&server).unwrap();
+        let found = verify(false).unwrap();
+        assert_eq!(found.problems, 1, "{found:?}");
+        assert!(found.first_problems[0].contains(&segments[1].to_string()), "{found:?}");
+        // It noted how far it came; but what has found something is not gone on with.
+        assert_eq!(verify(false).unwrap().problems, 2);
+    }
+}

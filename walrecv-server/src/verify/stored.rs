@@ -1,13 +1,13 @@
 //! Files of the store, compared with what was noted when they were written.
 
 use std::fs::File;
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind, Read, Sink, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Problem, Search, VerifyError};
 use crate::catalog::Archive;
-use crate::storage::{Fingerprint, Pace, Stored, Taking};
+use crate::storage::{Fingerprint, FingerprintWriter, Pace, Stored};
 
 /// How much is read at a time.
 pub(super) const CHUNK: usize = 256 << 10;
@@ -20,7 +20,7 @@ pub(super) struct Summing<R> {
 }
 
 /// What was read so far. Somebody else reads, and drops the reader.
-pub(super) struct Sum(Mutex<Taking>);
+pub(super) struct Sum(Mutex<FingerprintWriter<Sink>>);
 
 impl<R: Read> Summing<R> {
     /// For the comparison with what was noted, if anything was.
@@ -29,7 +29,10 @@ impl<R: Read> Summing<R> {
         noted: Option<Fingerprint>,
         pace: Option<Arc<Pace>>,
     ) -> (Self, Arc<Sum>) {
-        let taking = noted.map_or_else(Taking::sha256, |noted| Taking::like(&noted));
+        let taking = match noted {
+            Some(noted) => FingerprintWriter::like(&noted, io::sink()),
+            None => FingerprintWriter::sha256(io::sink()),
+        };
         let sum = Arc::new(Sum(Mutex::new(taking)));
         (Self { source, sum: Arc::clone(&sum), pace }, sum)
     }
@@ -41,7 +44,7 @@ impl<R: Read> Read for Summing<R> {
         if let Some(pace) = &self.pace {
             pace.keep(read);
         }
-        self.sum.lock().add(buffer.get(..read).unwrap_or_default());
+        self.sum.lock().write_all(buffer.get(..read).unwrap_or_default())?;
         Ok(read)
     }
 }
@@ -57,7 +60,7 @@ impl Sum {
         self.lock().so_far()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Taking> {
+    fn lock(&self) -> MutexGuard<'_, FingerprintWriter<Sink>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -155,3 +155,15 @@ proptest! {
         let _ = decompress(&bytes, codec);
     }
 }
+
+#[test]
+fn only_what_has_checksums_of_its_own_goes_without_those_of_frames() {
+    let plain = sample(FRAME_SIZE + 7);
+    for codec in [Codec::Zstd, Codec::Lz4] {
+        let (with, frames) = compress(&plain, method(codec, 1), 1 << 20);
+        let (without, _) = compress(&plain, method(codec, 1).without_checksums(), 1 << 20);
+        // Each frame's takes four bytes.
+        assert_eq!(with.len() - without.len(), 4 * frames.len(), "{codec}");
+        assert!(decompress(&without, codec).unwrap() == plain, "{codec}");
+    }
+}

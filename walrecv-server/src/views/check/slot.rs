@@ -8,7 +8,7 @@ use super::{Row, State};
 use crate::peer::Peer;
 use crate::receiver::{KeptWal, SlotView, view_slot};
 use crate::settings::{CreateSlot, ServerSettings};
-use crate::units::{about, size};
+use crate::units::{roughly, size};
 
 const SLOT: &str = "replication slot";
 const WAL: &str = super::KEPT_BY_SLOT;
@@ -142,7 +142,7 @@ fn left(safe: Option<i64>, rate: Option<f64>) -> (State, String) {
     let mut told = format!("; {} may be written before it is lost", size(bytes));
     let Some(rate) = rate.filter(|rate| *rate >= 1.0) else { return (State::Ok, told) };
     let seconds = bytes as f64 / rate;
-    let words = about(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX));
+    let words = roughly(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX));
     told.push_str(&format!(
         ": at {} per second, that takes {words} while nothing is received",
         size(rate as u64)
