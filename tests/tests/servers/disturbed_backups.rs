@@ -202,7 +202,12 @@ fn unattended_backup(installation: &Installation) -> ScenarioResult {
     assert!(unwanted.stderr.contains("here: that was not wanted"), "{}", unwanted.stderr);
     assert!(unwanted.stdout.contains("WAITING_FOR_WALS"), "{}", unwanted.stdout);
     assert!(waiting.stdout.contains("WAITING_FOR_WALS"), "{}", waiting.stdout);
-    assert_ne!(site.last_backup()?, attended);
+    let newest = site.last_backup()?;
+    assert_ne!(newest, attended);
+    // WAL that is still to come is told, and is no damage.
+    let verified = site.walrecv.run(&["verify-backup", "main", &newest, "--wal"])?.code(1)?;
+    assert!(verified.stdout.contains(": WAITING_FOR_WALS"), "{}", verified.stdout);
+    assert!(verified.stdout.contains("still to come"), "{}", verified.stdout);
     let copied = site.restore("copied", &["latest", "--no-get-wal"])?.1.success()?;
     assert!(copied.stdout.contains(&attended), "{}", copied.stdout);
     Ok(())

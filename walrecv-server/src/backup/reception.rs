@@ -68,6 +68,11 @@ impl Reception {
         }
     }
 
+    /// How far it has come.
+    pub fn status(&self) -> watch::Receiver<Status> {
+        self.status.clone()
+    }
+
     /// Waits until it ends by itself, which it does only if it fails, or until nothing has become
     /// durable for so long that more is not to be expected; says why. Can be dropped at any time.
     pub async fn ended(&mut self) -> String {

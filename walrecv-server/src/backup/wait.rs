@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use pgwire_stream::Lsn;
 use tokio::sync::watch;
 use tokio::time::{self, Instant};
 
@@ -9,12 +10,14 @@ use super::BackupError;
 use super::blocking::blocking;
 use super::receive::raised;
 use crate::catalog::{BackupRecord, BackupStatus, Catalog};
+use crate::receiver::Status;
 use crate::storage::{LockError, LockKind, ServerDir, ServerLock};
 
-/// How often is looked. The receiver makes WAL durable about once a second.
+/// How often is looked without a word from the receiver, which makes WAL durable about once a second.
 const INTERVAL: Duration = Duration::from_millis(500);
 
-/// Waits until durable WAL reaches the end of a backup, and records that it did.
+/// Waits until durable WAL reaches the end of a backup, and records that it did. A receiver in this
+/// process tells by its status when there is more.
 ///
 /// Returns the record with the status it has then: `DONE`, or `BROKEN` if the WAL will never come.
 ///
@@ -25,6 +28,7 @@ pub async fn wait_for_wal(
     server: &ServerDir,
     record: &BackupRecord,
     timeout: Option<Duration>,
+    mut receiver: Option<watch::Receiver<Status>>,
     mut interrupted: watch::Receiver<bool>,
 ) -> Result<(BackupRecord, BackupStatus), BackupError> {
     let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
@@ -42,8 +46,18 @@ pub async fn wait_for_wal(
         }
         tokio::select! {
             () = time::sleep(INTERVAL) => {}
+            () = reached(&mut receiver, record.end_lsn()) => receiver = None,
             () = raised(&mut interrupted) => return Err(BackupError::Interrupted),
         }
+    }
+}
+
+/// Returns when a receiver has made everything up to there durable; never, if none tells.
+async fn reached(receiver: &mut Option<watch::Receiver<Status>>, end: Lsn) {
+    let Some(receiver) = receiver else { return std::future::pending().await };
+    let there = receiver.wait_for(|status| status.flushed.is_some_and(|flushed| flushed >= end));
+    if there.await.is_err() {
+        std::future::pending().await
     }
 }
 
@@ -131,7 +145,9 @@ mod tests {
         let (_raise, interrupted) = watch::channel(false);
         let (here, waiting) = (server.clone(), record.clone());
         let waiting =
-            tokio::spawn(async move { wait_for_wal(&here, &waiting, None, interrupted).await });
+            tokio::spawn(
+                async move { wait_for_wal(&here, &waiting, None, None, interrupted).await },
+            );
         time::sleep(Duration::from_millis(50)).await;
         assert!(!waiting.is_finished());
         durable::write_file(&segment(&server), &vec![0; 1 << 20], Access::Private).unwrap();
@@ -144,7 +160,7 @@ mod tests {
         // What was there once and is not any more never comes back.
         fs::remove_file(segment(&server)).unwrap();
         let (_raise, interrupted) = watch::channel(false);
-        let (_, status) = wait_for_wal(&server, &settled, None, interrupted).await.unwrap();
+        let (_, status) = wait_for_wal(&server, &settled, None, None, interrupted).await.unwrap();
         assert_eq!(status, BackupStatus::Broken);
     }
 
@@ -154,11 +170,12 @@ mod tests {
         let (server, record) = copied(home.path());
         let (raise, interrupted) = watch::channel(false);
         let soon = Some(Duration::from_millis(1));
-        let error = wait_for_wal(&server, &record, soon, interrupted.clone()).await.unwrap_err();
+        let error =
+            wait_for_wal(&server, &record, soon, None, interrupted.clone()).await.unwrap_err();
         assert!(matches!(error, BackupError::NoWal { .. }), "{error}");
         assert!(error.to_string().contains("0/200100"), "{error}");
         raise.send(true).unwrap();
-        let error = wait_for_wal(&server, &record, None, interrupted).await.unwrap_err();
+        let error = wait_for_wal(&server, &record, None, None, interrupted).await.unwrap_err();
         assert!(matches!(error, BackupError::Interrupted), "{error}");
         assert_eq!(Catalog::new(&server).load(record.id).unwrap(), record);
     }

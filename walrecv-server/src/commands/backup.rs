@@ -148,7 +148,13 @@ async fn take(
     }
     // One look is taken without waiting, too: the WAL may be there already.
     let patience = if waits { options.wait_timeout } else { Some(Duration::ZERO) };
-    let wait = |patience| backup::wait_for_wal(&store, &record, patience, interrupted.clone());
+    let status = match received {
+        Received::Here(reception) => Some(reception.status()),
+        Received::Elsewhere | Received::Nowhere(_) => None,
+    };
+    let wait = |patience| {
+        backup::wait_for_wal(&store, &record, patience, status.clone(), interrupted.clone())
+    };
     let outcome = match received {
         Received::Here(reception) => tokio::select! {
             biased;

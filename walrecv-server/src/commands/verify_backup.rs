@@ -84,6 +84,7 @@ pub fn notice(
     verified: &Result<VerifyOutcome, VerifyFailure>,
 ) -> Option<Notice> {
     match verified {
+        Ok(VerifyOutcome { verification, .. }) if verification.problems.only_wait() => None,
         Ok(VerifyOutcome { verification, .. }) => {
             let first = verification.problems.told().first()?;
             let error = format!("backup {}: {first}", verification.backup);

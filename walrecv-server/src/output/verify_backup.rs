@@ -12,6 +12,7 @@ impl Report for VerifyOutcome {
         let problems = &found.problems;
         let count = problems.told().len() as u64 + problems.more();
         let verdict = match count {
+            _ if problems.only_wait() => "WAITING_FOR_WALS, and good otherwise".to_owned(),
             0 => "good".to_owned(),
             1 => "DAMAGED, 1 problem".to_owned(),
             many => format!("DAMAGED, {many} problems"),

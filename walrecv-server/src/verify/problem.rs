@@ -115,6 +115,14 @@ pub enum Problem {
     /// A page does not match its checksum: it was damaged on the server already.
     #[error("{0}")]
     Page(DamagedPage),
+    /// WAL that the backup needs is still to come: that is no fault of it.
+    #[error("its WAL is not all here yet: from {from} up to {needed} it is still to come")]
+    WalAwaited {
+        /// The first byte that is not here.
+        from: Lsn,
+        /// The end of the backup.
+        needed: Lsn,
+    },
     /// WAL that the backup needs is not held.
     #[error("the WAL segment {segment} is missing")]
     WalMissing {
@@ -158,6 +166,7 @@ impl Problem {
             Self::Parent
                 | Self::Unfinished { .. }
                 | Self::Page(_)
+                | Self::WalAwaited { .. }
                 | Self::WalMissing { .. }
                 | Self::WalShort { .. }
                 | Self::WalEnds { .. }
@@ -194,6 +203,11 @@ impl Problems {
     /// How many there are besides.
     pub fn more(&self) -> u64 {
         self.more
+    }
+
+    /// Whether nothing is wrong, but WAL is still to come.
+    pub fn only_wait(&self) -> bool {
+        matches!(self.told(), [Problem::WalAwaited { .. }])
     }
 
     /// Whether nothing is wrong.

@@ -8,7 +8,9 @@ use pgwire_stream::{Lsn, SegmentName, SegmentNumber, TimelineId};
 
 use super::{Depth, Problem, Search, VerifyError};
 use crate::catalog::judge::{Judge, read_all};
-use crate::catalog::{Held, WalIndex, WalIndexRecord, WalReader, WalStore, history_of};
+use crate::catalog::{
+    BackupStatus, Catalog, Held, WalIndex, WalIndexRecord, WalReader, WalStore, history_of,
+};
 use crate::failure::in_one_line;
 use crate::storage::{ArchivedWal, Plain};
 
@@ -33,6 +35,11 @@ impl Search<'_> {
     pub(super) fn wal(&mut self) -> Result<(), VerifyError> {
         let record = &self.request.record;
         let (Some(begin), Some(end)) = (record.begin, record.end) else { return Ok(()) };
+        let standing = Catalog::new(&self.request.server).standing(record)?;
+        if let (BackupStatus::WaitingForWals, Some(gap)) = (standing.status, standing.missing) {
+            self.tell(Problem::WalAwaited { from: gap.from, needed: end.lsn });
+            return Ok(());
+        }
         let history = history_of(&self.request.server, begin, end)?;
         let size = record.segment_size;
         let store = WalStore::new(&self.request.server, size).with_keys(self.request.keys.as_ref());

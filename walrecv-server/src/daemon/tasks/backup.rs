@@ -81,7 +81,7 @@ pub(in crate::daemon) async fn back_up(
     let backup = record.id;
     tracing::info!(server = %server, backup = %backup, "a scheduled backup was taken");
     ProgressSink::begin(ongoing, "waiting for its WAL", None);
-    match backup::wait_for_wal(store, &record, Some(WAL_PATIENCE), stop.clone()).await {
+    match backup::wait_for_wal(store, &record, Some(WAL_PATIENCE), None, stop.clone()).await {
         Ok((_, status)) => tracing::info!(server = %server, backup = %backup, status = %status),
         // It is there, and is settled by whoever looks at it next.
         Err(BackupError::Interrupted) => {}
