@@ -20,7 +20,11 @@ const IN_FLIGHT: usize = 4 << 20;
 
 /// How many bytes are handed over together, if so many are there: to wake a thread costs more than
 /// to store a message.
-const TOGETHER: usize = 256 << 10;
+const TOGETHER: usize = 512 << 10;
+
+/// How long a server that has sent less is let alone. What it sends meanwhile waits in the socket, and is
+/// worth one awakening together.
+const BREATH: Duration = Duration::from_millis(1);
 
 /// What an event takes besides its bytes, so that a server that sends none fills no memory either.
 const EVENT_OVERHEAD: usize = 256;
@@ -88,6 +92,9 @@ async fn hand_over(
             break;
         }
         progress.advance_to(done);
+        if size < TOGETHER {
+            time::sleep(BREATH).await;
+        }
     }
     Ok(())
 }

@@ -106,6 +106,33 @@ fn workers_change_nothing_but_the_time() {
 }
 
 #[test]
+fn lz4_takes_what_does_not_compress_in_blocks_of_every_size() {
+    let mut state = 1u64;
+    let noise: Vec<u8> = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 56) as u8
+    })
+    .take(FRAME_SIZE)
+    .collect();
+    for length in [1, 64 << 10, (64 << 10) + 1, 256 << 10, (256 << 10) + 1, FRAME_SIZE] {
+        // The first blocks of a large one are noise, the others are not.
+        let mut plain = noise[..length].to_vec();
+        plain[length / 2..].fill(7);
+        let method = method(Codec::Lz4, 1).with_frame_size(length);
+        for method in [method, method.without_checksums()] {
+            let (mut stored, _) = compress(&plain, method, 1 << 20);
+            assert!(stored.len() < length / 2 + length / 100 + 64, "{length}: {}", stored.len());
+            assert!(decompress(&stored, Codec::Lz4).unwrap() == plain, "{length}");
+            // Behind the block's length: a byte of noise.
+            stored[25.min(18 + length)] ^= 1;
+            let damaged = decompress(&stored, Codec::Lz4);
+            assert!(damaged.as_ref().ok() != Some(&plain), "{length}");
+            assert!(!method.checksums || damaged.is_err(), "{length}");
+        }
+    }
+}
+
+#[test]
 fn an_lz4_frame_without_its_end_is_not_whole() {
     let (stored, _) = compress(&sample(1000), method(Codec::Lz4, 1), 1 << 20);
     // Before the end mark and the checksum, all blocks are there; after four bytes, the magic is.

@@ -38,10 +38,29 @@ impl Product {
         Ok(path)
     }
 
-    fn run(&self, place: &Path, arguments: &[&str]) -> Result<Cost> {
+    fn spawn(&self, place: &Path, arguments: &[&str]) -> Result<Process> {
         let mut command = walrecv_tests::walrecv::bare_command()?;
         command.arg("--config").arg(place.join("walrecv.toml")).args(arguments);
-        Process::spawn(&mut command, &place.join("log"))?.wait()
+        Process::spawn(&mut command, &place.join("log"))
+    }
+
+    fn run(&self, place: &Path, arguments: &[&str]) -> Result<Cost> {
+        self.spawn(place, arguments)?.wait()
+    }
+
+    /// Takes a backup while its WAL is received as ever, which is not counted here: `pg_basebackup`
+    /// takes none along either.
+    fn take(&self, subject: &Subject, place: &Path, arguments: &[&str]) -> Result<Cost> {
+        let mut receiver = self.spawn(place, &["receive-wal", SERVER])?;
+        subject.cluster.wait_for("the receiver to have everything", |cluster| {
+            receiver.demand_running()?;
+            let sql = "SELECT count(*) FROM pg_stat_replication \
+                       WHERE flush_lsn >= pg_current_wal_flush_lsn()";
+            Ok(cluster.value(sql)? == "1")
+        })?;
+        let cost = self.run(place, arguments)?;
+        receiver.stop()?;
+        Ok(cost)
     }
 }
 
@@ -56,7 +75,7 @@ impl Contender for Product {
             "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE NOT active",
         )?;
         self.settings(&subject.conninfo, place)?;
-        let cost = self.run(place, &["backup", SERVER])?;
+        let cost = self.take(subject, place, &["backup", SERVER])?;
         Ok((cost, newest(place)?))
     }
 
@@ -64,8 +83,9 @@ impl Contender for Product {
         self.run(place, &["verify-backup", SERVER, "latest"]).map(Some)
     }
 
-    fn back_up_changes(&self, _subject: &Subject, place: &Path) -> Result<Option<(Cost, PathBuf)>> {
-        let cost = self.run(place, &["backup", SERVER, "--incremental", "latest"])?;
+    fn back_up_changes(&self, subject: &Subject, place: &Path) -> Result<Option<(Cost, PathBuf)>> {
+        let arguments = ["backup", SERVER, "--incremental", "latest"];
+        let cost = self.take(subject, place, &arguments)?;
         Ok(Some((cost, newest(place)?)))
     }
 }
