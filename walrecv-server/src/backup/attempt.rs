@@ -64,7 +64,11 @@ impl Attempt<'_> {
         // Its last word first: a complaint about damaged pages comes after everything else, and
         // one that ended an archive early is the reason for it.
         let (mut client, end) = stream.finish()?;
-        let contents = blocking(move || contents.finish()).await?;
+        let (contents, config_files) = tokio::join!(
+            blocking(move || contents.finish()),
+            config_files::collect(self.request.settings.conninfo.as_str()),
+        );
+        let contents = contents?;
         record.end = Some(Position { lsn: end.lsn, timeline: end.timeline });
         record.manifest = Some(self.manifest(contents.manifest, &mut client, record).await?);
         record.archives = contents.archives;
@@ -78,7 +82,7 @@ impl Attempt<'_> {
         }
         // The backup is there, with or without a goodbye.
         let _ = client.close().await;
-        record.config_files = self.config_files().await?;
+        record.config_files = self.store_config_files(config_files).await?;
         Ok(())
     }
 
@@ -132,9 +136,10 @@ impl Attempt<'_> {
     }
 
     /// Keeps what belongs to the server and lies elsewhere.
-    async fn config_files(&self) -> Result<Option<ConfigFiles>, BackupError> {
-        let settings = &self.request.settings;
-        let collected = config_files::collect(settings.conninfo.as_str()).await;
+    async fn store_config_files(
+        &self,
+        collected: config_files::Collected,
+    ) -> Result<Option<ConfigFiles>, BackupError> {
         let (directory, packing) = (self.backup.clone(), self.packing(NonZeroUsize::MIN));
         blocking(move || config_files::store(collected, &directory, &packing)).await
     }

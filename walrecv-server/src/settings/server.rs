@@ -348,7 +348,7 @@ impl ServerSettings {
         let backup_codec = layers
             .value("backup_compression", |given| value::choice(given, COMPRESSIONS))
             .unwrap_or_default();
-        let zone = layers.value("time_zone", value::time_zone).unwrap_or_else(TimeZone::system);
+        let zone = layers.value("time_zone", value::time_zone);
         let settings = Self {
             description: layers.value("description", value::text),
             streaming_conninfo: layers
@@ -402,9 +402,9 @@ impl ServerSettings {
             incremental_chain_max: count(layers, "incremental_chain_max", 1, 1000)
                 .unwrap_or(defaults.incremental_chain_max),
             active: layers.value("active", value::boolean).unwrap_or(true),
-            backup_schedule: schedule(layers, "backup_schedule", &zone),
-            incremental_schedule: schedule(layers, "incremental_schedule", &zone),
-            verify_schedule: schedule(layers, "verify_schedule", &zone),
+            backup_schedule: schedule(layers, "backup_schedule", zone.as_ref()),
+            incremental_schedule: schedule(layers, "incremental_schedule", zone.as_ref()),
+            verify_schedule: schedule(layers, "verify_schedule", zone.as_ref()),
             verify_bandwidth_limit_kb: layers
                 .value("verify_bandwidth_limit", value::rate)
                 .flatten(),
@@ -439,10 +439,11 @@ impl ServerSettings {
     }
 }
 
-/// When something is done, in the server's time zone.
-fn schedule(layers: &mut Layers<'_>, key: &str, zone: &TimeZone) -> Option<Schedule> {
+/// When something is done, in the server's time zone; in this machine's, if it has none. To find that out
+/// takes longer than all the rest.
+fn schedule(layers: &mut Layers<'_>, key: &str, zone: Option<&TimeZone>) -> Option<Schedule> {
     let moments: Moments = layers.value(key, value::parsed)?;
-    Some(moments.within(zone.clone()))
+    Some(moments.within(zone.cloned().unwrap_or_else(TimeZone::system)))
 }
 
 fn count(layers: &mut Layers<'_>, key: &str, least: i64, most: i64) -> Option<u32> {
