@@ -35,8 +35,8 @@ pub(super) trait FrameCodec: Send {
 /// Cuts what is written into frames.
 ///
 /// With one worker the caller's thread compresses. With more, as many threads do, and the caller's
-/// thread collects and writes: it waits for the oldest frame when twice as many frames as threads
-/// are under way, which bounds the memory.
+/// thread collects and writes: it waits for the oldest frame when one frame more than there are threads is
+/// under way, which bounds the memory.
 pub(super) struct FramedWriter<W> {
     sink: W,
     frame_size: usize,
@@ -96,6 +96,8 @@ impl<W: Write> FramedWriter<W> {
     pub(super) fn write(&mut self, plain: &[u8]) -> io::Result<usize> {
         let room = self.frame_size - self.plain.len();
         let taken = plain.get(..room).unwrap_or(plain);
+        // All of it at once: a vector that grows as it is filled may take twice as much.
+        self.plain.reserve_exact(room);
         self.plain.extend_from_slice(taken);
         if self.plain.len() == self.frame_size {
             self.end_frame()?;
@@ -171,7 +173,7 @@ fn write_frame(
 impl Pool {
     /// The threads end when the pool is dropped, because nobody sends them jobs any more.
     fn start(codecs: Vec<Box<dyn FrameCodec>>) -> io::Result<Self> {
-        let limit = codecs.len() * 2;
+        let limit = codecs.len() + 1;
         let (jobs, queue) = channel::<(Job, std::sync::mpsc::SyncSender<Outcome>)>();
         let queue = Arc::new(Mutex::new(queue));
         for mut codec in codecs {
