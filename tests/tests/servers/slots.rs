@@ -199,6 +199,16 @@ fn lost_with_its_wal(installation: &Installation) -> ScenarioResult {
     // Nobody streams on behind a gap without having been told to.
     let output = site.walrecv.run(&["receive-wal", "main"])?.code(3)?;
     assert!(output.stderr.contains("--reset"), "{}", output.stderr);
+    // Nor is a backup taken that could never be restored.
+    let output = site.walrecv.run(&["backup", "main"])?.code(3)?;
+    assert!(output.stderr.contains("would be lost"), "{}", output.stderr);
+    assert!(
+        output.stderr.contains("`walrecv-server receive-wal main --reset`"),
+        "{}",
+        output.stderr
+    );
+    let listed = site.walrecv.run(&["list-backups", "main", "--minimal"])?.success()?;
+    assert_eq!(listed.stdout, "");
 
     // Told to, it leaves the gap, and does no more than see WAL come again.
     let output = site.walrecv.run(&["receive-wal", "main", "--reset"])?.success()?;

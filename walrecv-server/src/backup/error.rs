@@ -5,8 +5,10 @@ use pgwire_stream::{HistoryError, Lsn, SystemId, TimelineId};
 
 use super::Unfit;
 use crate::catalog::{self, IdentityError};
-use crate::failure::{Class, Failure};
+use crate::failure::{Class, Failure, in_one_line};
 use crate::hooks::HookError;
+use crate::receiver::ReceiverError;
+use crate::settings::ServerName;
 use crate::storage::tar::TarError;
 use crate::storage::{LockError, StorageError};
 
@@ -144,6 +146,23 @@ pub enum BackupError {
         /// How long was waited.
         seconds: u64,
     },
+    /// WAL is not received, and will not be before somebody does something about it: what goes by until
+    /// then is lost, and a backup is worth nothing without its WAL.
+    #[error("its WAL would be lost, because none is received: {why}")]
+    NotReceived {
+        /// Why not, in one line.
+        why: String,
+        /// What can be done about it.
+        advice: Option<String>,
+    },
+}
+
+impl BackupError {
+    /// What a receiver's refusal means for a backup.
+    pub fn not_received(server: &ServerName, refusal: &ReceiverError) -> Self {
+        let advice = refusal.hint_about(server.as_str());
+        Self::NotReceived { why: in_one_line(refusal), advice }
+    }
 }
 
 impl Failure for BackupError {
@@ -158,6 +177,7 @@ impl Failure for BackupError {
             Self::Config(error) => error.class(),
             Self::Hook(error) => error.class(),
             Self::Interrupted => Class::Interrupted,
+            Self::NotReceived { .. } => Class::Refused,
             _ => Class::Failed,
         }
     }
@@ -190,6 +210,7 @@ impl Failure for BackupError {
                     .to_owned(),
                 _ => "take a full backup, or one with `--incremental auto`".to_owned(),
             }),
+            Self::NotReceived { advice, .. } => advice.clone(),
             Self::NoWal { .. } => Some(
                 "the backup is complete and becomes usable when the WAL arrives: see that \
                  `walrecv-server run` or `receive-wal` is running for this server"

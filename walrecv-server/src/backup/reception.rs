@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time;
 
-use crate::failure::in_one_line;
+use crate::failure::{Class, Failure, in_one_line};
 use crate::receiver::{Finished, Receiver, ReceiverError, ReceiverOptions, State, Status};
 use crate::settings::ServerSettings;
 use crate::storage::{Home, LockError, LockKind, ServerLock};
@@ -35,6 +35,8 @@ pub enum Received {
     Here(Reception),
     /// By nobody: why.
     Nowhere(String),
+    /// By nobody, and it never will be unless somebody does something about it first.
+    Refused(ReceiverError),
 }
 
 impl Reception {
@@ -62,6 +64,7 @@ impl Reception {
                 kind: LockKind::Receiver,
                 ..
             })))) => Received::Elsewhere,
+            Some(Ok(Err(error))) if error.class() == Class::Refused => Received::Refused(error),
             Some(Ok(Err(error))) => Received::Nowhere(in_one_line(&error)),
             Some(Ok(Ok(_))) => Received::Nowhere("receiving ended".to_owned()),
             Some(Err(error)) => Received::Nowhere(error.to_string()),

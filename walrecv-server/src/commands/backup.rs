@@ -91,6 +91,10 @@ pub async fn backup(
     let mut received = Reception::begin(settings, home, options.receive).await;
     match &received {
         Received::Elsewhere => {}
+        // Before hours of copying.
+        Received::Refused(error) => {
+            return Err(failed(settings, BackupError::not_received(&settings.name, error)).await);
+        }
         Received::Here(_) => progress.note(
             "nobody receives the WAL of this server: receiving it until the backup can be restored",
         ),
@@ -113,16 +117,21 @@ pub async fn backup(
                     "the server keeps the WAL that comes now, in the slot `{slot}`"
                 ));
             }
-            let (server, role) = (settings.name.clone(), role_of(settings.backup_conninfo()));
-            let by_server = settings.backup_compression.location == CompressionLocation::Server;
-            let failure = BackupFailure { server, role, by_server, source };
-            if failure.class() != Class::Interrupted {
-                let notice = Notice::of(&settings.name, News::BackupFailed, &failure);
-                Webhook::tell_last(settings.failure_webhook.as_ref(), notice).await;
-            }
-            Err(failure)
+            Err(failed(settings, source).await)
         }
     }
+}
+
+/// The failure that the command ends with, of which the webhook is told.
+async fn failed(settings: &ServerSettings, source: BackupError) -> BackupFailure {
+    let (server, role) = (settings.name.clone(), role_of(settings.backup_conninfo()));
+    let by_server = settings.backup_compression.location == CompressionLocation::Server;
+    let failure = BackupFailure { server, role, by_server, source };
+    if failure.class() != Class::Interrupted {
+        let notice = Notice::of(&settings.name, News::BackupFailed, &failure);
+        Webhook::tell_last(settings.failure_webhook.as_ref(), notice).await;
+    }
+    failure
 }
 
 async fn take(
@@ -150,7 +159,7 @@ async fn take(
     let patience = if waits { options.wait_timeout } else { Some(Duration::ZERO) };
     let status = match received {
         Received::Here(reception) => Some(reception.status()),
-        Received::Elsewhere | Received::Nowhere(_) => None,
+        _ => None,
     };
     let wait = |patience| {
         backup::wait_for_wal(&store, &record, patience, status.clone(), interrupted.clone())

@@ -199,7 +199,17 @@ impl Keeper {
             _ => {
                 let queue = Queue::new(self.backups.clone(), self.home.clone());
                 let incremental = task == Task::IncrementalBackup;
-                tasks::back_up(&settings, &store, incremental, &ongoing, &queue, &self.stop).await
+                let receiver = self.board.status(&self.server);
+                tasks::back_up(
+                    &settings,
+                    &store,
+                    incremental,
+                    receiver,
+                    &ongoing,
+                    &queue,
+                    &self.stop,
+                )
+                .await
             }
         }
     }

@@ -100,6 +100,8 @@ pub(crate) struct Archive {
     dir: ServerDir,
     segment_size: SegmentSize,
     packing: Packing,
+    /// How those are packed that are compressed as they come: by all processors.
+    direct: Packing,
     keys: Option<KeyFile>,
     /// Whether it is found out what is in segments.
     validates: bool,
@@ -135,9 +137,21 @@ impl Archive {
         let lock = Arc::new(ServerLock::try_acquire(&dir, LockKind::Archive)?);
         let indexes = WalIndexWriters::new(&dir, segment_size, lock).with_keys(keys.clone());
         let packing = packing.with_method(packing.method().with_frame_size(FRAME));
+        let workers = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        let direct = packing.with_method(packing.method().with_workers(workers));
         let (indexes, notes) = (Mutex::new(indexes), Notes::default());
         let hooks = Hooks::none(dir.name());
-        Ok(Self { dir, segment_size, packing, keys, validates: true, indexes, notes, hooks })
+        Ok(Self {
+            dir,
+            segment_size,
+            packing,
+            direct,
+            keys,
+            validates: true,
+            indexes,
+            notes,
+            hooks,
+        })
     }
 
     /// Says which scripts run around the archiving of a file.
@@ -347,9 +361,7 @@ impl Archive {
         {
             return Ok(None);
         }
-        let workers = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-        let packing = self.packing.with_method(method.with_workers(workers));
-        self.begin(segment, false, &packing, sink).map(Some)
+        self.begin(segment, false, &self.direct, sink).map(Some)
     }
 
     /// Gives a packed segment its name, and records it. Durable on return.

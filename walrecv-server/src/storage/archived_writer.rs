@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::compression::{CompressedWriter, Method};
+use super::compression::{CompressedWriter, Method, Workers};
 use super::durable::AtomicFile;
 use super::encryption::EncryptedWriter;
 use super::{Access, Crc32cWriter, Form, HashingWriter, Plain, StorageError, Stored};
@@ -15,18 +15,20 @@ use crate::settings::Recipient;
 pub struct Packing {
     method: Method,
     recipients: Arc<[Recipient]>,
+    /// Of all that is packed so.
+    workers: Workers,
 }
 
 impl Packing {
     /// Compresses by this method, and encrypts to these recipients; to none, if there are none.
     pub fn new(method: Method, recipients: &[Recipient]) -> Self {
-        Self { method, recipients: recipients.into() }
+        Self { method, recipients: recipients.into(), workers: Workers::default() }
     }
 
     /// To the same recipients, compressed by another method.
     #[must_use]
     pub fn with_method(&self, method: Method) -> Self {
-        Self { method, recipients: Arc::clone(&self.recipients) }
+        Self { method, recipients: Arc::clone(&self.recipients), workers: Workers::default() }
     }
 
     /// How it compresses.
@@ -44,7 +46,8 @@ impl Packing {
     /// # Errors
     /// If the codec refuses its settings, or the beginning cannot be written.
     pub fn writer<W: Write>(&self, sink: W) -> io::Result<CompressedWriter<EncryptedWriter<W>>> {
-        CompressedWriter::new(EncryptedWriter::new(sink, &self.recipients)?, self.method)
+        let encrypted = EncryptedWriter::new(sink, &self.recipients)?;
+        CompressedWriter::with_workers(encrypted, self.method, &self.workers)
     }
 }
 

@@ -14,7 +14,8 @@ use crate::daemon::raised;
 use crate::failure::{Failure, in_one_line};
 use crate::hooks::{News, Notice};
 use crate::progress::ProgressSink;
-use crate::settings::ServerSettings;
+use crate::receiver::{State, Status};
+use crate::settings::{ServerName, ServerSettings};
 use crate::storage::{LockError, ServerDir};
 
 /// How long to wait before looking again whether an operator's backup has ended.
@@ -29,6 +30,7 @@ pub(in crate::daemon) async fn back_up(
     settings: &ServerSettings,
     store: &ServerDir,
     incremental: bool,
+    receiver: Option<Status>,
     ongoing: &Ongoing,
     queue: &Queue,
     stop: &watch::Receiver<bool>,
@@ -41,6 +43,10 @@ pub(in crate::daemon) async fn back_up(
         incremental: incremental.then_some(Incremental::Auto),
     };
     let server = &settings.name;
+    if let Some(refused) = receiver.filter(|status| status.state == State::Refused) {
+        let why = refused.last_error.unwrap_or_default();
+        return failed(server, &BackupError::NotReceived { why, advice: refused.last_hint });
+    }
     let mut retries = Retries::new(settings);
     let taken = loop {
         let Some(place) = queue.take(stop).await else { return End::CutShort };
@@ -69,13 +75,7 @@ pub(in crate::daemon) async fn back_up(
         Ok(record) => record,
         Err(BackupError::Interrupted) => return End::CutShort,
         Err(error) => {
-            let (line, hint) =
-                (in_one_line(&error), error.hint_about(server.as_str()).unwrap_or_default());
-            tracing::error!(server = %server, error = line, hint, "a scheduled backup failed");
-            let notice = Notice::of(server, News::BackupFailed, &error);
-            let may_pass =
-                matches!(&error, BackupError::Server(error) if error.advice() == Advice::Retry);
-            return End::Badly { error: line, notice: Some(notice), may_pass };
+            return failed(server, &error);
         }
     };
     let backup = record.id;
@@ -92,6 +92,20 @@ pub(in crate::daemon) async fn back_up(
         }
     }
     End::Well
+}
+
+/// That of a backup of which there is nothing.
+fn failed(server: &ServerName, error: &BackupError) -> End {
+    let hint = error.hint_about(server.as_str()).unwrap_or_default();
+    let line = in_one_line(error);
+    tracing::error!(server = %server, error = line, hint, "a scheduled backup failed");
+    let may_pass = match error {
+        BackupError::Server(error) => error.advice() == Advice::Retry,
+        BackupError::NotReceived { .. } => true,
+        _ => false,
+    };
+    let notice = Some(Notice::of(server, News::BackupFailed, error));
+    End::Badly { error: line, notice, may_pass }
 }
 
 #[cfg(test)]
@@ -120,7 +134,7 @@ mod tests {
             async move {
                 let ongoing = board.begin(&settings.name, Task::Backup);
                 let store = home.server(&settings.name);
-                back_up(&settings, &store, false, &ongoing, &queue, &stop).await
+                back_up(&settings, &store, false, None, &ongoing, &queue, &stop).await
             }
         });
         let waits = || {
@@ -142,7 +156,14 @@ mod tests {
         let home = Home::new(&store, Access::Private);
         let (queue, (_raise, stop)) = (Queue::new(places, home.clone()), watch::channel(false));
         let store = home.server(&settings.name);
-        let end = back_up(&settings, &store, false, &ongoing, &queue, &stop).await;
+        let end = back_up(&settings, &store, false, None, &ongoing, &queue, &stop).await;
         assert!(matches!(end, End::Badly { may_pass: true, .. }));
+        // None is taken whose WAL is lost while it is copied.
+        let mut receiver = Status::new(settings.name.clone(), settings.slot_name.clone());
+        receiver.state = State::Refused;
+        receiver.last_error = Some("a gap".to_owned());
+        let end = back_up(&settings, &store, false, Some(receiver), &ongoing, &queue, &stop).await;
+        let End::Badly { error, may_pass: true, notice: Some(_) } = end else { panic!() };
+        assert!(error.ends_with("none is received: a gap"), "{error}");
     }
 }

@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
-use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 
 use serde::{Deserialize, Serialize};
@@ -60,8 +60,20 @@ struct Job {
 
 type Outcome = io::Result<Job>;
 
+/// Threads that compress, if there are any just now. Files that are written by the same method, one beginning
+/// before the other is complete, share them, and the memory of their codecs.
+#[derive(Clone, Debug, Default)]
+pub struct Workers(Arc<Mutex<Weak<Crew>>>);
+
+/// The threads. They end when this is dropped, because nobody sends them jobs any more.
+#[derive(Debug)]
+struct Crew {
+    jobs: Sender<(Job, SyncSender<Outcome>)>,
+    size: usize,
+}
+
 struct Pool {
-    jobs: Sender<(Job, std::sync::mpsc::SyncSender<Outcome>)>,
+    crew: Arc<Crew>,
     /// The frames under way, in order.
     pending: VecDeque<Receiver<Outcome>>,
     /// Buffers that can be used again.
@@ -72,16 +84,14 @@ struct Pool {
 impl<W: Write> FramedWriter<W> {
     pub(super) fn new(
         sink: W,
-        workers: NonZeroUsize,
+        count: NonZeroUsize,
+        workers: &Workers,
         frame_size: usize,
         mut codec: impl FnMut() -> io::Result<Box<dyn FrameCodec>>,
     ) -> io::Result<Self> {
-        let engine = if workers.get() == 1 {
-            Engine::Here { codec: codec()?, frame: Vec::new() }
-        } else {
-            let codecs =
-                std::iter::repeat_with(codec).take(workers.get()).collect::<io::Result<_>>()?;
-            Engine::Threads(Pool::start(codecs)?)
+        let engine = match count.get() {
+            1 => Engine::Here { codec: codec()?, frame: Vec::new() },
+            _ => Engine::Threads(Pool::new(workers.get(count, codec)?)),
         };
         Ok(Self {
             sink,
@@ -170,11 +180,28 @@ fn write_frame(
     Ok(())
 }
 
-impl Pool {
-    /// The threads end when the pool is dropped, because nobody sends them jobs any more.
+impl Workers {
+    /// Those that there are, or new ones.
+    fn get(
+        &self,
+        count: NonZeroUsize,
+        codec: impl FnMut() -> io::Result<Box<dyn FrameCodec>>,
+    ) -> io::Result<Arc<Crew>> {
+        let mut crew = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(crew) = crew.upgrade() {
+            return Ok(crew);
+        }
+        let codecs = std::iter::repeat_with(codec).take(count.get()).collect::<io::Result<_>>()?;
+        let new = Arc::new(Crew::start(codecs)?);
+        *crew = Arc::downgrade(&new);
+        Ok(new)
+    }
+}
+
+impl Crew {
     fn start(codecs: Vec<Box<dyn FrameCodec>>) -> io::Result<Self> {
-        let limit = codecs.len() + 1;
-        let (jobs, queue) = channel::<(Job, std::sync::mpsc::SyncSender<Outcome>)>();
+        let size = codecs.len();
+        let (jobs, queue) = channel::<(Job, SyncSender<Outcome>)>();
         let queue = Arc::new(Mutex::new(queue));
         for mut codec in codecs {
             let queue = Arc::clone(&queue);
@@ -189,7 +216,14 @@ impl Pool {
                 }
             })?;
         }
-        Ok(Self { jobs, pending: VecDeque::new(), spare: Vec::new(), limit })
+        Ok(Self { jobs, size })
+    }
+}
+
+impl Pool {
+    fn new(crew: Arc<Crew>) -> Self {
+        let limit = crew.size + 1;
+        Self { crew, pending: VecDeque::new(), spare: Vec::new(), limit }
     }
 
     /// Hands out a frame's data, and returns a buffer for the next.
@@ -200,7 +234,7 @@ impl Pool {
         };
         next.clear();
         let (done, outcome) = sync_channel(1);
-        self.jobs.send((Job { plain, frame }, done)).map_err(|_| stopped())?;
+        self.crew.jobs.send((Job { plain, frame }, done)).map_err(|_| stopped())?;
         self.pending.push_back(outcome);
         Ok(next)
     }

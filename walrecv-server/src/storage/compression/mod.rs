@@ -17,7 +17,7 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 
 pub use codec::Codec;
-pub use frames::{FRAME_SIZE, Frame};
+pub use frames::{FRAME_SIZE, Frame, Workers};
 pub use unframe::read_frames;
 
 use self::frames::FramedWriter;
@@ -86,15 +86,27 @@ impl<W: Write> CompressedWriter<W> {
     /// # Errors
     /// If the codec refuses its settings, or a thread cannot be started.
     pub fn new(sink: W, method: Method) -> io::Result<Self> {
+        Self::with_workers(sink, method, &Workers::default())
+    }
+
+    /// The same with threads that it shares with others of the same method.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn with_workers(sink: W, method: Method, threads: &Workers) -> io::Result<Self> {
         let Method { codec, level, workers, frame_size, checksums } = method;
         let inner = match codec {
             Codec::None => Inner::Plain(PlainWriter::new(sink)),
-            Codec::Zstd => Inner::Framed(FramedWriter::new(sink, workers, frame_size, || {
-                Ok(Box::new(ZstdFrames::new(level, checksums)?))
-            })?),
-            Codec::Lz4 => Inner::Framed(FramedWriter::new(sink, workers, frame_size, || {
-                Ok(Box::new(Lz4Frames::new(frame_size, checksums)))
-            })?),
+            Codec::Zstd => {
+                Inner::Framed(FramedWriter::new(sink, workers, threads, frame_size, || {
+                    Ok(Box::new(ZstdFrames::new(level, checksums)?))
+                })?)
+            }
+            Codec::Lz4 => {
+                Inner::Framed(FramedWriter::new(sink, workers, threads, frame_size, || {
+                    Ok(Box::new(Lz4Frames::new(frame_size, checksums)))
+                })?)
+            }
             Codec::Gzip => Inner::Gzip(Box::new(GzipWriter::new(sink, level))),
         };
         Ok(Self { inner })

@@ -106,6 +106,24 @@ fn workers_change_nothing_but_the_time() {
 }
 
 #[test]
+fn files_that_share_their_threads_are_what_each_would_be_alone() {
+    let (one, other) = (sample(5 * FRAME_SIZE + 7), sample(3 * FRAME_SIZE + 12345));
+    for codec in [Codec::Zstd, Codec::Lz4] {
+        let (method, workers) = (method(codec, 2), Workers::default());
+        let begin = || CompressedWriter::with_workers(Vec::new(), method, &workers).unwrap();
+        let (mut first, mut second) = (begin(), begin());
+        for (ours, theirs) in one.chunks(1 << 20).zip(other.chunks(1 << 19)) {
+            first.write_all(ours).unwrap();
+            second.write_all(theirs).unwrap();
+        }
+        second.write_all(&other[other.len().min(one.len().div_ceil(1 << 20) << 19)..]).unwrap();
+        // The threads outlive whoever began them.
+        assert!(first.finish().unwrap().0 == compress(&one, method, 1 << 20).0, "{codec}");
+        assert!(second.finish().unwrap().0 == compress(&other, method, 1 << 20).0, "{codec}");
+    }
+}
+
+#[test]
 fn lz4_takes_what_does_not_compress_in_blocks_of_every_size() {
     let mut state = 1u64;
     let noise: Vec<u8> = std::iter::repeat_with(|| {
