@@ -54,7 +54,7 @@ impl Reception {
         let mut task = tokio::spawn(receiver.run(stopped));
         let ended = tokio::select! {
             ended = &mut task => Some(ended),
-            Ok(_) = status.wait_for(|status| status.state == State::Streaming) => None,
+            Ok(_) = status.wait_for(flows) => None,
             () = time::sleep(PATIENCE) => None,
         };
         match ended {
@@ -104,6 +104,12 @@ impl Reception {
             Err(error) => tracing::error!(error = %error, "receiving WAL was lost"),
         }
     }
+}
+
+/// Whether WAL flows. A server begins to stream before it finds out that it no longer has what is wanted.
+fn flows(status: &Status) -> bool {
+    let has_more = status.server_end > status.started_at;
+    status.state == State::Streaming && (!has_more || status.received > status.started_at)
 }
 
 /// Returns when nothing has become durable for a while.

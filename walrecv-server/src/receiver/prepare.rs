@@ -83,6 +83,8 @@ impl Receiver {
         }
 
         let (history, histories) = self.server_history(&mut client, system.timeline).await?;
+        let theirs = Some(system.flushed_to);
+        self.status.send_modify(|status| status.server_end = status.server_end.max(theirs));
         let source = Source {
             timeline: system.timeline,
             flushed_to: system.flushed_to,
@@ -109,7 +111,8 @@ impl Receiver {
         if let Some((timeline, from)) = self.given_up {
             // A gap is no reason to mix histories.
             start::decide(held.as_ref(), &source, None)?;
-            let start = self.start_after_gap(&mut client, &config, &source, slot).await?;
+            let start =
+                self.start_after_gap(&mut client, &config, &source, slot, (timeline, from)).await?;
             self.store_histories(histories).await?;
             // What is held of the last segment is no part of the gap.
             let held_to = held.filter(|held| held.timeline == timeline).map(|held| held.end);
@@ -351,9 +354,10 @@ impl Receiver {
         config: &Config,
         source: &Source,
         slot: Slot,
+        missing: (TimelineId, Lsn),
     ) -> Result<Start, ReceiverError> {
         let slot = self.first_slot(client, config, slot).await?;
-        Ok(start::decide(None, source, slot.kept())?)
+        Ok(start::decide(None, source, slot.kept().filter(|kept| is_behind(*kept, missing)))?)
     }
 
     pub(super) fn no_slot(&self) -> ReceiverError {
@@ -373,6 +377,12 @@ pub(crate) fn receiving_config(conninfo: &str) -> Result<Config, ConfigError> {
 /// Whether this is the name of a directory of the archive, beside which there are histories.
 fn is_folder(name: &std::ffi::OsString) -> bool {
     name.len() == 16 && name.as_encoded_bytes().iter().all(u8::is_ascii_hexdigit)
+}
+
+/// Whether a slot keeps WAL that comes after what the server no longer has. Before 16, a slot may say that it keeps
+/// just that: the server took it from us, who said where we would begin.
+fn is_behind(kept: Kept, (timeline, missing): (TimelineId, Lsn)) -> bool {
+    kept.timeline.is_some_and(|of_slot| of_slot != timeline) || kept.lsn > missing
 }
 
 /// From 16 on, a slot that the server has given up never keeps WAL again.
