@@ -22,10 +22,6 @@ const IN_FLIGHT: usize = 4 << 20;
 /// to store a message.
 const TOGETHER: usize = 512 << 10;
 
-/// How long a server that has sent less is let alone. What it sends meanwhile waits in the socket, and is
-/// worth one awakening together.
-const BREATH: Duration = Duration::from_millis(1);
-
 /// What an event takes besides its bytes, so that a server that sends none fills no memory either.
 const EVENT_OVERHEAD: usize = 256;
 
@@ -92,9 +88,6 @@ async fn hand_over(
             break;
         }
         progress.advance_to(done);
-        if size < TOGETHER {
-            time::sleep(BREATH).await;
-        }
     }
     Ok(())
 }
