@@ -396,3 +396,22 @@ async fn data_checksums(client: &mut ReplicationClient) -> Option<bool> {
     }
     client.show("data_checksums").await.ok().map(|setting| setting == "on")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_that_says_to_keep_what_is_gone_keeps_nothing() {
+        let (first, second) = (TimelineId::FIRST, TimelineId::new(2).unwrap());
+        let missing = (first, Lsn::from_u64(0xa0_0000));
+        let kept = |lsn, timeline| Kept { lsn: Lsn::from_u64(lsn), timeline, by_us: false };
+        for timeline in [Some(first), None] {
+            assert!(!is_behind(kept(0x90_0000, timeline), missing));
+            assert!(!is_behind(kept(0xa0_0000, timeline), missing));
+            assert!(is_behind(kept(0xb0_0000, timeline), missing));
+        }
+        // The number is another place there.
+        assert!(is_behind(kept(0x90_0000, Some(second)), missing));
+    }
+}
