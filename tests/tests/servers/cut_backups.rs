@@ -4,12 +4,14 @@
 use std::fs;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use walrecv_tests::disk::{Disk, FileSystem};
 use walrecv_tests::proxy::CuttingProxy;
 use walrecv_tests::run::{ScenarioResult, Scenarios, rounds};
 use walrecv_tests::walrecv::Daemon;
 use walrecv_tests::{Cluster, Installation, Result};
 
+use crate::disturbed_backups::slow_backup;
 use crate::site::{PASSWORD, ROLE, Site};
 use crate::synchronous::sleep_between;
 
@@ -17,6 +19,7 @@ pub(crate) fn register(scenarios: Scenarios) -> Scenarios {
     scenarios
         .per_major("backup_cut_at_any_byte", &[10, 18], cut_at_any_byte)
         .per_major("backup_on_a_full_disk", &[12, 18], full_disk)
+        .per_major("backup_on_a_hanging_disk", &[18], hanging_disk)
         .per_major("backup_in_power_cuts", &[18], power_cuts)
 }
 
@@ -147,6 +150,31 @@ fn full_disk(installation: &Installation) -> ScenarioResult {
         for (id, _) in listed(&site)? {
             site.walrecv.run(&["delete", "main", &id])?.success()?;
         }
+    }
+    assert_eq!(daemon.stop()?, 0);
+    drop(disk);
+    Ok(())
+}
+
+/// The store's disk hangs in the middle of a backup, which goes on with it, or ends as soon as it can.
+fn hanging_disk(installation: &Installation) -> ScenarioResult {
+    let Some((site, disk)) = with_a_disk(installation, "backup_compression = \"none\"\n")? else {
+        return Ok(());
+    };
+    let daemon = site.run()?;
+    site.settle()?;
+    for (unwanted, code) in [(false, 0), (true, 130)] {
+        let mut backup = slow_backup(&site, 8192)?;
+        let frozen = disk.freeze()?;
+        // Longer than all of it would take.
+        std::thread::sleep(Duration::from_secs(6));
+        if unwanted {
+            backup.signal(Signal::INT)?;
+        }
+        assert!(backup.is_running(), "it ended on a disk that hangs:\n{}", backup.log());
+        drop(frozen);
+        assert_eq!(backup.wait(Duration::from_secs(60))?, code, "{}", backup.log());
+        next_one_works(&site)?;
     }
     assert_eq!(daemon.stop()?, 0);
     drop(disk);

@@ -20,11 +20,11 @@ pub(crate) fn register(scenarios: Scenarios) -> Scenarios {
         .per_major("unattended_backup", &[10, 18], unattended_backup)
 }
 
-/// A backup that takes long enough to be disturbed.
-fn slow_backup(site: &Site) -> walrecv_tests::Result<Daemon> {
+/// A backup that takes long enough to be disturbed: it gets so many kB a second. It has begun to copy.
+pub(crate) fn slow_backup(site: &Site, limit: u32) -> walrecv_tests::Result<Daemon> {
     let base = site.walrecv.home().join("main/base");
     let before = count(&base);
-    let backup = site.walrecv.spawn(&["backup", "main", "--bwlimit", "512"])?;
+    let backup = site.walrecv.spawn(&["backup", "main", "--bwlimit", &limit.to_string()])?;
     let begin = Instant::now();
     while count(&base) == before || count(&base.join(newest(&base))) < 2 {
         let said = || format!("no backup begins:\n{}", backup.log());
@@ -51,14 +51,14 @@ fn disturbed_backups(installation: &Installation) -> ScenarioResult {
     let base = site.walrecv.home().join("main/base");
 
     // Ctrl-C.
-    let mut backup = slow_backup(&site)?;
+    let mut backup = slow_backup(&site, 512)?;
     backup.signal(Signal::INT)?;
     assert_eq!(backup.wait(Duration::from_secs(20))?, 130, "{}", backup.log());
     let interrupted = newest(&base);
     failed(&site, &interrupted, "interrupted")?;
 
     // Two at once.
-    let mut backup = slow_backup(&site)?;
+    let mut backup = slow_backup(&site, 512)?;
     let second = site.walrecv.run(&["backup", "main"])?;
     assert_ne!(second.code, 0);
     assert!(second.stderr.contains("hint:"), "{}", second.stderr);
@@ -71,7 +71,7 @@ fn disturbed_backups(installation: &Installation) -> ScenarioResult {
     assert_ne!(refused.code, 0);
 
     // The server goes.
-    let mut backup = slow_backup(&site)?;
+    let mut backup = slow_backup(&site, 512)?;
     failed(&site, &killed, "interrupted")?;
     site.cluster.kill9()?;
     assert_eq!(backup.wait(Duration::from_secs(20))?, 1, "{}", backup.log());
