@@ -188,10 +188,10 @@ pub struct Archive {
     pub plain_size: u64,
     /// The size of the file.
     pub stored_size: u64,
-    /// The checksum of the file.
+    /// The checksum of the file, where it is encrypted or the files in it have none of their own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stored_sha256: Option<Sha256Sum>,
-    /// That of one that is kept as it came.
+    /// That of any other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stored_crc32c: Option<Crc32c>,
     /// How many files are in it.

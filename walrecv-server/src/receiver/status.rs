@@ -50,7 +50,7 @@ pub struct Status {
     /// When that position last moved.
     #[serde(default)]
     pub flushed_at: Option<PgTimestamp>,
-    /// How far the server could send when it was last heard.
+    /// How far the server could send when it was last heard, or when it said who it is.
     pub server_end: Option<Lsn>,
     /// When everything that the server could send was durable last.
     #[serde(default)]

@@ -25,10 +25,10 @@ impl Packing {
         Self { method, recipients: recipients.into(), workers: Workers::default() }
     }
 
-    /// To the same recipients, compressed by another method.
+    /// To the same recipients, compressed by another method, and so by other threads.
     #[must_use]
     pub fn with_method(&self, method: Method) -> Self {
-        Self { method, recipients: Arc::clone(&self.recipients), workers: Workers::default() }
+        Self { method, workers: Workers::default(), ..self.clone() }
     }
 
     /// How it compresses.
