@@ -13,6 +13,7 @@ mod form;
 mod hash;
 mod layout;
 mod pace;
+mod pieces;
 mod read_ahead;
 
 pub mod archived_writer;
@@ -35,4 +36,5 @@ pub use hash::{HashingWriter, Sha256Sum, Sha256SumError, Stored};
 pub use layout::{ArchivedWal, ArchivedWalError, BackupDir, Home, ServerDir};
 pub use lock::{LockError, LockKind, ServerLock};
 pub use pace::Pace;
-pub use read_ahead::{Pieces, read_ahead};
+pub use pieces::{Piece, Pieces};
+pub use read_ahead::read_ahead;

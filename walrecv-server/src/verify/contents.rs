@@ -241,7 +241,7 @@ impl Search<'_> {
                     Ok(piece) => piece,
                     Err(error) => return Ok(Err(in_one_line(&error))),
                 };
-                let mut bytes = piece.as_slice();
+                let mut bytes = &piece[..];
                 loop {
                     match tar.feed(&mut bytes) {
                         Ok(Some(event)) => unpacking.take(event, self),

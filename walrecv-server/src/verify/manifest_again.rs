@@ -159,7 +159,7 @@ pub fn make_manifest_again(
         read_archive(&backup, archive, compressed, jobs, |pieces| {
             for piece in pieces {
                 let piece = piece.map_err(|error| damaged(in_one_line(&error)))?;
-                let mut bytes = piece.as_slice();
+                let mut bytes = &piece[..];
                 while let Some(event) =
                     tar.feed(&mut bytes).map_err(|error| damaged(in_one_line(&error)))?
                 {

@@ -24,6 +24,7 @@ mod tests;
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::ops::Deref;
 use std::path::PathBuf;
 
 use pgwire_stream::backup_label::{self, BackupLabel, IncrementalFrom};
@@ -154,7 +155,7 @@ impl<'a> Extractor<'a> {
         archive: &str,
         prefix: &[u8],
         mut root: Option<&mut Root>,
-        pieces: impl Iterator<Item = io::Result<Vec<u8>>>,
+        pieces: impl Iterator<Item = io::Result<impl Deref<Target = [u8]>>>,
     ) -> Result<(), ExtractError> {
         let backup = self.layer.backup;
         let damaged = |source| ExtractError::Tar { backup, archive: archive.to_owned(), source };
@@ -166,7 +167,7 @@ impl<'a> Extractor<'a> {
                 archive: archive.to_owned(),
                 source,
             })?;
-            let mut bytes = piece.as_slice();
+            let mut bytes = &piece[..];
             while let Some(event) = reader.feed(&mut bytes).map_err(damaged)? {
                 match event {
                     TarEvent::Member(member) if member.kind == MemberKind::Directory => {

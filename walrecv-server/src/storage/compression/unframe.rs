@@ -7,12 +7,12 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use super::{Codec, Frame};
-use crate::storage::Pieces;
+use crate::storage::pieces::{Buffers, Piece, Pieces};
 
 /// Larger than any frame that is written, plain or stored. An index can say anything.
 const MAX_FRAME: u64 = 9 << 20;
 
-type Outcome = io::Result<Vec<u8>>;
+type Outcome = io::Result<Piece>;
 
 /// The compressed bytes of a frame, on the way to whichever thread is free.
 struct Job {
@@ -36,11 +36,14 @@ pub fn read_frames<T>(
     let (ordered, arriving) = sync_channel(workers.get() * 2);
     let (jobs, queue) = channel();
     let queue = Mutex::new(queue);
+    let stored = Buffers::default();
+    let plain = Buffers::default();
     thread::scope(|scope| {
         for _ in 0..workers.get() {
-            scope.spawn(|| decompress_all(codec, &queue));
+            scope.spawn(|| decompress_all(codec, &queue, &stored, &plain));
         }
-        scope.spawn(move || feed(compressed, frames, &ordered, &jobs));
+        let stored = &stored;
+        scope.spawn(move || feed(compressed, frames, stored, &ordered, &jobs));
         let outcomes = arriving.into_iter();
         work(Pieces::new(outcomes.map(|outcome: Receiver<Outcome>| {
             outcome.recv().unwrap_or_else(|_| Err(io::Error::other("a thread stopped")))
@@ -52,13 +55,14 @@ pub fn read_frames<T>(
 fn feed(
     mut compressed: impl Read,
     frames: impl Iterator<Item = io::Result<Frame>>,
+    buffers: &Buffers,
     ordered: &SyncSender<Receiver<Outcome>>,
     jobs: &Sender<Job>,
 ) {
     let mut behind = Frame::default();
     for frame in frames {
         let (done, outcome) = sync_channel(1);
-        let read = frame.and_then(|frame| read_frame(&mut compressed, frame, &mut behind));
+        let read = frame.and_then(|frame| read_frame(&mut compressed, frame, &mut behind, buffers));
         // Nobody listens after an error on the other side.
         if ordered.send(outcome).is_err() {
             return;
@@ -91,6 +95,7 @@ fn read_frame(
     compressed: &mut impl Read,
     frame: Frame,
     behind: &mut Frame,
+    buffers: &Buffers,
 ) -> io::Result<(Vec<u8>, usize)> {
     let follows = frame.plain_offset == behind.plain_offset
         && frame.stored_offset == behind.stored_offset
@@ -101,7 +106,7 @@ fn read_frame(
     }
     behind.plain_offset += frame.plain_length;
     behind.stored_offset += frame.stored_length;
-    let mut bytes = Vec::with_capacity(usize::try_from(frame.stored_length).unwrap_or(0));
+    let mut bytes = buffers.take(usize::try_from(frame.stored_length).unwrap_or(0));
     compressed.take(frame.stored_length).read_to_end(&mut bytes)?;
     if bytes.len() as u64 != frame.stored_length {
         return Err(io::ErrorKind::UnexpectedEof.into());
@@ -109,15 +114,17 @@ fn read_frame(
     Ok((bytes, usize::try_from(frame.plain_length).unwrap_or(0)))
 }
 
-fn decompress_all(codec: Codec, queue: &Mutex<Receiver<Job>>) {
+fn decompress_all(codec: Codec, queue: &Mutex<Receiver<Job>>, stored: &Buffers, buffers: &Buffers) {
     let mut zstd = None;
     loop {
         // Nothing can go wrong while it is held, so poison means nothing.
         let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(Job { compressed, length, done }) = next else { return };
-        let plain = decompress(codec, &mut zstd, &compressed, length);
+        let mut plain = buffers.take(length);
+        let outcome = decompress(codec, &mut zstd, &compressed, length, &mut plain);
+        stored.put(compressed);
         // Nobody waits for it if the work was given up.
-        let _ = done.send(plain);
+        let _ = done.send(outcome.map(|()| buffers.piece(plain)));
     }
 }
 
@@ -126,24 +133,24 @@ fn decompress(
     zstd: &mut Option<zstd::bulk::Decompressor<'static>>,
     compressed: &[u8],
     length: usize,
-) -> Outcome {
-    let mut plain = Vec::with_capacity(length);
+    plain: &mut Vec<u8>,
+) -> io::Result<()> {
     match (codec, zstd) {
         (Codec::Zstd, Some(zstd)) => {
-            zstd.decompress_to_buffer(compressed, &mut plain)?;
+            zstd.decompress_to_buffer(compressed, plain)?;
         }
         (Codec::Zstd, none) => {
             let zstd = none.insert(zstd::bulk::Decompressor::new()?);
-            zstd.decompress_to_buffer(compressed, &mut plain)?;
+            zstd.decompress_to_buffer(compressed, plain)?;
         }
         _ => {
             // One more than there should be tells whether there is.
             let limit = length as u64 + 1;
-            super::reader(compressed, codec)?.take(limit).read_to_end(&mut plain)?;
+            super::reader(compressed, codec)?.take(limit).read_to_end(plain)?;
         }
     }
     if plain.len() == length {
-        Ok(plain)
+        Ok(())
     } else {
         Err(invalid("a frame is not as long as its index says"))
     }
@@ -172,8 +179,8 @@ mod tests {
     fn read(codec: Codec, stored: &[u8], frames: &[Frame]) -> io::Result<Vec<u8>> {
         let frames = frames.iter().map(|frame| Ok(*frame));
         read_frames(stored, codec, frames, WORKERS, |pieces| {
-            let pieces: io::Result<Vec<Vec<u8>>> = pieces.collect();
-            Ok(pieces?.concat())
+            let pieces: io::Result<Vec<Piece>> = pieces.collect();
+            Ok(pieces?.iter().flat_map(|piece| piece.to_vec()).collect())
         })
     }
 
@@ -220,6 +227,6 @@ mod tests {
         let frames = frames.iter().map(|frame| Ok(*frame));
         let first =
             read_frames(&stored[..], Codec::Zstd, frames, WORKERS, |mut pieces| pieces.next());
-        assert_eq!(first.unwrap().unwrap(), plain()[..1000]);
+        assert_eq!(first.unwrap().unwrap()[..], plain()[..1000]);
     }
 }
