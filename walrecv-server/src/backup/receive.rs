@@ -13,6 +13,7 @@ use super::BackupError;
 use super::blocking::finished;
 use super::contents::ContentsWriter;
 use crate::progress::ProgressSink;
+use crate::receiver::Hurry;
 
 /// How many bytes may be received but not stored yet. Past this, nothing is read from the socket,
 /// and the server waits.
@@ -43,6 +44,7 @@ pub(super) async fn receive(
     interrupted: &mut watch::Receiver<bool>,
     progress: &dyn ProgressSink,
 ) -> Result<ContentsWriter, BackupError> {
+    let _hurry = Hurry::new();
     let (work, queue) = mpsc::channel();
     let storing = task::spawn_blocking(move || store(contents, &queue));
     let received = tokio::select! {

@@ -38,7 +38,8 @@
 //!
 //! The queue of what was received (`stream::QUEUE_BUDGET`), and while segments are compressed as
 //! they come, for each processor a few frames of `archive::FRAME` bytes; nothing grows with the
-//! backlog, the size of segments or the slowness of the disk.
+//! backlog, the size of segments or the slowness of the disk. Many streams share what one alone may
+//! have in its queue a few times over (`writer`).
 
 mod archive;
 mod archive_pass;
@@ -80,6 +81,7 @@ use tracing::Instrument;
 pub use archive::ArchiveError;
 pub use archive_pass::{ArchivePass, ArchivePassError, archive_waiting};
 pub(crate) use backoff::Backoff;
+pub(crate) use breath::Hurry;
 pub use breath::nap;
 pub use error::ReceiverError;
 pub(crate) use held::newest as newest_held;

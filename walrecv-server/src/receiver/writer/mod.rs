@@ -38,7 +38,7 @@ mod worker;
 mod tests;
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -61,6 +61,17 @@ const MESSAGE_OVERHEAD: usize = 256;
 
 /// What is written at once where nobody waits for it. Less is written after a while.
 const GATHERED: usize = 128 << 10;
+
+/// How many received bytes may wait to be written in all streams of the process together, roughly;
+/// but [`LEAST_SHARE`] in each. When many begin a new segment at once, the rests of the old ones come
+/// faster than any disk takes them.
+const ALL_STREAMS: usize = 8 << 20;
+
+/// What a stream may have waiting, however many there are: a message of the longest, and some.
+const LEAST_SHARE: usize = 160 << 10;
+
+/// How many streams this process writes.
+static STREAMS: AtomicUsize = AtomicUsize::new(0);
 
 /// How long bytes are gathered. A stream that brings a few at a time would wake a thread for each.
 const GATHERING: Duration = Duration::from_millis(100);
@@ -160,6 +171,11 @@ struct Received {
     _room: Room,
 }
 
+/// What one of so many streams may have waiting.
+fn share(budget: usize, streams: usize) -> usize {
+    (ALL_STREAMS / streams.max(1)).max(LEAST_SHARE).min(budget).max(1)
+}
+
 /// The handle of the writing. Dropping it without [`finish`](Self::finish) makes the work end by
 /// itself, with everything synced that it was given.
 pub(crate) struct WalWriter {
@@ -188,11 +204,16 @@ impl WalWriter {
         let (tell, outcome) = oneshot::channel();
         let desk = Desk::new(assignment, Arc::new(report), tell);
         let room = Arc::new(Semaphore::new(budget as usize));
+        STREAMS.fetch_add(1, Ordering::Relaxed);
         Self { desk, room, budget, flush_queued: false, outcome }
     }
 
+    /// What so many bytes take of the budget: the more, the more streams there are.
     fn permits(&self, bytes: usize) -> u32 {
-        u32::try_from(bytes + MESSAGE_OVERHEAD).unwrap_or(u32::MAX).min(self.budget)
+        let budget = self.budget as usize;
+        let share = share(budget, STREAMS.load(Ordering::Relaxed));
+        let permits = (bytes + MESSAGE_OVERHEAD).saturating_mul(budget) / share;
+        u32::try_from(permits).unwrap_or(u32::MAX).min(self.budget)
     }
 
     /// Room for so many bytes, if there is some now.
@@ -206,6 +227,8 @@ impl WalWriter {
     pub(crate) async fn reserve(&mut self, bytes: usize) -> Result<Room, WriterError> {
         let permits = self.permits(bytes);
         let room = Arc::clone(&self.room).acquire_many_owned(permits);
+        // What is being gathered takes the room.
+        self.desk.wake(self.desk.waiting());
         tokio::select! {
             room = room => room.map(Room).map_err(|_| WriterError::Lost),
             error = self.failed() => Err(error),
@@ -253,6 +276,7 @@ impl WalWriter {
 
 impl Drop for WalWriter {
     fn drop(&mut self) {
+        STREAMS.fetch_sub(1, Ordering::Relaxed);
         self.desk.close();
     }
 }

@@ -305,6 +305,17 @@ fn the_queue_holds_no_more_than_its_budget() {
     });
 }
 
+#[test]
+fn many_streams_share_what_one_may_have_alone() {
+    const BUDGET: usize = 1 << 20;
+    assert_eq!(share(BUDGET, 1), BUDGET);
+    assert!(share(BUDGET, 50) * 50 <= ALL_STREAMS);
+    // One of the longest messages fits in, so that a stream can always go on.
+    let message = (128 << 10) + MESSAGE_OVERHEAD;
+    assert!((1..10_000).all(|streams| share(BUDGET, streams) >= message));
+    assert_eq!(share(100, 10_000), 100);
+}
+
 /// A sync that waits for its release, by the file's path.
 fn hanging(dir: &ServerDir, name: &str) -> (SyncData, Arc<AtomicBool>) {
     let released = Arc::new(AtomicBool::new(false));
