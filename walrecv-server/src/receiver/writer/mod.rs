@@ -38,14 +38,14 @@ mod worker;
 mod tests;
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use pgwire_stream::wal::WalOptions;
 use pgwire_stream::{Lsn, SegmentName, SegmentSize, TimelineId};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, SemaphorePermit, oneshot};
 use tokio::task::AbortHandle;
 
 use self::direct::DirectSegment;
@@ -62,16 +62,12 @@ const MESSAGE_OVERHEAD: usize = 256;
 /// What is written at once where nobody waits for it. Less is written after a while.
 const GATHERED: usize = 128 << 10;
 
-/// How many received bytes may wait to be written in all streams of the process together, roughly;
-/// but [`LEAST_SHARE`] in each. When many begin a new segment at once, the rests of the old ones come
-/// faster than any disk takes them.
-const ALL_STREAMS: usize = 8 << 20;
+/// What every stream may have waiting, whatever others have.
+const OWN: u32 = 128 << 10;
 
-/// What a stream may have waiting, however many there are: a message of the longest, and some.
-const LEAST_SHARE: usize = 160 << 10;
-
-/// How many streams this process writes.
-static STREAMS: AtomicUsize = AtomicUsize::new(0);
+/// What all streams of the process together may have waiting beyond that. When many begin a new
+/// segment at once, the rests of the old ones come faster than any disk takes them.
+static COMMON: Semaphore = Semaphore::const_new(4 << 20);
 
 /// How long bytes are gathered. A stream that brings a few at a time would wake a thread for each.
 const GATHERING: Duration = Duration::from_millis(100);
@@ -171,11 +167,6 @@ struct Received {
     _room: Room,
 }
 
-/// What one of so many streams may have waiting.
-fn share(budget: usize, streams: usize) -> usize {
-    (ALL_STREAMS / streams.max(1)).max(LEAST_SHARE).min(budget).max(1)
-}
-
 /// The handle of the writing. Dropping it without [`finish`](Self::finish) makes the work end by
 /// itself, with everything synced that it was given.
 pub(crate) struct WalWriter {
@@ -188,9 +179,10 @@ pub(crate) struct WalWriter {
 }
 
 /// Room for one message in the queue.
-pub(crate) struct Room(
-    #[allow(dead_code, reason = "held for what dropping it does")] OwnedSemaphorePermit,
-);
+pub(crate) struct Room {
+    _own: OwnedSemaphorePermit,
+    _common: Option<SemaphorePermit<'static>>,
+}
 
 impl WalWriter {
     /// Begins to write, at the workplace or on the blocking threads of the runtime; without a
@@ -204,33 +196,49 @@ impl WalWriter {
         let (tell, outcome) = oneshot::channel();
         let desk = Desk::new(assignment, Arc::new(report), tell);
         let room = Arc::new(Semaphore::new(budget as usize));
-        STREAMS.fetch_add(1, Ordering::Relaxed);
         Self { desk, room, budget, flush_queued: false, outcome }
     }
 
-    /// What so many bytes take of the budget: the more, the more streams there are.
     fn permits(&self, bytes: usize) -> u32 {
-        let budget = self.budget as usize;
-        let share = share(budget, STREAMS.load(Ordering::Relaxed));
-        let permits = (bytes + MESSAGE_OVERHEAD).saturating_mul(budget) / share;
-        u32::try_from(permits).unwrap_or(u32::MAX).min(self.budget)
+        u32::try_from(bytes + MESSAGE_OVERHEAD).unwrap_or(u32::MAX).min(self.budget)
+    }
+
+    /// How much of the budget must be free for the stream to need nothing of what all have in
+    /// common, once it has taken room for a message: what one message takes is always its own.
+    fn spare(&self, permits: u32) -> u32 {
+        self.budget - OWN.max(permits).min(self.budget)
     }
 
     /// Room for so many bytes, if there is some now.
     pub(crate) fn try_reserve(&self, bytes: usize) -> Option<Room> {
         let permits = self.permits(bytes);
-        Arc::clone(&self.room).try_acquire_many_owned(permits).ok().map(Room)
+        let own = Arc::clone(&self.room).try_acquire_many_owned(permits).ok()?;
+        let common = match self.room.available_permits() < self.spare(permits) as usize {
+            true => Some(COMMON.try_acquire_many(permits).ok()?),
+            false => None,
+        };
+        Some(Room { _own: own, _common: common })
     }
 
     /// Waits until there is room for so many bytes. A message larger than the whole budget waits
     /// until the queue is empty. Can be dropped at any time.
     pub(crate) async fn reserve(&mut self, bytes: usize) -> Result<Room, WriterError> {
         let permits = self.permits(bytes);
-        let room = Arc::clone(&self.room).acquire_many_owned(permits);
+        let spare = self.spare(permits);
+        let stream = Arc::clone(&self.room);
         // What is being gathered takes the room.
         self.desk.wake(self.desk.waiting());
+        let room = async move {
+            let own = Arc::clone(&stream).acquire_many_owned(permits).await?;
+            let common = tokio::select! {
+                biased;
+                little_waits = stream.acquire_many(spare) => little_waits.map(|_| None)?,
+                common = COMMON.acquire_many(permits) => Some(common?),
+            };
+            Ok(Room { _own: own, _common: common })
+        };
         tokio::select! {
-            room = room => room.map(Room).map_err(|_| WriterError::Lost),
+            room = room => room.map_err(|_: AcquireError| WriterError::Lost),
             error = self.failed() => Err(error),
         }
     }
@@ -276,7 +284,6 @@ impl WalWriter {
 
 impl Drop for WalWriter {
     fn drop(&mut self) {
-        STREAMS.fetch_sub(1, Ordering::Relaxed);
         self.desk.close();
     }
 }
