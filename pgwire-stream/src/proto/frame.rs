@@ -45,9 +45,8 @@ const LEAST_BUFFER: usize = 32 << 10;
 /// How many messages like the one that comes it has room for, up to [`BUFFER`].
 const MESSAGES: usize = 8;
 
-/// A message of the most WAL that is usual, with its header: what each of many streams may take that
-/// bring much at once.
-const BUFFER: usize = HEADER + 25 + (128 << 10);
+/// Two messages of the most WAL that is usual, with their headers.
+const BUFFER: usize = 2 * (HEADER + 25 + (128 << 10));
 
 /// One whole message, still with its header, or `None` if more bytes are needed; then there is room
 /// for them in the buffer. `lengths` says for a type which lengths it may have, counted as the wire
