@@ -223,6 +223,9 @@ impl WalWriter {
     /// Waits until there is room for so many bytes. A message larger than the whole budget waits
     /// until the queue is empty. Can be dropped at any time.
     pub(crate) async fn reserve(&mut self, bytes: usize) -> Result<Room, WriterError> {
+        if let Some(room) = self.try_reserve(bytes) {
+            return Ok(room);
+        }
         let permits = self.permits(bytes);
         let spare = self.spare(permits);
         let stream = Arc::clone(&self.room);

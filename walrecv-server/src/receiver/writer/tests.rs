@@ -474,8 +474,9 @@ fn a_synchronous_segment_is_ahead_of_its_content_until_it_rests() {
                 until(|| length() == 2 << 20).await;
             }
             assert!(length() - (at as u64 + 50_000) <= 3 << 20);
-            let received = crate::catalog::received_length(&partial, 16 << 20).unwrap().unwrap();
-            assert!((at as u64 + 50_000..at as u64 + 50_008).contains(&received), "{received}");
+            // While zeros are being written, its length tells nothing.
+            let received = || crate::catalog::received_length(&partial, 16 << 20).unwrap().unwrap();
+            until(|| (at as u64 + 50_000..at as u64 + 50_008).contains(&received())).await;
         }
         until(|| length() == 3_000_000).await;
         feed(&mut writer, 3_000_000, wal(3_000_000, 1234)).await.unwrap();
