@@ -61,6 +61,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.wire.has_output()
     }
 
+    /// How much is received at once at most, as [`Session::set_receive_buffer`].
+    pub fn set_receive_buffer(&mut self, bytes: usize) {
+        self.session.set_receive_buffer(bytes);
+    }
+
     /// Queues a command; it is sent by the next [`next_event`](Self::next_event).
     ///
     /// # Errors

@@ -14,7 +14,7 @@ use std::task::{Context, Poll};
 use allocation_counter::AllocationInfo;
 use bytes::{Buf, Bytes, BytesMut};
 use pgwire_stream::proto::{
-    AuthenticationRequest, BackendMessage, Columns, Row, TransactionStatus,
+    AuthenticationRequest, BackendMessage, Columns, LONG_WAL_MESSAGE, Row, TransactionStatus,
 };
 use pgwire_stream::{Lsn, ReplicationClient, StartReplication, WalData, WalEvent, WalStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -189,6 +189,23 @@ fn memory_does_not_grow_with_the_stream() {
             let most = 3 * BUFFER.max(payload + HEADER) as u64;
             assert!(info.bytes_max <= most, "{payload}: {}", info.bytes_max);
         }
+    }
+}
+
+#[test]
+fn a_smaller_buffer_takes_less_memory() {
+    for payload in [40_000, 128 << 10] {
+        let (info, _) = measure(payload, async |stream| {
+            stream.set_receive_buffer(LONG_WAL_MESSAGE);
+            let mut held = next(stream).await;
+            for _ in 0..messages(16 << 20, payload) {
+                held = next(stream).await;
+            }
+            drop(held);
+        });
+        // One that is received into, and one of which a message is held.
+        let most = 2 * LONG_WAL_MESSAGE as u64 + 1024;
+        assert!(info.bytes_max <= most, "{payload}: {}", info.bytes_max);
     }
 }
 

@@ -204,6 +204,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WalStream<S> {
         }
     }
 
+    /// From now on, new receive buffers have room for so many bytes, or for one message if that is
+    /// longer; 256 KiB to begin with, and never under 32 KiB.
+    ///
+    /// What a stream holds at most is the buffer that it receives into, and those of which the
+    /// caller keeps slices. For a process of many streams, a buffer of one long message
+    /// ([`LONG_WAL_MESSAGE`](crate::proto::LONG_WAL_MESSAGE)) halves that. The price is paid by messages of half
+    /// that length and more, of which a buffer often ends with the beginning of the next one, and
+    /// that is copied.
+    pub fn set_receive_buffer(&mut self, bytes: usize) {
+        self.client.connection.set_receive_buffer(bytes);
+    }
+
     /// The handle by which WAL is reported as written and durable.
     pub fn progress(&self) -> Progress {
         self.progress.clone()

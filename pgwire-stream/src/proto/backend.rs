@@ -10,8 +10,8 @@ use postgres_protocol::message::backend::Message;
 use super::authentication_request::AuthenticationRequest;
 use super::cancel::{CANCEL_SECRET, CancelKey};
 use super::frame::{
-    self, COPY_DATA_LENGTHS, DOES_NOT_FIT, Frame, MAX_LOGIN_ERROR, MAX_LOGIN_MESSAGE, MAX_MESSAGE,
-    MAX_REPORT, MAX_ROW, encode_copy_data, put_text, take_text,
+    self, BUFFER, COPY_DATA_LENGTHS, DOES_NOT_FIT, Frame, MAX_LOGIN_ERROR, MAX_LOGIN_MESSAGE,
+    MAX_MESSAGE, MAX_REPORT, MAX_ROW, encode_copy_data, put_text, take_text,
 };
 use super::protocol_version::{NEGOTIATION, ProtocolVersion};
 use super::report;
@@ -105,10 +105,21 @@ impl BackendMessage {
     /// # Errors
     /// If it is malformed, too long, or not part of this phase of replication.
     pub fn decode(input: &mut BytesMut, phase: BackendPhase) -> Result<Option<Self>, Error> {
+        Self::decode_within(input, phase, BUFFER)
+    }
+
+    /// As [`decode`](Self::decode), for a buffer of another size.
+    pub(super) fn decode_within(
+        input: &mut BytesMut,
+        phase: BackendPhase,
+        buffer: usize,
+    ) -> Result<Option<Self>, Error> {
         if phase == BackendPhase::Login && report::is_unframed(input) {
             return Ok(report::take_unframed(input)?.map(Self::ErrorResponse));
         }
-        let Some(frame) = frame::take(input, |tag| lengths(tag, phase))? else { return Ok(None) };
+        let Some(frame) = frame::take(input, buffer, |tag| lengths(tag, phase))? else {
+            return Ok(None);
+        };
         let tag = frame.tag;
         let message = match tag {
             b'd' => return Ok(Some(Self::CopyData(frame.body()))),

@@ -32,6 +32,10 @@ pub const MAX_LOGIN_MESSAGE: usize = 2000;
 
 pub(super) const HEADER: usize = 5;
 
+/// A message of 128 KiB of WAL, with its headers: the longest that comes from a server whose WAL has
+/// pages of the usual 8 KiB (`MAX_SEND_SIZE` in `walsender.c`).
+pub const LONG_WAL_MESSAGE: usize = HEADER + 25 + (128 << 10);
+
 /// What is wrong with a message that cannot be decoded.
 pub(super) const DOES_NOT_FIT: &str = "its fields do not fit its length";
 
@@ -39,33 +43,34 @@ pub(super) const DOES_NOT_FIT: &str = "its fields do not fit its length";
 /// read costs a system call too many.
 const LEAST_ROOM: usize = 4 << 10;
 
-/// How large a new buffer is at least.
+/// How large a new buffer is at least, whatever was asked for.
 const LEAST_BUFFER: usize = 32 << 10;
 
-/// How many messages like the one that comes it has room for, up to [`BUFFER`].
+/// How many messages like the one that comes it has room for, up to its limit.
 const MESSAGES: usize = 8;
 
-/// Two messages of the most WAL that is usual, with their headers.
-const BUFFER: usize = 2 * (HEADER + 25 + (128 << 10));
+/// The limit of a buffer that nobody has set another for.
+pub(super) const BUFFER: usize = 2 * LONG_WAL_MESSAGE;
 
 /// One whole message, still with its header, or `None` if more bytes are needed; then there is room
-/// for them in the buffer. `lengths` says for a type which lengths it may have, counted as the wire
-/// does, without the type.
+/// for them in the buffer, which is no larger than `buffer` unless the message is. `lengths` says for
+/// a type which lengths it may have, counted as the wire does, without the type.
 ///
 /// # Errors
 /// If the announced length is beyond the limits, or `lengths` refuses the type.
 pub(super) fn take(
     input: &mut BytesMut,
+    buffer: usize,
     lengths: impl FnOnce(u8) -> Result<RangeInclusive<usize>, Error>,
 ) -> Result<Option<Frame>, Error> {
     let mut header = input.as_ref();
     let (Ok(tag), Ok(length)) = (header.try_get_u8(), header.try_get_u32()) else {
-        make_room(input, HEADER);
+        make_room(input, HEADER, buffer);
         return Ok(None);
     };
     let total = check_length(length, &lengths(tag)?)? + 1;
     if input.len() < total {
-        make_room(input, total);
+        make_room(input, total, buffer);
         return Ok(None);
     }
     Ok(Some(Frame { tag, bytes: input.split_to(total) }))
@@ -98,14 +103,14 @@ pub(super) fn check_length(length: u32, limits: &RangeInclusive<usize>) -> Resul
 }
 
 /// Makes room for all of a message, or part of one, of which the input has the beginning; and for
-/// more in the same read.
+/// more in the same read, as far as `buffer` allows.
 ///
 /// The beginning is copied into a new buffer. Long messages come in rows of one length, so the
 /// buffer ends where such a message does, and there is no beginning to copy next time.
-pub(super) fn make_room(input: &mut BytesMut, total: usize) {
+pub(super) fn make_room(input: &mut BytesMut, total: usize, buffer: usize) {
     let (have, room) = (input.len(), input.capacity() - input.len());
     if have + room < total || (room < LEAST_ROOM && have < LEAST_ROOM) {
-        let size = total.saturating_mul(MESSAGES).clamp(LEAST_BUFFER, BUFFER);
+        let size = total.saturating_mul(MESSAGES).min(buffer).max(LEAST_BUFFER);
         let messages = if total < LEAST_ROOM { size } else { size / total * total };
         input.reserve(messages.max(total).saturating_sub(have));
     }

@@ -8,7 +8,9 @@ use std::ops::RangeInclusive;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::cancel::CancelKey;
-use super::frame::{self, DOES_NOT_FIT, MAX_COPY_DATA, encode_copy_data, put_text, take_text};
+use super::frame::{
+    self, BUFFER, DOES_NOT_FIT, MAX_COPY_DATA, encode_copy_data, put_text, take_text,
+};
 use super::protocol_version::ProtocolVersion;
 use crate::{DecodeError, Error, Misuse, Violation};
 
@@ -176,7 +178,9 @@ impl FrontendMessage {
         if phase == FrontendPhase::Startup {
             return decode_startup(input);
         }
-        let Some(frame) = frame::take(input, |tag| lengths(tag, phase))? else { return Ok(None) };
+        let Some(frame) = frame::take(input, BUFFER, |tag| lengths(tag, phase))? else {
+            return Ok(None);
+        };
         let tag = frame.tag;
         decode_body(tag, frame.body())
             .map(Some)
@@ -317,12 +321,12 @@ fn decode_body(tag: u8, mut body: Bytes) -> Option<FrontendMessage> {
 
 fn decode_startup(input: &mut BytesMut) -> Result<Option<FrontendMessage>, Error> {
     let Ok(length) = input.as_ref().try_get_u32() else {
-        frame::make_room(input, 8);
+        frame::make_room(input, 8, BUFFER);
         return Ok(None);
     };
     let total = frame::check_length(length, &(8..=MAX_STARTUP_PACKET + 4))?;
     if input.len() < total {
-        frame::make_room(input, total);
+        frame::make_room(input, total, BUFFER);
         return Ok(None);
     }
     let mut body = input.split_to(total).freeze();

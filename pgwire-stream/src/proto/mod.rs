@@ -38,8 +38,8 @@ pub use command::{
 };
 pub use feedback::{Action, Feedback, Intervals};
 pub use frame::{
-    MAX_COPY_DATA, MAX_LOGIN_ERROR, MAX_LOGIN_MESSAGE, MAX_MESSAGE, MAX_REPORT, MAX_ROW,
-    encode_copy_data,
+    LONG_WAL_MESSAGE, MAX_COPY_DATA, MAX_LOGIN_ERROR, MAX_LOGIN_MESSAGE, MAX_MESSAGE, MAX_REPORT,
+    MAX_ROW, encode_copy_data,
 };
 pub use frontend::{
     FrontendMessage, FrontendPhase, MAX_COMMAND, MAX_PASSWORD_MESSAGE, MAX_SASL_MESSAGE,

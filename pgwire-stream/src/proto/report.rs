@@ -75,7 +75,7 @@ pub(super) fn take_unframed(input: &mut BytesMut) -> Result<Option<ServerError>,
             let (length, limit) = (input.len() as u64, MAX_LOGIN_ERROR as u64);
             return Err(Violation::TooLong { length, limit }.into());
         }
-        frame::make_room(input, input.len() + 1);
+        frame::make_room(input, input.len() + 1, frame::BUFFER);
         return Ok(None);
     };
     let mut text = input.split_to(end);

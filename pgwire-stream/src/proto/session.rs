@@ -64,6 +64,8 @@ pub struct Session {
     authenticated_by: Option<AuthenticatedBy>,
     /// How many values a row of the command's answer has.
     columns: usize,
+    /// How large the input buffer becomes for the sake of more messages than one.
+    receive_buffer: usize,
 }
 
 enum State {
@@ -148,7 +150,14 @@ impl Session {
             cancel_key: None,
             authenticated_by: None,
             columns: 0,
+            receive_buffer: frame::BUFFER,
         })
+    }
+
+    /// From now on, a new input buffer has room for so many bytes, or for one message if that is
+    /// longer; 256 KiB to begin with, and never under 32 KiB.
+    pub fn set_receive_buffer(&mut self, bytes: usize) {
+        self.receive_buffer = bytes;
     }
 
     /// The version of the protocol that is spoken; final once the login is complete.
@@ -273,7 +282,8 @@ impl Session {
                 State::Login(_) => BackendPhase::Login,
                 _ => BackendPhase::Session,
             };
-            let Some(message) = BackendMessage::decode(input, phase)? else { return Ok(None) };
+            let message = BackendMessage::decode_within(input, phase, self.receive_buffer)?;
+            let Some(message) = message else { return Ok(None) };
             if let Some(event) = self.advance(message, out)? {
                 return Ok(Some(event));
             }

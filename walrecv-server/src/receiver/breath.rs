@@ -22,11 +22,26 @@ const NAP: Duration = Duration::from_millis(4);
 /// Fewer streams would gain nothing by naps.
 const MANY: usize = 4;
 
-/// How many streams of this process are taking breath.
-static BREATHING: AtomicUsize = AtomicUsize::new(0);
+/// Whether threads may take naps.
+struct Naps {
+    /// How many streams are taking breath.
+    breathing: AtomicUsize,
+    /// How much there is that must not wait.
+    hurried: AtomicUsize,
+}
 
-/// How much there is that must not wait for naps.
-static HURRIED: AtomicUsize = AtomicUsize::new(0);
+impl Naps {
+    const fn new() -> Self {
+        Self { breathing: AtomicUsize::new(0), hurried: AtomicUsize::new(0) }
+    }
+
+    fn are_allowed(&self) -> bool {
+        self.breathing.load(Ordering::Relaxed) >= MANY && self.hurried.load(Ordering::Relaxed) == 0
+    }
+}
+
+/// Those of this process.
+static NAPS: Naps = Naps::new();
 
 /// One that is counted as long as it lives.
 struct Counted(&'static AtomicUsize);
@@ -46,24 +61,46 @@ impl Drop for Counted {
 
 /// As long as one of these lives, no thread takes a nap: a backup's bytes come faster than a socket
 /// holds them.
-pub(crate) struct Hurry(#[expect(dead_code, reason = "it is there to be dropped")] Counted);
+pub(crate) struct Hurry {
+    _counted: Counted,
+}
 
 impl Hurry {
     pub(crate) fn new() -> Self {
-        Self(Counted::new(&HURRIED))
+        Self { _counted: Counted::new(&NAPS.hurried) }
     }
 }
 
 /// Waits for a breath.
 pub(super) async fn breath() {
-    let _counted = Counted::new(&BREATHING);
+    let _counted = Counted::new(&NAPS.breathing);
     tokio::time::sleep(BREATH).await;
 }
 
 /// For threads of the runtime that are about to wait for news: sleeps first while many streams are
 /// taking breath, and nobody is in a hurry.
 pub fn nap() {
-    if BREATHING.load(Ordering::Relaxed) >= MANY && HURRIED.load(Ordering::Relaxed) == 0 {
+    if NAPS.are_allowed() {
         std::thread::sleep(NAP);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn naps_are_taken_while_many_breathe_and_nobody_is_in_a_hurry() {
+        static NAPS: Naps = Naps::new();
+        let mut breathing: Vec<_> = (1..MANY).map(|_| Counted::new(&NAPS.breathing)).collect();
+        assert!(!NAPS.are_allowed());
+        breathing.push(Counted::new(&NAPS.breathing));
+        assert!(NAPS.are_allowed());
+        let hurry = Counted::new(&NAPS.hurried);
+        assert!(!NAPS.are_allowed());
+        drop(hurry);
+        assert!(NAPS.are_allowed());
+        breathing.pop();
+        assert!(!NAPS.are_allowed());
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use pgwire_stream::proto::LONG_WAL_MESSAGE;
 use pgwire_stream::wal::WalOptions;
 use pgwire_stream::{
     Lsn, ReplicationClient, SegmentName, SegmentSize, StartReplication, StreamEnd, TimelineId,
@@ -118,6 +119,8 @@ impl Receiver {
         let mut notes = CaughtUpNotes::new(&self.dir, read_only.is_ok_and(|value| value == "off"));
         let stream = client.start_replication(options).await;
         let mut stream = stream.map_err(|error| self.refused(error, timeline, from))?;
+        // Hundreds of them are received at once where all servers begin new segments.
+        stream.set_receive_buffer(LONG_WAL_MESSAGE);
         self.settle().await?;
         tracing::info!(%from, "receiving WAL");
         self.tell_streaming(timeline, from);

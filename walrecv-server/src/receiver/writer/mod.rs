@@ -67,7 +67,10 @@ const OWN: u32 = 128 << 10;
 
 /// What all streams of the process together may have waiting beyond that. When many begin a new
 /// segment at once, the rests of the old ones come faster than any disk takes them.
-static COMMON: Semaphore = Semaphore::const_new(4 << 20);
+const SHARED: usize = 4 << 20;
+
+/// What is left of it.
+static COMMON: Semaphore = Semaphore::const_new(SHARED);
 
 /// How long bytes are gathered. A stream that brings a few at a time would wake a thread for each.
 const GATHERING: Duration = Duration::from_millis(100);

@@ -353,7 +353,7 @@ fn streams_share_most_of_what_one_may_have_alone() {
         assert_eq!(filled[0].2, most, "one that is alone has all of it");
         assert!(filled.iter().all(|(_, _, at, _)| *at >= 2 * MESSAGE), "each has its own");
         let all: usize = filled.iter().map(|(_, _, at, _)| at).sum();
-        assert!(all <= (4 << 20) + 9 * OWN as usize, "{all}");
+        assert!(all <= SHARED + 9 * OWN as usize, "{all}");
         // One that waits goes on when what it has is written, whoever else hangs.
         let (released, mut last, at, _home_of_last) = filled.pop().unwrap();
         assert!(at < most);
