@@ -4,7 +4,7 @@ use std::future::pending;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use futures::{FutureExt, Stream, StreamExt};
+use futures::{Stream, StreamExt};
 use pgwire_stream::BackupEvent;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::{task, time};
@@ -19,9 +19,11 @@ use crate::receiver::Hurry;
 /// and the server waits.
 const IN_FLIGHT: usize = 4 << 20;
 
-/// How many bytes are handed over together, if so many are there: to wake a thread costs more than
-/// to store a message.
+/// How many bytes are handed over together: to wake a thread costs more than to store a message.
 const TOGETHER: usize = 512 << 10;
+
+/// How long what has come waits for more of it at most.
+const GATHERING: Duration = Duration::from_millis(20);
 
 /// What an event takes besides its bytes, so that a server that sends none fills no memory either.
 const EVENT_OVERHEAD: usize = 256;
@@ -69,6 +71,7 @@ async fn hand_over(
         let mut size = 0;
         let mut together = Vec::new();
         let mut next = Some(first);
+        let deadline = time::Instant::now() + GATHERING;
         while let Some(event) = next {
             let event = event?;
             size += EVENT_OVERHEAD;
@@ -81,8 +84,11 @@ async fn hand_over(
                 _ => 0,
             };
             together.push(event);
-            // What comes next is taken along, unless it would have to be waited for.
-            next = if size < TOGETHER { events.next().now_or_never().flatten() } else { None };
+            // What comes next is taken along, unless it takes its time.
+            next = match size < TOGETHER {
+                true => time::timeout_at(deadline, events.next()).await.ok().flatten(),
+                false => None,
+            };
         }
         let permits = u32::try_from(size.min(IN_FLIGHT)).unwrap_or(u32::MAX);
         let Ok(permit) = Arc::clone(&room).acquire_many_owned(permits).await else { break };
