@@ -99,7 +99,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
 fn measure(arguments: &Arguments, installation: &Installation) -> Result<Page> {
     let interrupt = Interrupt::watch()?;
     let mut contenders = contenders(installation);
-    let mut page = Page::new("backup");
+    let incrementals = installation.major >= INCREMENTAL;
+    let mut page = Page::new(if incrementals { "backup with incrementals" } else { "backup" });
     match Barman::find() {
         Some(found) => contenders.push(Box::new(found)),
         None => page.line("SKIPPED: Barman is not installed here."),
@@ -126,7 +127,7 @@ fn measure(arguments: &Arguments, installation: &Installation) -> Result<Page> {
             if let Some(cost) = contender.verify(place.path()).context(about)? {
                 enter(&mut looks, contender.name(), &subject, &cost, size_of(&stored)?);
             }
-            if installation.major >= INCREMENTAL {
+            if incrementals {
                 subject.change()?;
                 let more = one(&subject, || contender.back_up_changes(&subject, place.path()));
                 if let Some((cost, stored)) = more.context(about)? {
@@ -142,7 +143,7 @@ fn measure(arguments: &Arguments, installation: &Installation) -> Result<Page> {
     page.table(bars::table(&bars(), &backups));
     page.line("Verifying what was stored:");
     page.table(looks.table());
-    if installation.major >= INCREMENTAL {
+    if incrementals {
         page.line("An incremental backup after 1 % of the pages were changed:");
         page.table(changes.table());
         page.table(bars::table(&incremental_bars(), &changes));
@@ -212,12 +213,29 @@ impl Subject {
     }
 }
 
+/// The settings by which a server compresses its backups.
+const BY_THE_SERVER: &[&str] = &[
+    "backup_compression = \"zstd\"",
+    "backup_compression_workers = 1",
+    "backup_compression_location = \"server\"",
+];
+
 fn contenders(installation: &Installation) -> Vec<Box<dyn Contender>> {
     let mut contenders: Vec<Box<dyn Contender>> = Vec::new();
     for (theirs, ours) in [
-        ((pg_basebackup::PLAIN, &[][..]), (walrecv::PLAIN, "none")),
-        ((pg_basebackup::ZSTD, &["--compress=client-zstd:1"]), (walrecv::ZSTD, "zstd")),
-        ((pg_basebackup::LZ4, &["--compress=client-lz4"]), (walrecv::LZ4, "lz4")),
+        ((pg_basebackup::PLAIN, &[][..]), (walrecv::PLAIN, &["backup_compression = \"none\""][..])),
+        (
+            (pg_basebackup::ZSTD, &["--compress=client-zstd:1"]),
+            (walrecv::ZSTD, &["backup_compression = \"zstd\""]),
+        ),
+        (
+            (pg_basebackup::LZ4, &["--compress=client-lz4"]),
+            (walrecv::LZ4, &["backup_compression = \"lz4\""]),
+        ),
+        (
+            (pg_basebackup::SERVER_ZSTD, &["--compress=server-zstd:1"]),
+            (walrecv::SERVER_ZSTD, BY_THE_SERVER),
+        ),
     ] {
         contenders.push(Box::new(PgBasebackup::new(theirs.0, theirs.1, installation)));
         contenders.push(Box::new(Product::new(ours.0, ours.1)));
@@ -232,6 +250,7 @@ fn bars() -> Vec<Bar> {
         Bar::ratio("CPU s", walrecv::ZSTD, pg_basebackup::ZSTD, AtMost(1.0)),
         Bar::ratio("wall s", walrecv::PLAIN, pg_basebackup::PLAIN, AtMost(1.0)),
         Bar::ratio("wall s", walrecv::LZ4, pg_basebackup::LZ4, AtMost(0.95)),
+        Bar::ratio("wall s", walrecv::SERVER_ZSTD, pg_basebackup::SERVER_ZSTD, AtMost(1.15)),
         Bar::ratio("wall s", walrecv::PLAIN, barman::NAME, AtMost(0.6)),
         Bar::ratio("wall s", walrecv::ZSTD, barman::NAME, AtMost(0.5)),
         Bar::absolute("RSS MiB", walrecv::ZSTD, AtMost(48.0)),

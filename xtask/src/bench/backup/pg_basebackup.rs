@@ -12,6 +12,7 @@ use crate::bench::process::{Cost, Process};
 pub(super) const PLAIN: &str = "pg_basebackup";
 pub(super) const ZSTD: &str = "pg_basebackup zstd 1";
 pub(super) const LZ4: &str = "pg_basebackup lz4";
+pub(super) const SERVER_ZSTD: &str = "pg_basebackup, server's zstd 1";
 
 /// The first `pg_verifybackup` that reads tar archives.
 const READS_TAR: u32 = 18;

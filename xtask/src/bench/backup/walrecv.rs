@@ -13,25 +13,27 @@ use crate::bench::process::{Cost, Process};
 pub(super) const PLAIN: &str = "walrecv-server";
 pub(super) const ZSTD: &str = "walrecv-server zstd 1";
 pub(super) const LZ4: &str = "walrecv-server lz4";
+pub(super) const SERVER_ZSTD: &str = "walrecv-server, server's zstd 1";
 
 pub(super) struct Product {
     name: &'static str,
-    compression: &'static str,
+    /// The settings that say how backups are compressed.
+    compression: &'static [&'static str],
 }
 
 impl Product {
-    pub(super) fn new(name: &'static str, compression: &'static str) -> Self {
+    pub(super) fn new(name: &'static str, compression: &'static [&'static str]) -> Self {
         Self { name, compression }
     }
 
     /// The settings that a place was begun with.
     fn settings(&self, conninfo: &str, place: &Path) -> Result<PathBuf> {
         let path = place.join("walrecv.toml");
-        let compression = format!("backup_compression = \"{}\"", self.compression);
+        let lines = [self.compression, &["immediate_checkpoint = true"]].concat();
         let text = format!(
             "home = \"{}\"\n{}",
             place.join("home").display(),
-            section(SERVER, conninfo, "walrecv", &[&compression, "immediate_checkpoint = true"])
+            section(SERVER, conninfo, "walrecv", &lines)
                 .replace("create_slot = \"manual\"", "create_slot = \"auto\"")
         );
         write_private(&path, &text)?;
