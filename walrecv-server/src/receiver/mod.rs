@@ -36,10 +36,11 @@
 //!
 //! # How much memory a stream takes
 //!
-//! The queue of what was received (`stream::QUEUE_BUDGET`), and while segments are compressed as
-//! they come, for each processor a few frames of `archive::FRAME` bytes; nothing grows with the
-//! backlog, the size of segments or the slowness of the disk. Of its queue, an eighth is a stream's
-//! own; the rest comes out of what all have in common (`writer::COMMON`).
+//! The queue of what was received (`stream::QUEUE_BUDGET`), a receive buffer of one long message,
+//! and while segments are compressed as they come, for each processor a few frames of
+//! `archive::FRAME` bytes; nothing grows with the backlog, the size of segments or the slowness of
+//! the disk. Of its queue, an eighth is a stream's own; the rest comes out of what all have in
+//! common (`writer::COMMON`).
 
 mod archive;
 mod archive_pass;
