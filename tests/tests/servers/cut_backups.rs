@@ -59,11 +59,15 @@ fn listed(site: &Site) -> Result<Vec<(String, String)>> {
 fn is_settled(site: &Site) -> ScenarioResult {
     let base = site.walrecv.home().join("main/base");
     for (id, status) in listed(site)? {
-        let files = fs::read_dir(base.join(&id))?.count();
+        let files: Vec<_> =
+            fs::read_dir(base.join(&id))?.flatten().map(|e| e.file_name()).collect();
         match status.as_str() {
-            "DONE" => assert!(files > 2, "{id} is empty"),
-            "FAILED" => assert_eq!(files, 1, "{id} takes room"),
-            status => panic!("{id} is {status}"),
+            "DONE" => assert!(files.len() > 2, "{id} is empty"),
+            "FAILED" => assert_eq!(files.len(), 1, "{id} takes room"),
+            status => {
+                let shown = site.walrecv.run(&["show-backup", "main", &id])?;
+                panic!("{id} is {status}, and has {files:?}: {}", shown.stderr)
+            }
         }
     }
     Ok(())

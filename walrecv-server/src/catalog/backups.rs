@@ -202,21 +202,28 @@ impl Catalog {
     }
 
     /// Every backup, in the order in which they began. One whose record cannot be read is put
-    /// where its id says.
+    /// where its id says. One that is deleted meanwhile may be left out.
     ///
     /// # Errors
     /// If the directory cannot be read.
     pub fn list(&self) -> Result<Vec<CatalogEntry>, BackupError> {
         let mut entries: Vec<CatalogEntry> = durable::list_dir(&self.server.base())?
             .iter()
-            .filter_map(|name| name.to_str()?.parse().ok())
-            .map(|id| CatalogEntry { id, record: self.load(id) })
+            .filter_map(|name| self.entry(name.to_str()?.parse().ok()?))
             .collect();
         entries.sort_by_cached_key(|entry| {
             let began_at = entry.record.as_ref().map(|record| record.began_at).ok();
             (began_at.unwrap_or_else(|| entry.id.time()), entry.id)
         });
         Ok(entries)
+    }
+
+    /// What there is under an id; `None` if it is gone. Nobody shows as damaged what was deleted
+    /// between two looks.
+    fn entry(&self, id: BackupId) -> Option<CatalogEntry> {
+        let record = self.load(id);
+        let is_there = record.is_ok() || self.server.backup(id).path().is_dir();
+        is_there.then_some(CatalogEntry { id, record })
     }
 
     /// The backup that an operator means: an id, or `latest`, `last`, `first`, `oldest`,

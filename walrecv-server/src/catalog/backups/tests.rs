@@ -75,6 +75,9 @@ fn ids_are_unique_and_lists_go_by_time() {
     assert!(matches!(listed[0].record, Err(BackupError::NoRecord { .. })));
     assert_eq!(listed[1].record.as_ref().unwrap(), &first);
     assert!(matches!(listed[3].record, Err(BackupError::Document(_))));
+    // One that was deleted since its name was read is not shown as damaged.
+    fs::remove_dir_all(store.server.backup(first.id).path()).unwrap();
+    assert!(store.catalog.entry(first.id).is_none());
 }
 
 #[test]
