@@ -61,7 +61,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.wire.has_output()
     }
 
-    /// How much is received at once at most, as [`Session::set_receive_buffer`].
+    /// How large new receive buffers become, as [`Session::set_receive_buffer`].
     pub fn set_receive_buffer(&mut self, bytes: usize) {
         self.session.set_receive_buffer(bytes);
     }

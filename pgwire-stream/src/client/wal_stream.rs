@@ -209,9 +209,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WalStream<S> {
     ///
     /// What a stream holds at most is the buffer that it receives into, and those of which the
     /// caller keeps slices. For a process of many streams, a buffer of one long message
-    /// ([`LONG_WAL_MESSAGE`](crate::proto::LONG_WAL_MESSAGE)) halves that. The price is paid by messages of half
-    /// that length and more, of which a buffer often ends with the beginning of the next one, and
-    /// that is copied.
+    /// ([`LONG_WAL_MESSAGE`](crate::proto::LONG_WAL_MESSAGE)) halves that. The price is paid by
+    /// messages of about half that length and more: a buffer often ends with the beginning of the
+    /// next one, and that is copied.
     pub fn set_receive_buffer(&mut self, bytes: usize) {
         self.client.connection.set_receive_buffer(bytes);
     }

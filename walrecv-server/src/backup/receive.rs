@@ -85,9 +85,10 @@ async fn hand_over(
             };
             together.push(event);
             // What comes next is taken along, unless it takes its time.
-            next = match size < TOGETHER {
-                true => time::timeout_at(deadline, events.next()).await.ok().flatten(),
-                false => None,
+            next = if size < TOGETHER {
+                time::timeout_at(deadline, events.next()).await.ok().flatten()
+            } else {
+                None
             };
         }
         let permits = u32::try_from(size.min(IN_FLIGHT)).unwrap_or(u32::MAX);

@@ -28,7 +28,6 @@ pub(super) fn fail(
 pub(super) fn settle_abandoned(server: &ServerDir, lock: &ServerLock) -> Result<(), BackupError> {
     let catalog = Catalog::new(server);
     catalog.collect_removed(lock);
-    catalog.collect_unbegun(lock)?;
     catalog.fail_interrupted(lock)?;
     for entry in catalog.list()? {
         // One whose record cannot be read is left alone: nobody knows what it is.
@@ -49,28 +48,4 @@ fn free(backup: &BackupDir) -> Result<(), StorageError> {
         }
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use std::fs;
-
-    use super::*;
-    use crate::storage::{Access, Home, LockKind};
-
-    #[test]
-    fn what_died_before_it_had_a_record_leaves_nothing() {
-        let home = tempfile::tempdir().unwrap();
-        let server = Home::new(home.path(), Access::Private).server(&"main".parse().unwrap());
-        let lock = ServerLock::try_acquire(&server, LockKind::Backup).unwrap();
-        let begun = server.base().join("20260305T151133");
-        let strange = server.base().join("20260305T151200");
-        for (directory, file) in [(&begun, ".backup.json.tmp"), (&strange, "base.tar")] {
-            fs::create_dir_all(directory).unwrap();
-            fs::write(directory.join(file), b"").unwrap();
-        }
-        settle_abandoned(&server, &lock).unwrap();
-        assert!(!begun.exists());
-        assert!(strange.join("base.tar").exists(), "nobody knows what it is");
-    }
 }

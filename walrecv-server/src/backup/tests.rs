@@ -561,6 +561,22 @@ mod reclaiming {
     }
 
     #[test]
+    fn what_died_before_it_had_a_record_leaves_nothing() {
+        let home = tempfile::tempdir().unwrap();
+        let server = server(home.path());
+        drop(begin(&server, &settings(), None, &identity()).unwrap());
+        let begun = server.base().join("20260305T151133");
+        let strange = server.base().join("20260305T151200");
+        for (directory, file) in [(&begun, ".backup.json.tmp"), (&strange, "base.tar")] {
+            fs::create_dir(directory).unwrap();
+            fs::write(directory.join(file), "").unwrap();
+        }
+        drop(begin(&server, &settings(), None, &identity()).unwrap());
+        assert!(!begun.exists());
+        assert!(strange.join("base.tar").exists(), "nobody knows what it is");
+    }
+
+    #[test]
     fn one_backup_of_a_server_at_a_time() {
         let home = tempfile::tempdir().unwrap();
         let server = server(home.path());

@@ -319,12 +319,13 @@ impl Catalog {
         Ok(standing)
     }
 
-    /// Marks the backups whose processes died as failed, and returns them. The lock proves that
-    /// nobody is taking one.
+    /// Marks the backups whose processes died as failed, and returns them. Of those that had no
+    /// record yet, nothing is left. The lock proves that nobody is taking one.
     ///
     /// # Errors
-    /// If a record cannot be written.
+    /// If a record cannot be written, or a directory not be read or removed.
     pub fn fail_interrupted(&self, _backup: &ServerLock) -> Result<Vec<BackupId>, BackupError> {
+        self.collect_unbegun()?;
         let mut failed = Vec::new();
         for entry in self.list()? {
             if let Ok(mut record) = entry.record
@@ -339,12 +340,8 @@ impl Catalog {
         Ok(failed)
     }
 
-    /// Removes the directories of backups whose processes died before they had a record. The lock proves
-    /// that nobody is about to write one.
-    ///
-    /// # Errors
-    /// If a directory cannot be read or removed.
-    pub fn collect_unbegun(&self, _backup: &ServerLock) -> Result<(), BackupError> {
+    /// Removes the directories of backups whose processes died before they had a record.
+    fn collect_unbegun(&self) -> Result<(), BackupError> {
         for entry in self.list()? {
             if let Err(BackupError::NoRecord { .. }) = entry.record {
                 let directory = self.server.backup(entry.id);

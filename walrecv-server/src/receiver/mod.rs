@@ -40,7 +40,7 @@
 //! and while segments are compressed as they come, for each processor a few frames of
 //! `archive::FRAME` bytes; nothing grows with the backlog, the size of segments or the slowness of
 //! the disk. Of its queue, an eighth is a stream's own; the rest comes out of what all have in
-//! common (`writer::COMMON`).
+//! common (`writer::SHARED`).
 
 mod archive;
 mod archive_pass;

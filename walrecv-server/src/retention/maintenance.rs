@@ -120,7 +120,6 @@ fn enforce_one(
 /// If something cannot be read or written.
 pub fn settle(server: &ServerDir, lock: &ServerLock) -> Result<Vec<BackupId>, RetentionError> {
     let catalog = Catalog::new(server);
-    catalog.collect_unbegun(lock)?;
     catalog.fail_interrupted(lock)?;
     let mut settled = Vec::new();
     let mut copied = Vec::new();
