@@ -102,6 +102,22 @@ impl StoredWal {
         })
     }
 
+    /// What there is, with sizes.
+    pub fn files(&self) -> Vec<String> {
+        let (streaming, wals) = (self.server.join("streaming"), self.server.join("wals"));
+        let directories = [streaming, wals.clone()].into_iter().chain(paths_in(&wals));
+        let mut files: Vec<_> = directories
+            .flat_map(|directory| paths_in(&directory))
+            .filter_map(|path| {
+                let name = path.strip_prefix(&self.server).ok()?.display().to_string();
+                Some(format!("{name} ({})", path.metadata().ok()?.len()))
+            })
+            .collect();
+        files.sort();
+        files.dedup();
+        files
+    }
+
     /// The first position from `from` to `end` at which the store does not hold what the server's
     /// own `pg_wal` does; None if it holds it all.
     pub fn first_loss(
@@ -134,6 +150,11 @@ impl StoredWal {
         }
         Ok(None)
     }
+}
+
+fn paths_in(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).collect()
 }
 
 fn read(path: &Path) -> Result<Option<Vec<u8>>> {

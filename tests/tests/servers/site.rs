@@ -96,8 +96,7 @@ impl Site {
             assert!(
                 before.elapsed().as_secs() < 60,
                 "`{flushed}` acknowledged, {wanted} wanted; the daemon says:\n{}",
-                std::fs::read_to_string(self.walrecv.directory().join("daemon.log"))
-                    .unwrap_or_default()
+                self.daemon_log()
             );
             Ok(!flushed.is_empty() && lsn(&flushed)? >= wanted)
         })?;
@@ -176,24 +175,33 @@ impl Site {
                 continue;
             }
             let theirs = std::fs::read(&path).context(|| format!("cannot read {name}"))?;
-            let ours = stored_segment(stored, &segment)?;
+            let ours = self.stored_segment(stored, &segment)?;
             assert!(ours == theirs, "{name} differs from the server's archive");
             compared += 1;
         }
         Ok(compared)
     }
-}
 
-/// A segment's bytes as the store holds them.
-fn stored_segment(stored: &StoredWal, segment: &SegmentName) -> Result<Vec<u8>> {
-    // It may still be on its way.
-    for _ in 0..600 {
-        if let Some(bytes) = stored.complete(*segment)? {
-            return Ok(bytes);
+    /// A segment's bytes as the store holds them.
+    fn stored_segment(&self, stored: &StoredWal, segment: &SegmentName) -> Result<Vec<u8>> {
+        // It may still be on its way.
+        for _ in 0..600 {
+            if let Some(bytes) = stored.complete(*segment)? {
+                return Ok(bytes);
+            }
+            std::thread::sleep(std::time::Duration::from_millis(50));
         }
-        std::thread::sleep(std::time::Duration::from_millis(50));
+        Err(walrecv_tests::Failure::new(format!(
+            "{segment} is not stored, but this is: {:?}; the daemon says:\n{}",
+            stored.files(),
+            self.daemon_log()
+        )))
     }
-    Err(walrecv_tests::Failure::new(format!("{segment} is not stored")))
+
+    /// What the daemon has said.
+    fn daemon_log(&self) -> String {
+        std::fs::read_to_string(self.walrecv.directory().join("daemon.log")).unwrap_or_default()
+    }
 }
 
 fn configuration(cluster: &Cluster) -> String {

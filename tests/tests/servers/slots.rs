@@ -9,7 +9,7 @@ use pgwire_stream::{
 use rustix::process::Signal;
 use walrecv_tests::run::{ScenarioResult, Scenarios};
 use walrecv_tests::walrecv::Daemon;
-use walrecv_tests::{Cluster, Context, Installation, Result};
+use walrecv_tests::{Cluster, Context, Installation, Result, strace};
 
 use crate::site::{PASSWORD, ROLE, Site, lsn};
 
@@ -18,6 +18,7 @@ pub(crate) fn register(scenarios: Scenarios) -> Scenarios {
         .per_major("slot_in_use", &[10, 13, 15, 18], in_use)
         .per_major("slot_logical", &[10, 13, 15, 18], logical)
         .per_major("slot_dropped_while_streaming", &[10, 13, 15, 18], dropped_while_streaming)
+        .per_major("slot_dropped_before_anything_came", &[15, 18], dropped_before_anything_came)
         .per_major("slot_lost_with_its_wal", &[13, 15, 18], lost_with_its_wal)
         .per_major("slot_lost_and_restored_up_to_the_gap", &[15, 18], restored_up_to_a_gap)
         .per_major("slot_lost_without_a_gap", &[18], lost_without_a_gap)
@@ -121,12 +122,13 @@ fn logical(installation: &Installation) -> ScenarioResult {
     Ok(())
 }
 
-fn dropped_while_streaming(installation: &Installation) -> ScenarioResult {
-    const DROP: &str = "DO $$ BEGIN LOOP BEGIN \
-         PERFORM pg_terminate_backend(active_pid) FROM pg_replication_slots; \
-         PERFORM pg_drop_replication_slot('walrecv'); EXIT; \
-         EXCEPTION WHEN object_in_use THEN PERFORM pg_sleep(0.001); END; END LOOP; END $$";
+/// Takes the slot away from whoever uses it.
+const DROP: &str = "DO $$ BEGIN LOOP BEGIN \
+     PERFORM pg_terminate_backend(active_pid) FROM pg_replication_slots; \
+     PERFORM pg_drop_replication_slot('walrecv'); EXIT; \
+     EXCEPTION WHEN object_in_use THEN PERFORM pg_sleep(0.001); END; END LOOP; END $$";
 
+fn dropped_while_streaming(installation: &Installation) -> ScenarioResult {
     // What the receiver had not got when its slot went is kept without it, or the gap is real.
     let keep =
         if installation.major >= 13 { "wal_keep_size = 1GB" } else { "wal_keep_segments = 999" };
@@ -158,6 +160,33 @@ fn dropped_while_streaming(installation: &Installation) -> ScenarioResult {
     site.walrecv.run(&["receive-wal", "main", "--create-slot"])?.success()?;
     site.settle()?;
     nothing_is_missing(&site, begin, 9)?;
+    assert_eq!(daemon.stop()?, 0);
+    Ok(())
+}
+
+/// A slot that goes before anything is stored takes nothing along that the server still has.
+fn dropped_before_anything_came(installation: &Installation) -> ScenarioResult {
+    if !strace::is_possible("a slot that goes while the disk is slow") {
+        return Ok(());
+    }
+    let site = site(installation, &["wal_keep_size = 1GB"])?;
+    configure(&site, "")?;
+    let cluster = &site.cluster;
+    // Making the store takes longer than everything that happens meanwhile.
+    let trace = site.walrecv.directory().join("trace");
+    let slow = ["-e", "trace=fsync", "-e", "inject=fsync:delay_enter=300000"];
+    let daemon = site.walrecv.spawn_behind(&strace::in_front(&trace, &slow), &["run"])?;
+    cluster.wait_for("the stream", |cluster| {
+        Ok(cluster.value("SELECT count(*) FROM pg_replication_slots WHERE active")? == "1")
+    })?;
+    let begin = lsn(&cluster.value("SELECT restart_lsn FROM pg_replication_slots")?)?;
+    write_wal(cluster, 2)?;
+    cluster.execute(DROP)?;
+    cluster.execute("CHECKPOINT")?;
+    assert!(!daemon.log().contains("receiving WAL from="), "{}", daemon.log());
+    site.wait_until_streaming()?;
+    site.settle()?;
+    nothing_is_missing(&site, begin, 2)?;
     assert_eq!(daemon.stop()?, 0);
     Ok(())
 }
@@ -244,10 +273,13 @@ fn restored_up_to_a_gap(installation: &Installation) -> ScenarioResult {
     lose_wal(cluster)?;
     daemon.kill9()?;
     let reset = site.walrecv.spawn(&["receive-wal", "main", "--reset"])?;
-    cluster.wait_for("WAL behind the gap", |cluster| {
+    let flows = cluster.wait_for("WAL behind the gap", |cluster| {
         write_wal(cluster, 1)?;
+        // Two segments must last until a stream can begin there, on a disk that is slow, too.
+        std::thread::sleep(Duration::from_millis(300));
         Ok(reset.log().contains("It comes again"))
-    })?;
+    });
+    flows.context(|| format!("receive-wal says:\n{}", reset.log()))?;
     drop(reset);
     let daemon = site.run()?;
     write_wal(cluster, 2)?;

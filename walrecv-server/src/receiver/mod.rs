@@ -99,7 +99,7 @@ pub use writer::WriterError;
 use self::archive::Archive;
 use self::archiver::Archiver;
 use self::beside::Reached;
-use self::prepare::{Newcomer, Prepared};
+use self::prepare::{Begun, Newcomer, Prepared};
 use self::stream::End;
 use self::synchronous_watch::Synchrony;
 use self::workplace::{OwnRuntime, Workplace};
@@ -149,6 +149,9 @@ pub struct Receiver {
     renewed: bool,
     /// The server whose store is yet to be made.
     newcomer: Option<Newcomer>,
+    /// Where the first contact began, as long as nothing is stored. WAL is missing from there on,
+    /// whoever drops the slot.
+    begun: Option<Begun>,
     /// Up to where this process has made WAL durable, and on which timeline.
     durable: Option<(TimelineId, Lsn)>,
     /// Whether no write or sync has failed since a segment was completed.
@@ -175,6 +178,8 @@ pub struct Receiver {
     slot_keeps_nothing: bool,
     /// The WAL from here on is gone, and the operator has said to go on without it.
     given_up: Option<(TimelineId, Lsn)>,
+    /// The gap behind which a stream is to begin, until it does and the gap is recorded.
+    left_out: Option<LeftOut>,
     /// Whether WAL has been streamed.
     streamed: bool,
 }
@@ -200,6 +205,7 @@ impl Receiver {
             lock: None,
             renewed: false,
             newcomer: None,
+            begun: None,
             durable: None,
             trusted: Arc::new(AtomicBool::new(true)),
             segment_size: SegmentSize::DEFAULT,
@@ -214,6 +220,7 @@ impl Receiver {
             slot_lost: false,
             slot_keeps_nothing: false,
             given_up: None,
+            left_out: None,
             streamed: false,
         };
         (receiver, watched)
@@ -354,6 +361,10 @@ impl Receiver {
     /// Whether to try again.
     fn goes_on_after(&mut self, error: &ReceiverError, after: Duration) -> bool {
         match error {
+            // Nothing is stored that it follows: the next contact is the first once more.
+            ReceiverError::Gap { .. } if self.begun.take_if(|begun| begun.again).is_some() => {
+                return true;
+            }
             ReceiverError::Gap { timeline, from, .. } if self.options.reset => {
                 self.given_up = Some((*timeline, *from));
                 return true;
@@ -445,4 +456,33 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, ReceiverError> {
     tokio::task::spawn_blocking(work).await.map_err(|error| ReceiverError::Task(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::ConnInfo;
+    use crate::storage::Access;
+
+    #[tokio::test]
+    async fn wal_that_goes_before_anything_is_stored_is_given_up_once_it_was_asked_for_again() {
+        let home = tempfile::tempdir().unwrap();
+        let home = Home::new(home.path(), Access::Private);
+        let slot = "walrecv".parse().unwrap();
+        let server = "main".parse().unwrap();
+        let settings = ServerSettings::new(server, ConnInfo::new("host=localhost"), slot);
+        let (mut receiver, _) = Receiver::new(settings, &home, ReceiverOptions::default());
+        let (timeline, from) = (TimelineId::FIRST, Lsn::from_u64(1 << 20));
+        let gap = || {
+            let source = pgwire_stream::ServerError::new("ERROR", "58P01", "removed").into();
+            ReceiverError::Gap { timeline, from, source }
+        };
+        // What the slot itself says to keep, and does not, is for the operator to look at.
+        receiver.begun = Some(Begun { timeline, from, again: false });
+        assert!(!receiver.goes_on_after(&gap(), Duration::ZERO));
+        receiver.begun = Some(Begun { timeline, from, again: true });
+        assert!(receiver.goes_on_after(&gap(), Duration::ZERO));
+        assert!(receiver.begun.is_none());
+        assert!(!receiver.goes_on_after(&gap(), Duration::ZERO));
+    }
 }

@@ -32,6 +32,15 @@ pub(super) struct Newcomer {
     histories: Vec<HistoryFile>,
 }
 
+/// Where the first contact with a server began, until something has come from there.
+#[derive(Clone, Copy)]
+pub(super) struct Begun {
+    pub(super) timeline: TimelineId,
+    pub(super) from: Lsn,
+    /// It was begun there a second time: whatever the slot keeps by now may come later.
+    pub(super) again: bool,
+}
+
 /// What comes of a connection before WAL is asked for.
 pub(super) enum Prepared {
     /// WAL is to be streamed from there.
@@ -108,20 +117,20 @@ impl Receiver {
                 "the server has given up the replication slot: it no longer keeps WAL for us"
             );
         }
+        let left_out = self.left_out.take();
         if let Some((timeline, from)) = self.given_up {
             // A gap is no reason to mix histories.
             start::decide(held.as_ref(), &source, None)?;
             let start =
                 self.start_after_gap(&mut client, &config, &source, slot, (timeline, from)).await?;
             self.store_histories(histories).await?;
-            // What is held of the last segment is no part of the gap.
+            // What is held of the last segment is no part of the gap, and what was to be left out
+            // when the WAL behind it went as well still is.
             let held_to = held.filter(|held| held.timeline == timeline).map(|held| held.end);
-            let (dir, from, to) = (self.dir.clone(), held_to.unwrap_or(from), start.from);
-            tracing::warn!(%timeline, %from, %to, "going on without WAL, as the operator said");
-            blocking(move || journal::record_gap(&dir, timeline, from, to)).await??;
+            let earlier = left_out.filter(|gap| gap.timeline == timeline).map(|gap| gap.from);
+            let from = held_to.or(earlier).unwrap_or(from);
+            self.left_out = Some(LeftOut { timeline, from, to: start.from });
             self.given_up = None;
-            let left_out = Some(LeftOut { timeline, from, to });
-            self.status.send_modify(|status| status.left_out = left_out);
             return Ok(Prepared::Stream(Box::new((client, start))));
         }
         let kept = |slot: Slot| {
@@ -142,6 +151,7 @@ impl Receiver {
             None => self.store_histories(histories).await?,
         }
         if held.is_some() {
+            self.begun = None;
             // Otherwise something comes that tells when it is reached.
             if self.options.end_at.is_some_and(|end| end <= start.from) {
                 return Ok(Prepared::Reached);
@@ -150,7 +160,15 @@ impl Receiver {
             return Ok(Prepared::Stream(Box::new((client, start))));
         }
         let slot = self.first_slot(&mut client, &config, slot).await?;
-        let start = start::decide(None, &source, kept(slot))?;
+        let begun = self.begun.take().filter(|begun| source.has(begun.timeline, begun.from));
+        let again = begun.is_some();
+        let begun = begun.map(|Begun { timeline, from, .. }| Kept {
+            lsn: from,
+            timeline: Some(timeline),
+            by_us: true,
+        });
+        let start = start::decide(None, &source, begun.or(kept(slot)))?;
+        self.begun = Some(Begun { timeline: start.timeline, from: start.from, again });
         Ok(Prepared::Stream(Box::new((client, start))))
     }
 
@@ -158,11 +176,21 @@ impl Receiver {
         Ok(receiving_config(self.settings.streaming_conninfo())?)
     }
 
-    /// Makes the store of a server that is new.
+    /// What must be durable before any WAL is, and was put off until the server streams: the store of
+    /// one that is new, and a gap. Meanwhile the slot might be lost.
     pub(super) async fn settle(&mut self) -> Result<(), ReceiverError> {
-        let Some(Newcomer { identity, histories }) = self.newcomer.take() else { return Ok(()) };
-        self.take_possession(identity).await?;
-        self.store_histories(histories).await
+        if let Some(Newcomer { identity, histories }) = self.newcomer.take() {
+            self.take_possession(identity).await?;
+            self.store_histories(histories).await?;
+        }
+        if let Some(gap) = self.left_out.take() {
+            let LeftOut { timeline, from, to } = gap;
+            tracing::warn!(%timeline, %from, %to, "going on without WAL, as the operator said");
+            let dir = self.dir.clone();
+            blocking(move || journal::record_gap(&dir, timeline, from, to)).await??;
+            self.status.send_modify(|status| status.left_out = Some(gap));
+        }
+        Ok(())
     }
 
     /// Takes the lock, makes sure that the store is this cluster's, and begins to archive.
@@ -357,7 +385,14 @@ impl Receiver {
         missing: (TimelineId, Lsn),
     ) -> Result<Start, ReceiverError> {
         let slot = self.first_slot(client, config, slot).await?;
-        Ok(start::decide(None, source, slot.kept().filter(|kept| is_behind(*kept, missing)))?)
+        // Where WAL goes soon after it has come, what was the newest a moment ago is gone.
+        let system = client.identify_system().await;
+        let system = system.map_err(ReceiverError::server("identify the server"))?;
+        let source = match system.timeline == source.timeline {
+            true => Source { flushed_to: system.flushed_to, ..source.clone() },
+            false => source.clone(),
+        };
+        Ok(start::decide(None, &source, slot.kept().filter(|kept| is_behind(*kept, missing)))?)
     }
 
     pub(super) fn no_slot(&self) -> ReceiverError {

@@ -46,6 +46,13 @@ pub(crate) struct Source {
     pub(crate) standby: bool,
 }
 
+impl Source {
+    /// Whether this position is in its past.
+    pub(crate) fn has(&self, timeline: TimelineId, lsn: Lsn) -> bool {
+        self.history.contains(timeline) && lsn <= self.flushed_to
+    }
+}
+
 /// A position that we acknowledged, or from which the slot keeps WAL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Kept {
