@@ -10,9 +10,10 @@ use pgwire_stream::{
     ReplicationClient, ServerCompression,
 };
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use super::archive::ArchiveOptions;
-use super::blocking::blocking;
+use super::blocking::{blocking, finished};
 use super::contents::{ContentsWriter, ReceivedManifest};
 use super::parent::{self, Incremental, Unfit};
 use super::{BackupError, BackupRequest, config_files, made_manifest, receive, tablespace_names};
@@ -53,6 +54,10 @@ impl Attempt<'_> {
             .await;
         let (begun, server) = (record.clone(), self.request.server.clone());
         blocking(move || Catalog::new(&server).save(&begun)).await?;
+        // Asked for meanwhile; a backup that fails has no use for them.
+        let mut beside = JoinSet::new();
+        let conninfo = self.request.settings.conninfo.as_str().to_owned();
+        beside.spawn(async move { config_files::collect(&conninfo).await });
 
         self.progress.begin("backup", estimate(&stream));
         let received = self.receive(&mut stream, start.lsn, interrupted).await;
@@ -64,11 +69,7 @@ impl Attempt<'_> {
         // Its last word first: a complaint about damaged pages comes after everything else, and
         // one that ended an archive early is the reason for it.
         let (mut client, end) = stream.finish()?;
-        let (contents, config_files) = tokio::join!(
-            blocking(move || contents.finish()),
-            config_files::collect(self.request.settings.conninfo.as_str()),
-        );
-        let contents = contents?;
+        let contents = blocking(move || contents.finish()).await?;
         record.end = Some(Position { lsn: end.lsn, timeline: end.timeline });
         record.manifest = Some(self.manifest(contents.manifest, &mut client, record).await?);
         record.archives = contents.archives;
@@ -82,6 +83,7 @@ impl Attempt<'_> {
         }
         // The backup is there, with or without a goodbye.
         let _ = client.close().await;
+        let config_files = beside.join_next().await.map(finished).unwrap_or_default();
         record.config_files = self.store_config_files(config_files).await?;
         Ok(())
     }
