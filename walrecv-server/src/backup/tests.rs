@@ -565,7 +565,7 @@ mod reclaiming {
         let home = tempfile::tempdir().unwrap();
         let server = server(home.path());
         drop(begin(&server, &settings(), None, &identity()).unwrap());
-        let begun = server.base().join("20260305T151133");
+        let begun = server.base().join(".20260305T151133.hidden");
         let strange = server.base().join("20260305T151200");
         for (directory, file) in [(&begun, ".backup.json.tmp"), (&strange, "base.tar")] {
             fs::create_dir(directory).unwrap();

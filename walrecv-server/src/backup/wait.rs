@@ -31,9 +31,6 @@ pub async fn wait_for_wal(
     mut receiver: Option<watch::Receiver<Status>>,
     mut interrupted: watch::Receiver<bool>,
 ) -> Result<(BackupRecord, BackupStatus), BackupError> {
-    if record.done_at.is_some() {
-        return Ok((record.clone(), BackupStatus::Done));
-    }
     let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     loop {
         let (here, mut looked_at) = (server.clone(), record.clone());

@@ -1,7 +1,6 @@
 //! The base backups of a server: begun, recorded, listed, found by name.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::ops::Bound;
 use std::path::PathBuf;
 
@@ -15,9 +14,7 @@ use super::status::{self, BackupStatus, Certainty, Standing};
 use super::wal::{WalError, WalStore};
 use crate::failure::{Class, Failure};
 use crate::settings::ServerName;
-use crate::storage::{
-    BackupDir, BackupId, ServerDir, ServerLock, StorageError, durable, durable::Put,
-};
+use crate::storage::{BackupDir, BackupId, ServerDir, ServerLock, StorageError, durable};
 
 /// The base backups of one server.
 #[derive(Clone, Debug)]
@@ -160,20 +157,20 @@ impl Catalog {
     ) -> Result<(BackupDir, BackupRecord), BackupError> {
         durable::create_dir(&self.server.base(), self.server.access())?;
         let mut id = BackupId::at(now);
+        // Nobody else makes one meanwhile.
         let backup = loop {
             let backup = self.server.backup(id);
-            match durable::create_dir_new(backup.path(), self.server.access())? {
-                Put::Stored => break backup,
-                Put::Exists => id = id.next(),
+            let taken = backup.path().try_exists();
+            if !taken.map_err(StorageError::of("look at", backup.path()))? {
+                break backup;
             }
+            id = id.next();
         };
         let record = record(id);
-        if let Err(error) = record.save(&backup) {
-            // A directory without a record would be taken for a backup that nobody understands.
-            let _ = durable::collect_leftovers(backup.path());
-            let _ = fs::remove_dir(backup.path());
-            return Err(error.into());
-        }
+        // A directory without a record would be taken for a backup that nobody understands.
+        durable::create_dir_with(backup.path(), self.server.access(), |hidden| {
+            record.save(&backup.at(hidden)).map_err(BackupError::from)
+        })?;
         Ok((backup, record))
     }
 
@@ -319,13 +316,12 @@ impl Catalog {
         Ok(standing)
     }
 
-    /// Marks the backups whose processes died as failed, and returns them. Of those that had no
-    /// record yet, nothing is left. The lock proves that nobody is taking one.
+    /// Marks the backups whose processes died as failed, and returns them. The lock proves that nobody
+    /// is taking one.
     ///
     /// # Errors
-    /// If a record cannot be written, or a directory not be read or removed.
+    /// If a record cannot be written, or the directory cannot be read.
     pub fn fail_interrupted(&self, _backup: &ServerLock) -> Result<Vec<BackupId>, BackupError> {
-        self.collect_unbegun()?;
         let mut failed = Vec::new();
         for entry in self.list()? {
             if let Ok(mut record) = entry.record
@@ -338,22 +334,6 @@ impl Catalog {
             }
         }
         Ok(failed)
-    }
-
-    /// Removes the directories of backups whose processes died before they had a record.
-    fn collect_unbegun(&self) -> Result<(), BackupError> {
-        for entry in self.list()? {
-            if let Err(BackupError::NoRecord { .. }) = entry.record {
-                let directory = self.server.backup(entry.id);
-                durable::collect_leftovers(directory.path())?;
-                // What has anything in it was more than begun, and stays.
-                if durable::list_dir(directory.path())?.is_empty() {
-                    let failed = StorageError::of("remove", directory.path());
-                    fs::remove_dir(directory.path()).map_err(failed)?;
-                }
-            }
-        }
-        Ok(())
     }
 
     /// The stored size of the archived WAL of each backup: from where it begins to where the next

@@ -151,6 +151,10 @@ async fn take(
         incremental: options.incremental.clone(),
     };
     let record = backup::take_with_retries(&request, progress, interrupted.clone()).await?;
+    if record.done_at.is_some() {
+        // Found out a moment ago.
+        return Ok((record, BackupStatus::Done));
+    }
     let waits = options.wait || matches!(received, Received::Here(_));
     if waits {
         progress.note("waiting for the WAL that the backup needs");

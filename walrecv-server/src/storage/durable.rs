@@ -316,21 +316,35 @@ pub fn create_dir(path: &Path, access: Access) -> Result<(), StorageError> {
     sync_parent(path)
 }
 
-/// Makes a directory that must not be there yet, in one that is. Durable on return.
+/// Makes a directory that must not be there yet, and has its name only once all is durable that
+/// `fill` puts into it, under the path that it is given. Durable on return.
+///
+/// If the process dies before, [`collect_hidden_dirs`] removes what there is.
 ///
 /// # Errors
-/// If it cannot be made or synced.
-pub fn create_dir_new(path: &Path, access: Access) -> Result<Put, StorageError> {
-    match DirBuilder::new().mode(access.directory_mode()).create(path) {
-        Ok(()) => {
-            fs::set_permissions(path, Permissions::from_mode(access.directory_mode()))
-                .map_err(StorageError::of("set the permissions of", path))?;
-            sync_parent(path)?;
-            Ok(Put::Stored)
-        }
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(Put::Exists),
-        Err(error) => Err(StorageError::of("create", path)(error)),
+/// If it cannot be made, filled, named or synced; then nothing is left of it.
+pub fn create_dir_with<E: From<StorageError>>(
+    path: &Path,
+    access: Access,
+    fill: impl FnOnce(&Path) -> Result<(), E>,
+) -> Result<(), E> {
+    let hidden = hidden_name(path);
+    // One of the same name that could not be removed is in the way.
+    empty_and_remove(&hidden)?;
+    let create = || {
+        DirBuilder::new().mode(access.directory_mode()).create(&hidden)?;
+        fs::set_permissions(&hidden, Permissions::from_mode(access.directory_mode()))
+    };
+    create().map_err(StorageError::of("create", &hidden))?;
+    let name = || {
+        fs::rename(&hidden, path).map_err(StorageError::of("rename to", path))?;
+        sync_parent(path)
+    };
+    let named = fill(&hidden).and_then(|()| Ok(name()?));
+    if named.is_err() {
+        let _ = empty_and_remove(&hidden);
     }
+    named
 }
 
 /// Creates an empty file for appending that must not be there yet. Its name is durable on return.
@@ -386,8 +400,14 @@ pub fn remove_file(path: &Path) -> Result<(), StorageError> {
     }
 }
 
-/// What the name of a directory ends with whose content is to go.
-const REMOVED: &str = ".removed";
+/// What the name of a directory ends with whose content nobody is to see: not yet, or not any more.
+const HIDDEN: &str = ".hidden";
+
+/// `.<name>.hidden` beside the directory.
+fn hidden_name(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}{HIDDEN}"))
+}
 
 /// Takes away the name of a directory, which [`collect_hidden_dirs`] then removes. Durable on
 /// return.
@@ -398,21 +418,21 @@ const REMOVED: &str = ".removed";
 /// # Errors
 /// If it cannot be renamed, or the sync fails.
 pub fn hide_dir(path: &Path) -> Result<(), StorageError> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let hidden = path.with_file_name(format!(".{name}{REMOVED}"));
+    let hidden = hidden_name(path);
     // One of the same name that could not be removed is in the way.
     empty_and_remove(&hidden)?;
     fs::rename(path, &hidden).map_err(StorageError::of("rename", path))?;
     sync_parent(path)
 }
 
-/// Removes the directories in another that were [hidden](hide_dir).
+/// Removes the directories in another that were [hidden](hide_dir), or never
+/// [named](create_dir_with).
 ///
 /// # Errors
 /// If something cannot be removed.
 pub fn collect_hidden_dirs(parent: &Path) -> Result<(), StorageError> {
     for name in list_dir(parent)? {
-        if name.to_str().is_some_and(|name| name.starts_with('.') && name.ends_with(REMOVED)) {
+        if name.to_str().is_some_and(|name| name.starts_with('.') && name.ends_with(HIDDEN)) {
             empty_and_remove(&parent.join(name))?;
         }
     }
@@ -568,6 +588,37 @@ mod tests {
             list_dir(directory).unwrap().into_iter().map(|n| n.into_string().unwrap()).collect();
         names.sort();
         names
+    }
+
+    #[test]
+    fn a_directory_has_its_name_when_it_is_filled_or_never() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("one");
+        fs::create_dir(hidden_name(&path)).unwrap();
+        fs::write(hidden_name(&path).join("old"), b"").unwrap();
+        let made = create_dir_with(&path, Access::Private, |hidden| {
+            assert!(!path.exists());
+            put_if_absent(&hidden.join("new"), b"content", Access::Private).map(|_| ())
+        });
+        made.unwrap();
+        assert_eq!(names(&path), ["new"]);
+        assert_eq!(names(dir.path()), ["one"]);
+
+        let path = dir.path().join("two");
+        let failed = create_dir_with(&path, Access::Private, |hidden| {
+            fs::write(hidden.join("new"), b"").unwrap();
+            Err(StorageError::of("write", hidden)(io::ErrorKind::StorageFull.into()))
+        });
+        failed.unwrap_err();
+        // Nor does it take the place of another.
+        let one = dir.path().join("one");
+        let failed = create_dir_with(&one, Access::Private, |_| Ok::<_, StorageError>(()));
+        failed.unwrap_err();
+        assert_eq!(names(dir.path()), ["one"]);
+        // A process that dies meanwhile leaves what is collected.
+        fs::create_dir(hidden_name(&path)).unwrap();
+        collect_hidden_dirs(dir.path()).unwrap();
+        assert_eq!(names(dir.path()), ["one"]);
     }
 
     #[test]

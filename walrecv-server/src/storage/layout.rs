@@ -259,6 +259,11 @@ impl BackupDir {
         &self.path
     }
 
+    /// The same backup, under another name.
+    pub(crate) fn at(&self, path: &Path) -> Self {
+        Self { path: path.to_owned(), ..self.clone() }
+    }
+
     /// Which backup it is.
     pub fn id(&self) -> BackupId {
         self.id

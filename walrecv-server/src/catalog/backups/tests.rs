@@ -303,8 +303,8 @@ fn a_backup_that_cannot_be_begun_leaves_nothing() {
     let store = store();
     let time = "2026-03-05T15:11:33Z";
     let begun = store.catalog.begin(time.parse().unwrap(), &store.lock, |id| {
-        // Something else has the record's name by then, so it cannot be written.
-        fs::create_dir(store.server.backup(id).record()).unwrap();
+        // Something else has the backup's name by then.
+        fs::create_dir_all(store.server.backup(id).path().join("else")).unwrap();
         record(&id.to_string(), time)
     });
     begun.unwrap_err();

@@ -58,8 +58,10 @@ impl Product {
             receiver.demand_running()?;
             let sql = "SELECT count(*) FROM pg_stat_replication \
                        WHERE flush_lsn >= pg_current_wal_flush_lsn()";
-            Ok(cluster.value(sql)? == "1")
+            Ok(cluster.value(sql)? == "1" && archived_all(place)?)
         })?;
+        // What was received has been paid for by then, the disk's part of it too.
+        rustix::fs::sync();
         let cost = self.run(place, arguments)?;
         receiver.stop()?;
         Ok(cost)
@@ -90,6 +92,14 @@ impl Contender for Product {
         let cost = self.take(subject, place, &arguments)?;
         Ok(Some((cost, newest(place)?)))
     }
+}
+
+/// Whether no whole segment waits for the archive in a place.
+fn archived_all(place: &Path) -> Result<bool> {
+    let streaming = place.join("home").join(SERVER).join("streaming");
+    let about = || format!("cannot read {}", streaming.display());
+    let names = fs::read_dir(&streaming).context(about)?.flatten().map(|entry| entry.path());
+    Ok(names.into_iter().all(|path| path.extension().is_some()))
 }
 
 /// The directory of the newest backup in a place.
