@@ -106,16 +106,15 @@ fn what_is_wrong_with_one_store_stops_no_other() {
 fn a_backup_that_was_not_begun_is_in_nobodys_way() {
     let world = World::of(&[FULL, WRITE, FULL, WRITE]);
     let store = world.build();
-    let unbegun = |second: u8| {
-        store.server.backup(format!("20200101T0000{second:02}").parse().unwrap()).path().to_owned()
-    };
-    fs::create_dir(unbegun(1)).unwrap();
-    fs::create_dir(unbegun(2)).unwrap();
-    fs::write(unbegun(2).join("base.tar"), b"").unwrap();
+    let unbegun = store.server.base().join(".20200101T000001.hidden");
+    fs::create_dir(&unbegun).unwrap();
+    fs::write(unbegun.join(".backup.json.tmp"), b"").unwrap();
+    let strange = store.server.backup("20200101T000002".parse().unwrap()).path().to_owned();
+    fs::create_dir(&strange).unwrap();
     let run = || enforce(&settings("REDUNDANCY 1", 0), &store.server, world.now, &|| false);
     // Nobody knows what this was.
     assert!(matches!(run(), Err(RetentionError::Backup { .. })));
-    assert!(!unbegun(1).exists());
-    fs::remove_file(unbegun(2).join("base.tar")).unwrap();
+    fs::remove_dir(&strange).unwrap();
     assert_eq!(run().unwrap().removed.backups, [world.backups[0].id]);
+    assert!(!unbegun.exists());
 }

@@ -172,6 +172,13 @@ fn dropped_before_anything_came(installation: &Installation) -> ScenarioResult {
     let site = site(installation, &["wal_keep_size = 1GB"])?;
     configure(&site, "")?;
     let cluster = &site.cluster;
+    // The first message is a long one, and all of it comes only to who reads.
+    cluster.execute("SELECT txid_current()")?;
+    cluster.execute("SELECT pg_switch_wal()")?;
+    cluster.execute("CHECKPOINT")?;
+    cluster.execute(
+        "CREATE TABLE filler AS SELECT n, repeat('x', 100) FROM generate_series(1, 4000) n",
+    )?;
     // Making the store takes longer than everything that happens meanwhile.
     let trace = site.walrecv.directory().join("trace");
     let slow = ["-e", "trace=fsync", "-e", "inject=fsync:delay_enter=300000"];
@@ -186,6 +193,9 @@ fn dropped_before_anything_came(installation: &Installation) -> ScenarioResult {
     assert!(!daemon.log().contains("receiving WAL from="), "{}", daemon.log());
     site.wait_until_streaming()?;
     site.settle()?;
+    let size = site.segment_size()?;
+    let begun = format!("receiving WAL from={}\n", size.start_of(size.segment_of(begin)));
+    assert_eq!(daemon.log().matches(&begun).count(), 2, "{}", daemon.log());
     nothing_is_missing(&site, begin, 2)?;
     assert_eq!(daemon.stop()?, 0);
     Ok(())

@@ -50,14 +50,12 @@ impl Attempt<'_> {
         let start = stream.start();
         record.begin = Some(Position { lsn: start.lsn, timeline: start.timeline });
         record.tablespaces = tablespaces(&stream);
-        tablespace_names::fill_in(self.request.settings.conninfo.as_str(), &mut record.tablespaces)
-            .await;
+        tablespace_names::fill_in(&self.conninfo(), &mut record.tablespaces).await;
         let (begun, server) = (record.clone(), self.request.server.clone());
         blocking(move || Catalog::new(&server).save(&begun)).await?;
         // Asked for meanwhile; a backup that fails has no use for them.
         let mut beside = JoinSet::new();
-        let conninfo = self.request.settings.conninfo.as_str().to_owned();
-        beside.spawn(async move { config_files::collect(&conninfo).await });
+        beside.spawn(config_files::collect(self.conninfo()));
 
         self.progress.begin("backup", estimate(&stream));
         let received = self.receive(&mut stream, start.lsn, interrupted).await;
@@ -83,9 +81,23 @@ impl Attempt<'_> {
         }
         // The backup is there, with or without a goodbye.
         let _ = client.close().await;
-        let config_files = beside.join_next().await.map(finished).unwrap_or_default();
-        record.config_files = self.store_config_files(config_files).await?;
+        let config_files = match beside.join_next().await.and_then(finished) {
+            // The server and the line to it have little else to do by now.
+            None => config_files::collect(self.conninfo()).await,
+            collected => collected,
+        };
+        match config_files {
+            Some(collected) => record.config_files = self.store_config_files(collected).await?,
+            None => self
+                .progress
+                .note("configuration files are not kept: the server does not tell them in time"),
+        }
         Ok(())
+    }
+
+    /// Where SQL is answered.
+    fn conninfo(&self) -> String {
+        self.request.settings.conninfo.as_str().to_owned()
     }
 
     /// Has the server begin the backup: on top of another, if that is wanted and possible.

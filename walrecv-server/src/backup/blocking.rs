@@ -11,13 +11,13 @@ pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
     finished(task::spawn_blocking(work).await)
 }
 
-/// The result of work on such a thread.
+/// The result of work on such a thread, or of a task that nobody aborts.
 pub(super) fn finished<T>(joined: Result<T, task::JoinError>) -> T {
     match joined {
         Ok(result) => result,
         Err(error) => match error.try_into_panic() {
             Ok(panicked) => panic::resume_unwind(panicked),
-            // Such work is never aborted once it runs, and the runtime outlives us.
+            // Nobody aborts what is waited for, and the runtime outlives us.
             Err(error) => panic::resume_unwind(Box::new(error.to_string())),
         },
     }

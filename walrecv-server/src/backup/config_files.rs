@@ -45,15 +45,13 @@ pub(super) struct Collected {
     named: BTreeMap<String, String>,
 }
 
-/// Asks for the files.
-pub(super) async fn collect(conninfo: &str) -> Collected {
-    match tokio::time::timeout(PATIENCE, ask(conninfo.to_owned())).await {
-        Ok(Some(collected)) => collected,
-        Ok(None) | Err(_) => {
-            tracing::info!("configuration files are not kept: the role may not ask for them");
-            Collected::default()
-        }
+/// Asks for the files; `None` if the server does not tell them in time.
+pub(super) async fn collect(conninfo: String) -> Option<Collected> {
+    let collected = tokio::time::timeout(PATIENCE, ask(conninfo)).await.ok()?;
+    if collected.is_none() {
+        tracing::info!("configuration files are not kept: the role may not ask for them");
     }
+    Some(collected.unwrap_or_default())
 }
 
 async fn ask(conninfo: String) -> Option<Collected> {

@@ -199,14 +199,9 @@ fn end(
     record.outcome = BackupOutcome::Copied;
     record.ended_at = Some(Timestamp::now());
     let catalog = Catalog::new(server);
-    // The WAL may be there already, and one record says both. If that cannot be told now, it is told
-    // later.
-    let settled = catalog.settle(&mut record, &lock);
-    if settled.is_err() || record.done_at.is_none() {
-        record.done_at = None;
-        catalog.save(&record)?;
-    }
-    if let Err(error) = settled {
+    catalog.save(&record)?;
+    // The WAL may be there already. If that cannot be told now, it is told later.
+    if let Err(error) = catalog.settle(&mut record, &lock) {
         tracing::warn!(error = %error, backup = %record.id, "cannot look for its WAL");
     }
     Ok(record)

@@ -149,8 +149,7 @@ pub struct Receiver {
     renewed: bool,
     /// The server whose store is yet to be made.
     newcomer: Option<Newcomer>,
-    /// Where the first contact began, as long as nothing is stored. WAL is missing from there on,
-    /// whoever drops the slot.
+    /// Where the first contact begins, until it is seen that something is stored.
     begun: Option<Begun>,
     /// Up to where this process has made WAL durable, and on which timeline.
     durable: Option<(TimelineId, Lsn)>,
@@ -178,7 +177,7 @@ pub struct Receiver {
     slot_keeps_nothing: bool,
     /// The WAL from here on is gone, and the operator has said to go on without it.
     given_up: Option<(TimelineId, Lsn)>,
-    /// The gap behind which a stream is to begin, until it does and the gap is recorded.
+    /// The gap behind which a stream is to begin, until the server agrees and the gap is recorded.
     left_out: Option<LeftOut>,
     /// Whether WAL has been streamed.
     streamed: bool,
@@ -294,6 +293,13 @@ impl Receiver {
                     tracing::info!("the server has shut down, and has heard that all is durable");
                     None
                 }
+                Err(ReceiverError::Gap { timeline, from, .. }) if self.begins_anew() => {
+                    tracing::warn!(
+                        %timeline, %from,
+                        "what was to come first is gone, and nothing is stored yet: beginning anew"
+                    );
+                    None
+                }
                 Err(error) if self.goes_on_after(&error, began.elapsed()) => Some(error),
                 Err(error) => break Err(error),
             };
@@ -358,13 +364,17 @@ impl Receiver {
         workplace.map_or_else(Handle::current, |place| place.common_runtime().clone())
     }
 
+    /// Whether a gap is none, because nothing is stored that it would follow: the slot of the first
+    /// contact is gone, and then so was what it had kept. The next contact is the first once more.
+    fn begins_anew(&mut self) -> bool {
+        let stored = self.durable.map(|(_, lsn)| lsn);
+        let nothing_came = |begun: &Begun| stored.is_none_or(|lsn| lsn <= begun.from);
+        self.begun.take_if(|begun| begun.again && nothing_came(begun)).is_some()
+    }
+
     /// Whether to try again.
     fn goes_on_after(&mut self, error: &ReceiverError, after: Duration) -> bool {
         match error {
-            // Nothing is stored that it follows: the next contact is the first once more.
-            ReceiverError::Gap { .. } if self.begun.take_if(|begun| begun.again).is_some() => {
-                return true;
-            }
             ReceiverError::Gap { timeline, from, .. } if self.options.reset => {
                 self.given_up = Some((*timeline, *from));
                 return true;
@@ -473,16 +483,20 @@ mod tests {
         let settings = ServerSettings::new(server, ConnInfo::new("host=localhost"), slot);
         let (mut receiver, _) = Receiver::new(settings, &home, ReceiverOptions::default());
         let (timeline, from) = (TimelineId::FIRST, Lsn::from_u64(1 << 20));
-        let gap = || {
-            let source = pgwire_stream::ServerError::new("ERROR", "58P01", "removed").into();
-            ReceiverError::Gap { timeline, from, source }
-        };
+        let first = Begun { timeline, from, agreed: true, again: false };
+        let again = Begun { again: true, ..first };
+        assert!(!receiver.begins_anew());
         // What the slot itself says to keep, and does not, is for the operator to look at.
-        receiver.begun = Some(Begun { timeline, from, again: false });
-        assert!(!receiver.goes_on_after(&gap(), Duration::ZERO));
-        receiver.begun = Some(Begun { timeline, from, again: true });
-        assert!(receiver.goes_on_after(&gap(), Duration::ZERO));
+        receiver.begun = Some(first);
+        assert!(!receiver.begins_anew());
+        receiver.begun = Some(again);
+        assert!(receiver.begins_anew());
         assert!(receiver.begun.is_none());
-        assert!(!receiver.goes_on_after(&gap(), Duration::ZERO));
+        // Nor is there a beginning any more once something is stored.
+        receiver.begun = Some(again);
+        receiver.durable = Some((timeline, from.saturating_add(1)));
+        assert!(!receiver.begins_anew());
+        receiver.durable = Some((timeline, from));
+        assert!(receiver.begins_anew());
     }
 }

@@ -12,7 +12,7 @@ use super::archive::Archive;
 use super::beside::{self, Reached};
 use super::open_segment::renew_inherited;
 use super::slot::{self, Slot};
-use super::start::{self, Kept, Source, Start};
+use super::start::{self, Held, Kept, Source, Start};
 use super::status::LeftOut;
 use super::{Receiver, ReceiverError, blocking, held, journal, synchronous_watch};
 use crate::catalog::{HistoryStore, Identity};
@@ -32,13 +32,21 @@ pub(super) struct Newcomer {
     histories: Vec<HistoryFile>,
 }
 
-/// Where the first contact with a server began, until something has come from there.
+/// Where the first contact with a server begins, while nothing is stored of it.
 #[derive(Clone, Copy)]
 pub(super) struct Begun {
     pub(super) timeline: TimelineId,
     pub(super) from: Lsn,
-    /// It was begun there a second time: whatever the slot keeps by now may come later.
+    /// The server has agreed to stream from there: from then on, nothing that follows is to be missed.
+    pub(super) agreed: bool,
+    /// It begins there once more, wherever the slot is by now.
     pub(super) again: bool,
+}
+
+impl Begun {
+    fn at(start: &Start, again: bool) -> Self {
+        Self { timeline: start.timeline, from: start.from, agreed: false, again }
+    }
 }
 
 /// What comes of a connection before WAL is asked for.
@@ -117,7 +125,6 @@ impl Receiver {
                 "the server has given up the replication slot: it no longer keeps WAL for us"
             );
         }
-        let left_out = self.left_out.take();
         if let Some((timeline, from)) = self.given_up {
             // A gap is no reason to mix histories.
             start::decide(held.as_ref(), &source, None)?;
@@ -126,13 +133,16 @@ impl Receiver {
             self.store_histories(histories).await?;
             // What is held of the last segment is no part of the gap, and what was to be left out
             // when the WAL behind it went as well still is.
-            let held_to = held.filter(|held| held.timeline == timeline).map(|held| held.end);
-            let earlier = left_out.filter(|gap| gap.timeline == timeline).map(|gap| gap.from);
+            let of_gap = |held: &&Held| held.timeline == timeline;
+            let held_to = held.as_ref().filter(of_gap).map(|held| held.end);
+            let earlier = self.left_out.filter(|gap| gap.timeline == timeline).map(|gap| gap.from);
             let from = held_to.or(earlier).unwrap_or(from);
             self.left_out = Some(LeftOut { timeline, from, to: start.from });
             self.given_up = None;
+            self.begun = held.is_none().then(|| Begun::at(&start, false));
             return Ok(Prepared::Stream(Box::new((client, start))));
         }
+        self.left_out = None;
         let kept = |slot: Slot| {
             let of_held = |&(timeline, _): &(TimelineId, Lsn)| {
                 held.as_ref().is_some_and(|held| held.timeline == timeline)
@@ -160,15 +170,15 @@ impl Receiver {
             return Ok(Prepared::Stream(Box::new((client, start))));
         }
         let slot = self.first_slot(&mut client, &config, slot).await?;
-        let begun = self.begun.take().filter(|begun| source.has(begun.timeline, begun.from));
-        let again = begun.is_some();
-        let begun = begun.map(|Begun { timeline, from, .. }| Kept {
+        let begun = self.begun.take().filter(|begun| begun.agreed);
+        let begun = begun.filter(|begun| source.has(begun.timeline, begun.from));
+        let again = begun.map(|Begun { timeline, from, .. }| Kept {
             lsn: from,
             timeline: Some(timeline),
             by_us: true,
         });
-        let start = start::decide(None, &source, begun.or(kept(slot)))?;
-        self.begun = Some(Begun { timeline: start.timeline, from: start.from, again });
+        let start = start::decide(None, &source, again.or(kept(slot)))?;
+        self.begun = Some(Begun::at(&start, again.is_some()));
         Ok(Prepared::Stream(Box::new((client, start))))
     }
 
@@ -176,8 +186,8 @@ impl Receiver {
         Ok(receiving_config(self.settings.streaming_conninfo())?)
     }
 
-    /// What must be durable before any WAL is, and was put off until the server streams: the store of
-    /// one that is new, and a gap. Meanwhile the slot might be lost.
+    /// What must be durable before any WAL is, and was put off until the server agreed to stream, as
+    /// the slot might be lost meanwhile: the store of one that is new, and a gap.
     pub(super) async fn settle(&mut self) -> Result<(), ReceiverError> {
         if let Some(Newcomer { identity, histories }) = self.newcomer.take() {
             self.take_possession(identity).await?;

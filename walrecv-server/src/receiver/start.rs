@@ -47,9 +47,10 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    /// Whether this position is in its past.
+    /// Whether this position of a timeline is in the server's past.
     pub(crate) fn has(&self, timeline: TimelineId, lsn: Lsn) -> bool {
-        self.history.contains(timeline) && lsn <= self.flushed_to
+        let left = self.history.fork_from(timeline);
+        self.history.contains(timeline) && lsn <= left.unwrap_or(self.flushed_to)
     }
 }
 
@@ -315,6 +316,16 @@ mod tests {
 
     fn start(timeline: u32, from: u64, durable: u64) -> Start {
         Start { timeline: tli(timeline), from: lsn(from), durable: lsn(durable), switch: None }
+    }
+
+    #[test]
+    fn a_server_has_what_lies_before_its_forks_and_its_end() {
+        let server = source(3, 900, &[(1, 500), (2, 600)]);
+        for (timeline, has, has_not) in [(1, 500, 501), (2, 600, 601), (3, 900, 901)] {
+            assert!(server.has(tli(timeline), lsn(has)));
+            assert!(!server.has(tli(timeline), lsn(has_not)));
+        }
+        assert!(!server.has(tli(4), lsn(100)));
     }
 
     #[test]

@@ -119,6 +119,9 @@ impl Receiver {
         let mut notes = CaughtUpNotes::new(&self.dir, read_only.is_ok_and(|value| value == "off"));
         let stream = client.start_replication(options).await;
         let mut stream = stream.map_err(|error| self.refused(error, timeline, from))?;
+        if let Some(begun) = &mut self.begun {
+            begun.agreed = true;
+        }
         // Hundreds of them are received at once where all servers begin new segments.
         stream.set_receive_buffer(LONG_WAL_MESSAGE);
         self.settle().await?;

@@ -316,13 +316,14 @@ pub fn create_dir(path: &Path, access: Access) -> Result<(), StorageError> {
     sync_parent(path)
 }
 
-/// Makes a directory that must not be there yet, and has its name only once all is durable that
-/// `fill` puts into it, under the path that it is given. Durable on return.
+/// Makes a directory that is not there yet, of which the caller is sure, and that has its name only
+/// once all is durable that `fill` puts into it, under the path that it is given. Durable on return.
 ///
 /// If the process dies before, [`collect_hidden_dirs`] removes what there is.
 ///
 /// # Errors
-/// If it cannot be made, filled, named or synced; then nothing is left of it.
+/// If it cannot be made, filled or named, and then nothing is left of it; or if the last sync fails,
+/// and then it is there and may be gone after a power cut.
 pub fn create_dir_with<E: From<StorageError>>(
     path: &Path,
     access: Access,
