@@ -172,7 +172,8 @@ fn dropped_before_anything_came(installation: &Installation) -> ScenarioResult {
     let site = site(installation, &["wal_keep_size = 1GB"])?;
     configure(&site, "")?;
     let cluster = &site.cluster;
-    // The first message is a long one, and all of it comes only to who reads.
+    // The first message is a long one: with the sizes that sockets have by default, all of it comes
+    // only to who reads.
     cluster.execute("SELECT txid_current()")?;
     cluster.execute("SELECT pg_switch_wal()")?;
     cluster.execute("CHECKPOINT")?;
@@ -184,18 +185,17 @@ fn dropped_before_anything_came(installation: &Installation) -> ScenarioResult {
     let slow = ["-e", "trace=fsync", "-e", "inject=fsync:delay_enter=300000"];
     let daemon = site.walrecv.spawn_behind(&strace::in_front(&trace, &slow), &["run"])?;
     cluster.wait_for("the stream", |cluster| {
-        Ok(cluster.value("SELECT count(*) FROM pg_replication_slots WHERE active")? == "1")
+        let sql = "SELECT count(*) FROM pg_replication_slots JOIN pg_stat_replication \
+                   ON pid = active_pid WHERE state <> 'startup'";
+        Ok(cluster.value(sql)? == "1")
     })?;
     let begin = lsn(&cluster.value("SELECT restart_lsn FROM pg_replication_slots")?)?;
     write_wal(cluster, 2)?;
     cluster.execute(DROP)?;
-    cluster.execute("CHECKPOINT")?;
     assert!(!daemon.log().contains("receiving WAL from="), "{}", daemon.log());
+    cluster.execute("CHECKPOINT")?;
     site.wait_until_streaming()?;
     site.settle()?;
-    let size = site.segment_size()?;
-    let begun = format!("receiving WAL from={}\n", size.start_of(size.segment_of(begin)));
-    assert_eq!(daemon.log().matches(&begun).count(), 2, "{}", daemon.log());
     nothing_is_missing(&site, begin, 2)?;
     assert_eq!(daemon.stop()?, 0);
     Ok(())

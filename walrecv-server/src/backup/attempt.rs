@@ -81,16 +81,20 @@ impl Attempt<'_> {
         }
         // The backup is there, with or without a goodbye.
         let _ = client.close().await;
-        let config_files = match beside.join_next().await.and_then(finished) {
-            // The server and the line to it have little else to do by now.
-            None => config_files::collect(self.conninfo()).await,
-            collected => collected,
+        let collect = async {
+            match beside.join_next().await.and_then(finished) {
+                // The server and the line to it have little else to do by now.
+                None => config_files::collect(self.conninfo()).await,
+                collected => collected,
+            }
         };
-        match config_files {
+        let collected = tokio::select! {
+            collected = collect => collected,
+            () = receive::raised(interrupted) => return Err(BackupError::Interrupted),
+        };
+        match collected {
             Some(collected) => record.config_files = self.store_config_files(collected).await?,
-            None => self
-                .progress
-                .note("configuration files are not kept: the server does not tell them in time"),
+            None => tracing::info!("configuration files are not kept: the server tells none"),
         }
         Ok(())
     }

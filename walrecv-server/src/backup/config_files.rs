@@ -15,7 +15,7 @@ use crate::catalog::ConfigFiles;
 use crate::storage::durable::AtomicFile;
 use crate::storage::{BackupDir, HashingWriter, Packing, StorageError};
 
-/// A backup does not wait longer for them.
+/// How long they are waited for at a time.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The longest file that is kept. Longer ones are no configuration.
@@ -45,18 +45,21 @@ pub(super) struct Collected {
     named: BTreeMap<String, String>,
 }
 
-/// Asks for the files; `None` if the server does not tell them in time.
+/// Asks for the files; `None` if there is no connection for that, or no answer in time.
 pub(super) async fn collect(conninfo: String) -> Option<Collected> {
-    let collected = tokio::time::timeout(PATIENCE, ask(conninfo)).await.ok()?;
-    if collected.is_none() {
-        tracing::info!("configuration files are not kept: the role may not ask for them");
-    }
-    Some(collected.unwrap_or_default())
+    tokio::time::timeout(PATIENCE, ask(conninfo)).await.ok().flatten()
 }
 
 async fn ask(conninfo: String) -> Option<Collected> {
     let mut client = sql::connect(conninfo).await?;
-    let data_directory = client.show("data_directory").await.ok()?;
+    let data_directory = match client.show("data_directory").await {
+        Ok(directory) => directory,
+        Err(error) if error.server_error().is_some() => {
+            tracing::info!("configuration files are not kept: the role may not ask for them");
+            return Some(Collected::default());
+        }
+        Err(_) => return None,
+    };
     let below = format!("{}/", data_directory.trim_end_matches('/'));
     let mut paths: Vec<String> = Vec::new();
     let mut collected = Collected::default();

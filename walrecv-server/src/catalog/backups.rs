@@ -310,8 +310,9 @@ impl Catalog {
         self.enter([record.id], backup)?;
         let standing = status::standing(&self.server, record, Certainty::Durable)?;
         if standing.status == BackupStatus::Done && record.done_at.is_none() {
-            record.done_at = Some(Timestamp::now());
-            self.save(record)?;
+            let done = BackupRecord { done_at: Some(Timestamp::now()), ..record.clone() };
+            self.save(&done)?;
+            *record = done;
         }
         Ok(standing)
     }

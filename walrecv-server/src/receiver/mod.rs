@@ -151,6 +151,8 @@ pub struct Receiver {
     newcomer: Option<Newcomer>,
     /// Where the first contact begins, until it is seen that something is stored.
     begun: Option<Begun>,
+    /// What was to come first, and is gone from here on: whatever the slot says, it is not kept.
+    gone: Option<(TimelineId, Lsn)>,
     /// Up to where this process has made WAL durable, and on which timeline.
     durable: Option<(TimelineId, Lsn)>,
     /// Whether no write or sync has failed since a segment was completed.
@@ -205,6 +207,7 @@ impl Receiver {
             renewed: false,
             newcomer: None,
             begun: None,
+            gone: None,
             durable: None,
             trusted: Arc::new(AtomicBool::new(true)),
             segment_size: SegmentSize::DEFAULT,
@@ -369,7 +372,11 @@ impl Receiver {
     fn begins_anew(&mut self) -> bool {
         let stored = self.durable.map(|(_, lsn)| lsn);
         let nothing_came = |begun: &Begun| stored.is_none_or(|lsn| lsn <= begun.from);
-        self.begun.take_if(|begun| begun.again && nothing_came(begun)).is_some()
+        let Some(begun) = self.begun.take_if(|begun| begun.again && nothing_came(begun)) else {
+            return false;
+        };
+        self.gone = Some((begun.timeline, begun.from));
+        true
     }
 
     /// Whether to try again.
@@ -492,6 +499,7 @@ mod tests {
         receiver.begun = Some(again);
         assert!(receiver.begins_anew());
         assert!(receiver.begun.is_none());
+        assert_eq!(receiver.gone, Some((timeline, from)));
         // Nor is there a beginning any more once something is stored.
         receiver.begun = Some(again);
         receiver.durable = Some((timeline, from.saturating_add(1)));

@@ -12,7 +12,7 @@ use super::archive::Archive;
 use super::beside::{self, Reached};
 use super::open_segment::renew_inherited;
 use super::slot::{self, Slot};
-use super::start::{self, Held, Kept, Source, Start};
+use super::start::{self, Held, Kept, Source, Start, Undecided};
 use super::status::LeftOut;
 use super::{Receiver, ReceiverError, blocking, held, journal, synchronous_watch};
 use crate::catalog::{HistoryStore, Identity};
@@ -45,7 +45,7 @@ pub(super) struct Begun {
 
 impl Begun {
     fn at(start: &Start, again: bool) -> Self {
-        Self { timeline: start.timeline, from: start.from, agreed: false, again }
+        Self { timeline: start.timeline, from: start.from, agreed: again, again }
     }
 }
 
@@ -161,7 +161,7 @@ impl Receiver {
             None => self.store_histories(histories).await?,
         }
         if held.is_some() {
-            self.begun = None;
+            (self.begun, self.gone) = (None, None);
             // Otherwise something comes that tells when it is reached.
             if self.options.end_at.is_some_and(|end| end <= start.from) {
                 return Ok(Prepared::Reached);
@@ -169,17 +169,39 @@ impl Receiver {
             client = self.keep_slot(client, slot, &start, &source).await?;
             return Ok(Prepared::Stream(Box::new((client, start))));
         }
-        let slot = self.first_slot(&mut client, &config, slot).await?;
-        let begun = self.begun.take().filter(|begun| begun.agreed);
-        let begun = begun.filter(|begun| source.has(begun.timeline, begun.from));
-        let again = begun.map(|Begun { timeline, from, .. }| Kept {
-            lsn: from,
-            timeline: Some(timeline),
-            by_us: true,
-        });
-        let start = start::decide(None, &source, again.or(kept(slot)))?;
-        self.begun = Some(Begun::at(&start, again.is_some()));
+        let start = self.begin(&mut client, &config, &source, slot).await?;
         Ok(Prepared::Stream(Box::new((client, start))))
+    }
+
+    /// Where to begin while nothing is stored: where the server has agreed to before, or at the slot,
+    /// which is made if it is missing.
+    async fn begin(
+        &mut self,
+        client: &mut ReplicationClient,
+        config: &Config,
+        source: &Source,
+        slot: Slot,
+    ) -> Result<Start, ReceiverError> {
+        let begun = self.begun.filter(|begun| begun.agreed);
+        if let Some(missing) = self.gone.filter(|_| begun.is_none()) {
+            let start = self.start_after_gap(client, config, source, slot, missing).await?;
+            self.begun = Some(Begun::at(&start, false));
+            return Ok(start);
+        }
+        let again = match begun.map(|begun| (begun.timeline, begun.from)) {
+            Some((timeline, from)) if source.has(timeline, from) => {
+                Some(Kept { lsn: from, timeline: Some(timeline), by_us: true })
+            }
+            Some((timeline, ours)) if source.standby && source.timeline == timeline => {
+                let theirs = source.flushed_to;
+                return Err(Undecided::StandbyBehind { ours, theirs }.into());
+            }
+            _ => None,
+        };
+        let slot = self.first_slot(client, config, slot).await?;
+        let start = start::decide(None, source, again.or(slot.kept()))?;
+        self.begun = Some(Begun::at(&start, again.is_some()));
+        Ok(start)
     }
 
     pub(super) fn config(&self) -> Result<Config, ReceiverError> {

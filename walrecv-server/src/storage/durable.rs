@@ -336,16 +336,17 @@ pub fn create_dir_with<E: From<StorageError>>(
         DirBuilder::new().mode(access.directory_mode()).create(&hidden)?;
         fs::set_permissions(&hidden, Permissions::from_mode(access.directory_mode()))
     };
-    create().map_err(StorageError::of("create", &hidden))?;
-    let name = || {
+    let made = || {
+        create().map_err(StorageError::of("create", &hidden))?;
+        fill(&hidden)?;
         fs::rename(&hidden, path).map_err(StorageError::of("rename to", path))?;
-        sync_parent(path)
+        Ok(sync_parent(path)?)
     };
-    let named = fill(&hidden).and_then(|()| Ok(name()?));
-    if named.is_err() {
+    let made = made();
+    if made.is_err() {
         let _ = empty_and_remove(&hidden);
     }
-    named
+    made
 }
 
 /// Creates an empty file for appending that must not be there yet. Its name is durable on return.
