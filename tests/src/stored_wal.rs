@@ -114,7 +114,6 @@ impl StoredWal {
             })
             .collect();
         files.sort();
-        files.dedup();
         files
     }
 

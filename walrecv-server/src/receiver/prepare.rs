@@ -142,7 +142,11 @@ impl Receiver {
             self.begun = held.is_none().then(|| Begun::at(&start, false));
             return Ok(Prepared::Stream(Box::new((client, start))));
         }
-        self.left_out = None;
+        // What could not be recorded is, once what follows it is begun again. Behind what is held, the
+        // server refuses once more.
+        if held.is_some() || !self.begun.is_some_and(|begun| begun.agreed) {
+            self.left_out = None;
+        }
         let kept = |slot: Slot| {
             let of_held = |&(timeline, _): &(TimelineId, Lsn)| {
                 held.as_ref().is_some_and(|held| held.timeline == timeline)
@@ -215,12 +219,13 @@ impl Receiver {
             self.take_possession(identity).await?;
             self.store_histories(histories).await?;
         }
-        if let Some(gap) = self.left_out.take() {
+        if let Some(gap) = self.left_out {
             let LeftOut { timeline, from, to } = gap;
             tracing::warn!(%timeline, %from, %to, "going on without WAL, as the operator said");
             let dir = self.dir.clone();
             blocking(move || journal::record_gap(&dir, timeline, from, to)).await??;
             self.status.send_modify(|status| status.left_out = Some(gap));
+            self.left_out = None;
         }
         Ok(())
     }
@@ -420,10 +425,10 @@ impl Receiver {
         // Where WAL goes soon after it has come, what was the newest a moment ago is gone.
         let system = client.identify_system().await;
         let system = system.map_err(ReceiverError::server("identify the server"))?;
-        let source = match system.timeline == source.timeline {
-            true => Source { flushed_to: system.flushed_to, ..source.clone() },
-            false => source.clone(),
-        };
+        let mut source = source.clone();
+        if system.timeline == source.timeline {
+            source.flushed_to = system.flushed_to;
+        }
         Ok(start::decide(None, &source, slot.kept().filter(|kept| is_behind(*kept, missing)))?)
     }
 

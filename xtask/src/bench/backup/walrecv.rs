@@ -98,8 +98,8 @@ impl Contender for Product {
 fn archived_all(place: &Path) -> Result<bool> {
     let streaming = place.join("home").join(SERVER).join("streaming");
     let about = || format!("cannot read {}", streaming.display());
-    let names = fs::read_dir(&streaming).context(about)?.flatten().map(|entry| entry.path());
-    Ok(names.into_iter().all(|path| path.extension().is_some()))
+    let mut entries = fs::read_dir(&streaming).context(about)?.flatten();
+    Ok(entries.all(|entry| entry.path().extension().is_some()))
 }
 
 /// The directory of the newest backup in a place.
