@@ -52,6 +52,7 @@ mod slots;
 mod standby_restore;
 mod store_owner;
 mod suspect_wal;
+mod sync_before_record;
 mod sync_before_report;
 mod synchronous;
 mod synchronous_watch;
@@ -84,6 +85,7 @@ fn main() -> std::process::ExitCode {
         daemon::register,
         ledger::register,
         power_cut::register,
+        sync_before_record::register,
         sync_before_report::register,
         same_segments::register,
         disk_trouble::register,

@@ -117,7 +117,8 @@ impl ArchiveWriter {
         }
     }
 
-    /// The archive is complete. Durable on return.
+    /// The archive is complete. Its bytes are durable on return; its name, and its index's, are with
+    /// that of the manifest, which is the last file of every backup.
     pub(super) fn finish(mut self) -> Result<(catalog::Archive, Findings), BackupError> {
         let by_server = matches!(self.inside, Inside::Beside(_));
         let Looked { mut index, findings, files, size, terminated } = match self.inside {
@@ -139,8 +140,8 @@ impl ArchiveWriter {
             note(&mut index, frames)?;
         }
         let (file, stored) = file.finish().map_err(failed)?.finish();
-        file.commit()?;
-        let index = index.commit()?;
+        file.commit_bytes()?;
+        let index = index.commit_bytes()?;
         let archive = catalog::Archive {
             name: self.name,
             tablespace: self.tablespace,

@@ -43,6 +43,9 @@ impl Attempt<'_> {
         record: &mut BackupRecord,
         interrupted: &mut watch::Receiver<bool>,
     ) -> Result<(), BackupError> {
+        // Asked for while the server makes its checkpoint; a backup that fails has no use for them.
+        let mut beside = JoinSet::new();
+        beside.spawn(config_files::collect(self.conninfo()));
         let mut stream = tokio::select! {
             stream = self.begin(client, record) => stream?,
             () = receive::raised(interrupted) => return Err(BackupError::Interrupted),
@@ -53,9 +56,6 @@ impl Attempt<'_> {
         tablespace_names::fill_in(&self.conninfo(), &mut record.tablespaces).await;
         let (begun, server) = (record.clone(), self.request.server.clone());
         blocking(move || Catalog::new(&server).save(&begun)).await?;
-        // Asked for meanwhile; a backup that fails has no use for them.
-        let mut beside = JoinSet::new();
-        beside.spawn(config_files::collect(self.conninfo()));
 
         self.progress.begin("backup", estimate(&stream));
         let received = self.receive(&mut stream, start.lsn, interrupted).await;

@@ -41,7 +41,7 @@ enum Stage {
     Failed,
 }
 
-/// What was written. Every file of it is durable.
+/// What was written. Every file of it is durable; without a manifest, their names are not yet.
 #[derive(Debug)]
 pub(super) struct Contents {
     pub(super) archives: Vec<catalog::Archive>,
@@ -119,7 +119,8 @@ impl ContentsWriter {
         Ok(())
     }
 
-    /// The stream is over. What is returned is verified, and durable.
+    /// The stream is over. What is returned is verified, and durable, but for the names of files
+    /// without a manifest: those are with the one that is made then.
     pub(super) fn finish(self) -> Result<Contents, BackupError> {
         if !self.holds(None) {
             return Err(BackupError::Disorder { what: "no archive of the data directory" });

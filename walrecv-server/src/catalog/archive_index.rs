@@ -140,14 +140,14 @@ impl IndexWriter {
         self.line(&IndexLine::Member(IndexedMember::of(member)))
     }
 
-    /// Gives the index its name. Durable on return.
+    /// Gives the index its name, which is durable with the next file that is committed beside it.
     ///
     /// # Errors
     /// If it cannot be written.
-    pub fn commit(self) -> Result<Stored, StorageError> {
+    pub fn commit_bytes(self) -> Result<Stored, StorageError> {
         let (file, stored) = self.file.finish();
         let file = file.into_inner().map_err(|error| error.into_error());
-        file.map_err(StorageError::of("write", &self.target))?.commit()?;
+        file.map_err(StorageError::of("write", &self.target))?.commit_bytes()?;
         Ok(stored)
     }
 
@@ -188,7 +188,7 @@ mod tests {
         member.path = b"b\xff".to_vec();
         member.header_at = 1024;
         index.member(&member).unwrap();
-        index.commit().unwrap();
+        index.commit_bytes().unwrap();
         let text = std::fs::read_to_string(path).unwrap();
         assert_eq!(
             text,

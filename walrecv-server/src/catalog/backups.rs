@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::path::PathBuf;
+use std::{panic, thread};
 
 use jiff::Timestamp;
 use pgwire_stream::{SegmentName, SegmentNumber};
@@ -307,8 +308,14 @@ impl Catalog {
         record: &mut BackupRecord,
         backup: &ServerLock,
     ) -> Result<Standing, BackupError> {
-        self.enter([record.id], backup)?;
-        let standing = status::standing(&self.server, record, Certainty::Durable)?;
+        // Both mostly wait for the disk, and for nothing that the other does.
+        let (entered, standing) = thread::scope(|scope| {
+            let entered = scope.spawn(|| self.enter([record.id], backup));
+            let standing = status::standing(&self.server, record, Certainty::Durable);
+            (entered.join().unwrap_or_else(|panicked| panic::resume_unwind(panicked)), standing)
+        });
+        entered?;
+        let standing = standing?;
         if standing.status == BackupStatus::Done && record.done_at.is_none() {
             let done = BackupRecord { done_at: Some(Timestamp::now()), ..record.clone() };
             self.save(&done)?;

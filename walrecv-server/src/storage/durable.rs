@@ -18,6 +18,7 @@
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Write};
+use std::mem;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -125,13 +126,23 @@ impl AtomicFile {
     /// # Errors
     /// If a sync or the renaming fails. The target is then as it was, or, if only the sync of the
     /// directory failed, in doubt between the two complete files.
-    pub fn commit(mut self) -> Result<(), StorageError> {
+    pub fn commit(self) -> Result<(), StorageError> {
+        let target = self.commit_bytes()?;
+        // Until this is done, a power cut may bring the old file back.
+        sync_parent(&target)
+    }
+
+    /// As [`commit`](Self::commit), but only the bytes are durable on return: the name is when
+    /// another file of the same directory has been committed after it. Returns the name.
+    ///
+    /// # Errors
+    /// If the sync or the renaming fails. The target is then as it was.
+    pub fn commit_bytes(mut self) -> Result<PathBuf, StorageError> {
         self.sync()?;
         fs::rename(&self.temporary, &self.target)
             .map_err(StorageError::of("rename to", &self.target))?;
         self.committed = true;
-        // Until this is done, a power cut may bring the old file back.
-        sync_parent(&self.target)
+        Ok(mem::take(&mut self.target))
     }
 
     /// Gives the file its name unless something has it already. Durable on return either way: who

@@ -1,0 +1,148 @@
+//! A backup is recorded as copied after its files and their names are durable, by the command's own
+//! system calls.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use walrecv_tests::run::{ScenarioResult, Scenarios};
+use walrecv_tests::strace::calls::{self, Call, Moment};
+use walrecv_tests::strace::order::OPTIONS;
+use walrecv_tests::{Context, Installation, Result, strace};
+
+use crate::site::Site;
+
+const PATIENCE: Duration = Duration::from_secs(120);
+
+pub(crate) fn register(scenarios: Scenarios) -> Scenarios {
+    scenarios
+        // Before 13, the manifest is made here.
+        .per_major("sync_before_record", &[12, 18], sync_before_record)
+        .once("records_before_syncs_are_noticed", records_before_syncs_are_noticed)
+}
+
+fn sync_before_record(installation: &Installation) -> ScenarioResult {
+    if !strace::is_possible("the order of syncs and records") {
+        return Ok(());
+    }
+    let site = Site::new(installation)?;
+    site.cluster.execute("CREATE TABLE filling AS SELECT generate_series(1, 200000) AS number")?;
+    let trace = site.walrecv.directory().join("calls.trace");
+    let words = strace::in_front(&trace, &OPTIONS);
+    let mut backup = site.walrecv.spawn_behind(&words, &["backup", "main"])?;
+    let pid = backup.id();
+    assert_eq!(backup.wait(PATIENCE)?, 0, "{}", backup.log());
+
+    let base = site.walrecv.home().join("main/base");
+    let entries = fs::read_dir(&base).context(|| "no backups".to_owned())?;
+    let mut backups = entries.flatten().map(|entry| entry.path());
+    let directory = backups.next().ok_or("no backup")?;
+    assert_eq!(backups.next(), None);
+    let files = fs::read_dir(&directory).context(|| "no backup".to_owned())?.flatten();
+    let files: Vec<String> =
+        files.map(|file| file.file_name().to_string_lossy().into_owned()).collect();
+    assert!(files.len() >= 4, "{files:?}");
+    let calls = calls::parse(&strace::wait_for_end(&trace, pid)?)?;
+    assert_eq!(complaints(&calls, &directory, &files)?, Vec::<String>::new());
+    Ok(())
+}
+
+/// What a record of a complete backup came before, of the files that the backup has in the end.
+fn complaints(calls: &[Call], directory: &Path, files: &[String]) -> Result<Vec<String>> {
+    let record = directory.join("backup.json");
+    let manifest =
+        renamed(calls, &directory.join("backup_manifest")).context(|| "no manifest".to_owned())?;
+    let recorded = calls
+        .iter()
+        .find(|call| call.entered > manifest.left && target(call).as_ref() == Some(&record))
+        .context(|| "no record".to_owned())?
+        .entered;
+    let mut complaints = Vec::new();
+    for file in files.iter().filter(|file| *file != "backup.json") {
+        let hidden = directory.join(format!(".{file}.tmp"));
+        let Some(named) = renamed(calls, &directory.join(file)) else {
+            complaints.push(format!("{file} has never been renamed"));
+            continue;
+        };
+        let written = calls.iter().filter(|call| is_write(call) && is_of(call, &hidden));
+        let written = written.map(|call| call.left).max().unwrap_or(named.left);
+        if !synced(calls, &hidden, written, named.entered) {
+            complaints.push(format!("{file} had its name before it was durable"));
+        }
+        if !synced(calls, directory, named.left, recorded) {
+            complaints.push(format!("the name of {file} was not durable"));
+        }
+    }
+    Ok(complaints)
+}
+
+/// The renaming that gave a file its name.
+fn renamed<'a>(calls: &'a [Call], name: &Path) -> Option<&'a Call> {
+    calls.iter().find(|call| target(call).as_deref() == Some(name))
+}
+
+/// The name that a call has given.
+fn target(call: &Call) -> Option<PathBuf> {
+    call.returned()?;
+    match call.name.as_str() {
+        "rename" => call.path(1),
+        "renameat" | "renameat2" => call.path(3),
+        _ => None,
+    }
+}
+
+fn is_write(call: &Call) -> bool {
+    call.name.contains("write") || call.name == "sendfile" || call.name == "copy_file_range"
+}
+
+/// Whether a call is about an open file.
+fn is_of(call: &Call, path: &Path) -> bool {
+    let at = if call.name == "copy_file_range" { 2 } else { 0 };
+    call.file(at).is_some_and(|(_, file)| file == path)
+}
+
+/// Whether a sync began behind one moment and had succeeded before another.
+fn synced(calls: &[Call], path: &Path, behind: Moment, before: Moment) -> bool {
+    calls.iter().any(|call| {
+        matches!(call.name.as_str(), "fsync" | "fdatasync")
+            && is_of(call, path)
+            && call.returned().is_some()
+            && call.entered > behind
+            && call.left < before
+    })
+}
+
+/// A backup as it should be.
+const GOOD: &str = r#"7 write(5</b/.base.tar.tmp>, "\x16\xd1"..., 8192) = 8192
+7 fsync(5</b/.base.tar.tmp>) = 0
+7 rename("/b/.base.tar.tmp", "/b/base.tar") = 0
+7 write(6</b/.backup_manifest.tmp>, "\x16\xd1"..., 100) = 100
+7 fsync(6</b/.backup_manifest.tmp>) = 0
+7 rename("/b/.backup_manifest.tmp", "/b/backup_manifest") = 0
+7 fsync(8</b>) = 0
+7 write(9</b/.backup.json.tmp>, "\x16\xd1"..., 100) = 100
+7 fsync(9</b/.backup.json.tmp>) = 0
+7 rename("/b/.backup.json.tmp", "/b/backup.json") = 0
+7 fsync(8</b>) = 0
+"#;
+
+/// The judge's own test: it accepts what is right, and nothing that is wrong.
+fn records_before_syncs_are_noticed() -> ScenarioResult {
+    let files = ["base.tar", "backup_manifest", "backup.json"].map(str::to_owned);
+    let judged = |trace: &str| complaints(&calls::parse(trace)?, Path::new("/b"), &files);
+    assert_eq!(judged(GOOD)?, Vec::<String>::new());
+    let without = |line: &str, times: usize| GOOD.replacen(&format!("{line}\n"), "", times);
+    assert_eq!(judged(&without("7 fsync(5</b/.base.tar.tmp>) = 0", 1))?.len(), 1);
+    assert_eq!(judged(&without("7 fsync(6</b/.backup_manifest.tmp>) = 0", 1))?.len(), 1);
+    assert_eq!(judged(&without("7 fsync(8</b>) = 0", 1))?.len(), 2);
+    let failed =
+        GOOD.replacen("7 fsync(8</b>) = 0", "7 fsync(8</b>) = -1 EIO (Input/output error)", 1);
+    assert_eq!(judged(&failed)?.len(), 2);
+    let written_behind = GOOD.replacen(
+        "7 rename(\"/b/.base.tar.tmp\"",
+        "7 write(5</b/.base.tar.tmp>, \"\\x00\", 1) = 1\n7 rename(\"/b/.base.tar.tmp\"",
+        1,
+    );
+    assert_eq!(judged(&written_behind)?.len(), 1);
+    Ok(())
+}
