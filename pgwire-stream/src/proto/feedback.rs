@@ -2,11 +2,16 @@
 
 use std::time::{Duration, Instant};
 
+/// The longest time between two status updates while nothing is read: well within the shortest
+/// `wal_sender_timeout` that anybody sets.
+const UNHEARD: Duration = Duration::from_secs(1);
+
 /// How often a receiver reports, and how long it listens to silence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Intervals {
     /// The longest time between two status updates; `None` or zero reports only when there is a
-    /// reason.
+    /// reason. While nothing is read on purpose, the server's question whether anybody lives stands
+    /// unread: then it is a second at most.
     pub status: Option<Duration>,
     /// The longest silence of the server; it is asked for a sign of life at half of it. `None` or
     /// zero waits for ever.
@@ -115,7 +120,8 @@ impl Feedback {
             return Action::TimedOut;
         }
         let ask_for_reply = silence == Silence::Suspicious;
-        let status = self.intervals.status;
+        let longest = if self.paused.is_some() { UNHEARD } else { Duration::MAX };
+        let status = self.intervals.status.map(|status| status.min(longest));
         let routine = alarm.is_due(status.and_then(|status| self.last_report.checked_add(status)));
         if self.wanted || routine || ask_for_reply {
             Action::Report { ask_for_reply }
@@ -227,9 +233,11 @@ mod tests {
         let now = start + 100 * SECOND;
         assert_eq!(feedback.poll(now), Action::Report { ask_for_reply: false });
         feedback.reported(now, false);
-        assert_eq!(feedback.poll(now), Action::Wait(Some(now + 10 * SECOND)));
+        // What it asks meanwhile is not heard, so it is told unasked.
+        assert_eq!(feedback.poll(now), Action::Wait(Some(now + SECOND)));
         assert_eq!(feedback.poll_silence(now), Action::Wait(None));
         feedback.resume(now);
+        assert_eq!(feedback.poll(now), Action::Wait(Some(now + 10 * SECOND)));
         // One second of silence counts.
         let half = now + 29 * SECOND;
         feedback.reported(half, false);

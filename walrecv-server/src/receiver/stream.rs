@@ -26,10 +26,6 @@ use super::{Receiver, ReceiverError, blocking, journal, stopped};
 /// How many received bytes may wait for the disk.
 const QUEUE_BUDGET: u32 = 1 << 20;
 
-/// How often the server hears from us: well within the shortest `wal_sender_timeout` that anybody
-/// sets. While the disk holds up the stream, its questions stand unread behind the WAL.
-const STATUS_INTERVAL: Duration = Duration::from_secs(1);
-
 /// How long a server may take to end a stream that we stop.
 const GOODBYE: Duration = Duration::from_secs(5);
 
@@ -113,7 +109,6 @@ impl Receiver {
         options.timeline = Some(timeline);
         // Before the first byte that is wanted there is nothing that is not durable.
         options.already_flushed = from;
-        options.intervals.status = Some(STATUS_INTERVAL);
         // Every standby is so; a server that does not say may be one.
         let read_only = client.show("transaction_read_only").await;
         let mut notes = CaughtUpNotes::new(&self.dir, read_only.is_ok_and(|value| value == "off"));

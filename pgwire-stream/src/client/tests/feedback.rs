@@ -142,7 +142,8 @@ async fn hold_reports_and_reads_nothing() {
     };
     let (held, heard) = tokio::join!(stream.hold(sleep(3600 * SECOND)), listen);
     held.unwrap();
-    assert!(matches!(heard.len(), 359..=361), "{}", heard.len());
+    // Unasked: what it asks meanwhile stands unread.
+    assert!(matches!(heard.len(), 3599..=3601), "{}", heard.len());
     // Whoever does not listen does not ask.
     assert!(heard.iter().all(|status| *status == written(0, 0)));
     assert_eq!(stream.positions().received, lsn(FROM));
@@ -156,7 +157,7 @@ async fn hold_reports_what_becomes_durable() {
     server.says(&[wal(FROM, b"first")]).await;
     next_data(&mut stream).await;
     let storage = async {
-        sleep(2 * SECOND).await;
+        sleep(SECOND / 2).await;
         progress.flushed(lsn(FROM + 5)).unwrap();
         assert_eq!(server.hears_status().await, written(FROM + 5, FROM + 5));
         "stored"
