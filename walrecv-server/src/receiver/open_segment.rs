@@ -306,8 +306,10 @@ impl OpenSegment {
     fn compare(&self, offset: u64, data: &[u8]) -> Result<usize, SegmentError> {
         let known = usize::try_from(self.stored.saturating_sub(offset)).unwrap_or(usize::MAX);
         let mut equal = 0;
-        let mut buffer = [0; COMPARED_AT_ONCE];
-        for expected in data.get(..known.min(data.len())).unwrap_or(data).chunks(COMPARED_AT_ONCE) {
+        let data = data.get(..known).unwrap_or(data);
+        // Not on the stack, or every thread that ever writes would keep as much.
+        let mut buffer = vec![0; data.len().min(COMPARED_AT_ONCE)];
+        for expected in data.chunks(COMPARED_AT_ONCE) {
             let at = offset + equal as u64;
             let stored = buffer.get_mut(..expected.len()).unwrap_or_default();
             self.file

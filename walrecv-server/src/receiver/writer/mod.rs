@@ -67,7 +67,7 @@ const OWN: u32 = 128 << 10;
 
 /// What all streams of the process together may have waiting beyond that. When many begin a new
 /// segment at once, the rests of the old ones come faster than any disk takes them.
-const SHARED: usize = 4 << 20;
+const SHARED: usize = 2 << 20;
 
 /// What is left of it.
 static COMMON: Semaphore = Semaphore::const_new(SHARED);
