@@ -10,10 +10,10 @@ use pgwire_stream::{
     ReplicationClient, ServerCompression,
 };
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 
 use super::archive::ArchiveOptions;
-use super::blocking::{blocking, finished};
+use super::blocking::blocking;
+use super::config_files::Asked;
 use super::contents::{ContentsWriter, ReceivedManifest};
 use super::parent::{self, Incremental, Unfit};
 use super::{BackupError, BackupRequest, config_files, made_manifest, receive, tablespace_names};
@@ -44,16 +44,19 @@ impl Attempt<'_> {
         interrupted: &mut watch::Receiver<bool>,
     ) -> Result<(), BackupError> {
         // Asked for while the server makes its checkpoint; a backup that fails has no use for them.
-        let mut beside = JoinSet::new();
-        beside.spawn(config_files::collect(self.conninfo()));
+        let mut config_files = Asked::begin(self.conninfo());
         let mut stream = tokio::select! {
-            stream = self.begin(client, record) => stream?,
+            stream = self.begin(client, record, &mut config_files) => stream?,
             () = receive::raised(interrupted) => return Err(BackupError::Interrupted),
         };
         let start = stream.start();
         record.begin = Some(Position { lsn: start.lsn, timeline: start.timeline });
         record.tablespaces = tablespaces(&stream);
-        tablespace_names::fill_in(&self.conninfo(), &mut record.tablespaces).await;
+        if !record.tablespaces.is_empty() {
+            // One connection after the other: the server may have few.
+            config_files.wait().await;
+            tablespace_names::fill_in(&self.conninfo(), &mut record.tablespaces).await;
+        }
         let (begun, server) = (record.clone(), self.request.server.clone());
         blocking(move || Catalog::new(&server).save(&begun)).await?;
 
@@ -81,15 +84,8 @@ impl Attempt<'_> {
         }
         // The backup is there, with or without a goodbye.
         let _ = client.close().await;
-        let collect = async {
-            match beside.join_next().await.and_then(finished) {
-                // The server and the line to it have little else to do by now.
-                None => config_files::collect(self.conninfo()).await,
-                collected => collected,
-            }
-        };
         let collected = tokio::select! {
-            collected = collect => collected,
+            collected = config_files.end() => collected,
             () = receive::raised(interrupted) => return Err(BackupError::Interrupted),
         };
         match collected {
@@ -109,6 +105,7 @@ impl Attempt<'_> {
         &self,
         mut client: ReplicationClient,
         record: &mut BackupRecord,
+        config_files: &mut Asked,
     ) -> Result<BaseBackup, BackupError> {
         let mut options = self.options(record);
         let Some(wanted) = &self.request.incremental else {
@@ -134,6 +131,7 @@ impl Attempt<'_> {
                         return Ok(stream);
                     }
                     Err(BackupError::Server(error)) if is_unfit(&error) => {
+                        config_files.wait().await;
                         client = self.connect_again().await?;
                         Unfit::Server(with_hint(&error))
                     }

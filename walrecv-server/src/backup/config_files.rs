@@ -9,7 +9,9 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use pgwire_stream::ReplicationClient;
+use tokio::task::JoinSet;
 
+use super::blocking::finished;
 use super::{BackupError, sql};
 use crate::catalog::ConfigFiles;
 use crate::storage::durable::AtomicFile;
@@ -45,8 +47,41 @@ pub(super) struct Collected {
     named: BTreeMap<String, String>,
 }
 
+/// Files that the server is asked for while something else goes on.
+pub(super) struct Asked {
+    conninfo: String,
+    /// Ended when this is dropped: a backup that fails has no use for them.
+    asking: JoinSet<Option<Collected>>,
+    told: Option<Collected>,
+}
+
+impl Asked {
+    /// Asks for them, on another connection.
+    pub(super) fn begin(conninfo: String) -> Self {
+        let mut asking = JoinSet::new();
+        asking.spawn(collect(conninfo.clone()));
+        Self { conninfo, asking, told: None }
+    }
+
+    /// Waits until that connection is no more. Can be dropped at any time.
+    pub(super) async fn wait(&mut self) {
+        if let Some(told) = self.asking.join_next().await {
+            self.told = finished(told);
+        }
+    }
+
+    /// What the server has told. If it told nothing, it is asked once more: it may have been busy.
+    pub(super) async fn end(mut self) -> Option<Collected> {
+        self.wait().await;
+        match self.told {
+            None => collect(self.conninfo).await,
+            told => told,
+        }
+    }
+}
+
 /// Asks for the files; `None` if there is no connection for that, or no answer in time.
-pub(super) async fn collect(conninfo: String) -> Option<Collected> {
+async fn collect(conninfo: String) -> Option<Collected> {
     tokio::time::timeout(PATIENCE, ask(conninfo)).await.ok().flatten()
 }
 

@@ -11,9 +11,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Fills the names in, as far as the server tells them.
 pub(super) async fn fill_in(conninfo: &str, tablespaces: &mut [Tablespace]) {
-    if tablespaces.is_empty() {
-        return;
-    }
     let named = match tokio::time::timeout(PATIENCE, ask(conninfo.to_owned())).await {
         Ok(Some(named)) => named,
         Ok(None) | Err(_) => {

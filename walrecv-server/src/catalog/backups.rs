@@ -310,9 +310,15 @@ impl Catalog {
     ) -> Result<Standing, BackupError> {
         // Both mostly wait for the disk, and for nothing that the other does.
         let (entered, standing) = thread::scope(|scope| {
-            let entered = scope.spawn(|| self.enter([record.id], backup));
+            let enter = || self.enter([record.id], backup);
+            let beside = thread::Builder::new().spawn_scoped(scope, enter);
             let standing = status::standing(&self.server, record, Certainty::Durable);
-            (entered.join().unwrap_or_else(|panicked| panic::resume_unwind(panicked)), standing)
+            let entered = match beside {
+                Ok(entered) => entered.join().unwrap_or_else(|lost| panic::resume_unwind(lost)),
+                // There is no thread to be had.
+                Err(_) => enter(),
+            };
+            (entered, standing)
         });
         entered?;
         let standing = standing?;

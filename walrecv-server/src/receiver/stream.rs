@@ -26,6 +26,10 @@ use super::{Receiver, ReceiverError, blocking, journal, stopped};
 /// How many received bytes may wait for the disk.
 const QUEUE_BUDGET: u32 = 1 << 20;
 
+/// How often the server hears from us at least where what becomes durable does not tell it as often,
+/// and where somebody may wait for its next look at what it was told.
+const STATUS_INTERVAL: Duration = Duration::from_secs(1);
+
 /// How long a server may take to end a stream that we stop.
 const GOODBYE: Duration = Duration::from_secs(5);
 
@@ -109,6 +113,9 @@ impl Receiver {
         options.timeline = Some(timeline);
         // Before the first byte that is wanted there is nothing that is not durable.
         options.already_flushed = from;
+        if self.settings.flush_interval > STATUS_INTERVAL || self.synchrony.holds() {
+            options.intervals.status = Some(STATUS_INTERVAL);
+        }
         // Every standby is so; a server that does not say may be one.
         let read_only = client.show("transaction_read_only").await;
         let mut notes = CaughtUpNotes::new(&self.dir, read_only.is_ok_and(|value| value == "off"));
