@@ -45,7 +45,7 @@ pub trait Failure: Error + Send + Sync + 'static {
         self.class().exit_code()
     }
 
-    /// What the operator can do about it. A command in it says [`SERVER`] where only those who print
+    /// What the operator can do about it. A command in it says `SERVER` where only those who print
     /// it know which one that is.
     fn hint(&self) -> Option<String> {
         None

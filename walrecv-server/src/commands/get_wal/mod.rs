@@ -6,7 +6,7 @@
 //! the signal.
 //!
 //! Recovery asks for one segment after the other, and waits for each. So those that come next are
-//! made ready in the meantime ([`prefetch`]), and whatever goes wrong there, the file is fetched as
+//! made ready in the meantime (`prefetch`), and whatever goes wrong there, the file is fetched as
 //! if there was nothing ready.
 
 mod prefetch;
