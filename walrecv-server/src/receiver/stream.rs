@@ -26,8 +26,8 @@ use super::{Receiver, ReceiverError, blocking, journal, stopped};
 /// How many received bytes may wait for the disk.
 const QUEUE_BUDGET: u32 = 1 << 20;
 
-/// How often the server hears from us at least where what becomes durable does not tell it as often,
-/// and where somebody may wait for its next look at what it was told.
+/// How often the server hears from us at least where syncs, which are reported, are seldomer, and
+/// where commits wait, one of which a report may have come too early for.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long a server may take to end a stream that we stop.

@@ -9,7 +9,8 @@
 //!
 //! Hence the order everywhere: bytes, `fsync` file, `rename`, `fsync` directory. Without the first
 //! `fsync` the new name may lead to an empty file after a crash; without the second the whole
-//! rename may be undone, although somebody was told that it is done.
+//! rename may be undone, although somebody was told that it is done. Of several files in a
+//! directory, the last one's sync of it serves all.
 //!
 //! An `fsync` that fails is final for its file: the kernel drops the pages it could not write and
 //! reports success the next time. So nobody syncs again here: the file is given up, by its name
@@ -18,7 +19,6 @@
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Write};
-use std::mem;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -127,22 +127,23 @@ impl AtomicFile {
     /// If a sync or the renaming fails. The target is then as it was, or, if only the sync of the
     /// directory failed, in doubt between the two complete files.
     pub fn commit(self) -> Result<(), StorageError> {
-        let target = self.commit_bytes()?;
+        let target = self.target.clone();
+        self.commit_bytes()?;
         // Until this is done, a power cut may bring the old file back.
         sync_parent(&target)
     }
 
     /// As [`commit`](Self::commit), but only the bytes are durable on return: the name is when
-    /// another file of the same directory has been committed after it. Returns the name.
+    /// another file of the same directory has been committed after it.
     ///
     /// # Errors
     /// If the sync or the renaming fails. The target is then as it was.
-    pub fn commit_bytes(mut self) -> Result<PathBuf, StorageError> {
+    pub fn commit_bytes(mut self) -> Result<(), StorageError> {
         self.sync()?;
         fs::rename(&self.temporary, &self.target)
             .map_err(StorageError::of("rename to", &self.target))?;
         self.committed = true;
-        Ok(mem::take(&mut self.target))
+        Ok(())
     }
 
     /// Gives the file its name unless something has it already. Durable on return either way: who
