@@ -13,6 +13,7 @@ use super::keeper::Keeper;
 use super::persist;
 use super::places::Places;
 use super::receiving::receive;
+use crate::receiver::Crew;
 use crate::settings::{ServerName, ServerSettings, Settings};
 use crate::storage::Home;
 
@@ -26,6 +27,8 @@ struct Tended {
 pub(super) struct Fleet {
     home: Home,
     board: Board,
+    /// Who writes what all receive.
+    crew: Arc<Crew>,
     backups: Places,
     verifications: Places,
     servers: BTreeMap<ServerName, Tended>,
@@ -38,6 +41,7 @@ impl Fleet {
         Self {
             home,
             board,
+            crew: Arc::default(),
             backups: Places::new(1),
             // They have time, and disks others to serve.
             verifications: Places::new(1),
@@ -96,6 +100,7 @@ impl Fleet {
         // One by this name that was left may not have come to its end.
         let before = self.work.remove(&server.name);
         let (home, board, name) = (self.home.clone(), self.board.clone(), server.name.clone());
+        let crew = Arc::clone(&self.crew);
         let work = async move {
             if let Some(before) = before {
                 let _ = before.await;
@@ -106,6 +111,7 @@ impl Fleet {
                     receive(
                         changing.clone(),
                         home.clone(),
+                        Arc::clone(&crew),
                         board.clone(),
                         herald.clone(),
                         stop.clone(),

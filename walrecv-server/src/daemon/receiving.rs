@@ -11,7 +11,7 @@ use super::herald::Herald;
 use super::{changed, raised};
 use crate::failure::{Failure, in_one_line};
 use crate::hooks::{News, Notice};
-use crate::receiver::{Backoff, Receiver, ReceiverOptions, Status};
+use crate::receiver::{Backoff, Crew, Receiver, ReceiverOptions, Status};
 use crate::settings::ServerSettings;
 use crate::storage::Home;
 
@@ -42,6 +42,7 @@ impl Told {
 pub(super) async fn receive(
     mut settings: watch::Receiver<Arc<ServerSettings>>,
     home: Home,
+    crew: Arc<Crew>,
     board: Board,
     herald: Herald,
     mut stop: watch::Receiver<bool>,
@@ -58,7 +59,8 @@ pub(super) async fn receive(
                 () = raised(&mut stop) => return,
             }
         }
-        let (mut receiver, status) = Receiver::new((*current).clone(), &home, options);
+        let (receiver, status) = Receiver::new((*current).clone(), &home, options);
+        let mut receiver = receiver.among(&crew);
         let heard_at = before.as_ref().and_then(|before| before.heard_at);
         if let Some(before) = &before {
             receiver = receiver.after(before);

@@ -49,6 +49,7 @@ mod backoff;
 mod beside;
 mod breath;
 mod caught_up;
+mod crew;
 mod error;
 mod held;
 mod journal;
@@ -84,6 +85,7 @@ pub use archive_pass::{ArchivePass, ArchivePassError, archive_waiting};
 pub(crate) use backoff::Backoff;
 pub(crate) use breath::Hurry;
 pub use breath::nap;
+pub(crate) use crew::Crew;
 pub use error::ReceiverError;
 pub(crate) use held::newest as newest_held;
 pub use open_segment::SegmentError;
@@ -161,6 +163,8 @@ pub struct Receiver {
     /// What is known of the server's WAL.
     wal: Option<WalOptions>,
     opinions: Arc<Semaphore>,
+    /// Who writes, where nobody waits for it.
+    crew: Arc<Crew>,
     /// Whether commits on the server wait for us.
     synchrony: Arc<Synchrony>,
     /// Where the connection is driven, if it has a thread of its own.
@@ -213,6 +217,7 @@ impl Receiver {
             segment_size: SegmentSize::DEFAULT,
             wal: None,
             opinions: second_opinion::places(),
+            crew: Arc::default(),
             synchrony: Arc::new(Synchrony::new(synchronous)),
             workplace: None,
             moves: false,
@@ -226,6 +231,11 @@ impl Receiver {
             streamed: false,
         };
         (receiver, watched)
+    }
+
+    /// The same, which shares its threads with others of this runtime.
+    pub(crate) fn among(self, crew: &Arc<Crew>) -> Self {
+        Self { crew: Arc::clone(crew), ..self }
     }
 
     /// The same, which comes after one that was like this: who looks at it sees what went wrong until

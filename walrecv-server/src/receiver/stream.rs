@@ -144,6 +144,7 @@ impl Receiver {
             validation: self.wal_options(timeline),
             sync_data: fdatasync(),
             workplace: self.workplace.clone(),
+            crew: Arc::clone(&self.crew),
         };
         if let Some(archive) = self.archive.as_ref().filter(|_| self.settings.wal_validation) {
             archive.notes().expect(SegmentName::new(timeline, size.segment_of(from), size));

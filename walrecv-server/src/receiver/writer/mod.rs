@@ -11,7 +11,8 @@
 //! and a slow disk fills the queue instead of the memory. The [`Worker`] rests while nothing is
 //! due, and its thread does something else. It is woken for some amount of bytes or after a while,
 //! and at once where commits wait; then, while it keeps up, it works on the thread that receives
-//! (`Workplace`), else on one of the runtime. A segment that is complete is synced and named behind
+//! (`Workplace`). Where nobody waits and little comes, it shares threads with other streams
+//! (`Crew`), else it has one of the runtime. A segment that is complete is synced and named behind
 //! its back while the next is written.
 //!
 //! When to sync:
@@ -46,11 +47,11 @@ use bytes::Bytes;
 use pgwire_stream::wal::WalOptions;
 use pgwire_stream::{Lsn, SegmentName, SegmentSize, TimelineId};
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, SemaphorePermit, oneshot};
-use tokio::task::AbortHandle;
 
 use self::direct::DirectSegment;
 use self::worker::{Rest, Worker};
 use super::archive::Archive;
+use super::crew::Crew;
 use super::open_segment::{SegmentError, SyncData};
 use super::workplace::Workplace;
 use crate::catalog::SuspectRange;
@@ -142,6 +143,8 @@ pub(crate) struct Assignment {
     pub(crate) sync_data: SyncData,
     /// Where the stream's own thread works while commits wait.
     pub(crate) workplace: Option<Arc<Workplace>>,
+    /// Who works where nobody waits for it.
+    pub(crate) crew: Arc<Crew>,
 }
 
 /// When to sync, apart from segment ends and demands.
@@ -301,6 +304,7 @@ struct Desk {
     hurry: Arc<AtomicBool>,
     runtime: tokio::runtime::Handle,
     workplace: Option<Arc<Workplace>>,
+    crew: Arc<Crew>,
     /// How long bytes are gathered.
     gathering: Duration,
 }
@@ -312,8 +316,8 @@ struct Waiting {
     closed: bool,
     /// The worker while it rests; absent while it works, and when it has ended.
     resting: Option<Box<Worker>>,
-    /// When somebody will wake the worker, and who.
-    alarm: Option<(Instant, AbortHandle)>,
+    /// When the worker will be woken, the latest first.
+    alarms: Vec<Instant>,
 }
 
 impl Desk {
@@ -323,7 +327,7 @@ impl Desk {
         tell: oneshot::Sender<Result<Lsn, WriterError>>,
     ) -> Arc<Self> {
         let hurry = Arc::new(AtomicBool::new(false));
-        let workplace = assignment.workplace.clone();
+        let (workplace, crew) = (assignment.workplace.clone(), Arc::clone(&assignment.crew));
         let gathering = GATHERING.min(assignment.policy.interval / 2);
         let runtime = match &workplace {
             Some(workplace) => workplace.common_runtime().clone(),
@@ -337,9 +341,9 @@ impl Desk {
                 bytes: 0,
                 closed: false,
                 resting: Some(Box::new(worker)),
-                alarm: None,
+                alarms: Vec::new(),
             };
-            Self { waiting: Mutex::new(waiting), hurry, runtime, workplace, gathering }
+            Self { waiting: Mutex::new(waiting), hurry, runtime, workplace, crew, gathering }
         })
     }
 
@@ -381,25 +385,21 @@ impl Desk {
         }
     }
 
-    /// Wakes the worker at this time, if nobody does before.
+    /// Wakes the worker at this time, or before: if there is nothing to do yet, it rests again.
     fn wake_at(self: &Arc<Self>, mut waiting: MutexGuard<'_, Waiting>, due: Instant) {
-        match &waiting.alarm {
-            Some((alarm, _)) if *alarm <= due => return,
-            Some((_, later)) => later.abort(),
-            None => {}
+        if waiting.alarms.last().is_some_and(|alarm| *alarm <= due) {
+            return;
         }
+        waiting.alarms.push(due);
+        drop(waiting);
         let desk = Arc::downgrade(self);
-        let alarm = self.runtime.spawn(async move {
+        drop(self.runtime.spawn(async move {
             tokio::time::sleep_until(due.into()).await;
             let Some(desk) = desk.upgrade() else { return };
             let mut waiting = desk.waiting();
-            // It may have been replaced in the last moment.
-            if waiting.alarm.as_ref().is_some_and(|(alarm, _)| *alarm == due) {
-                waiting.alarm = None;
-                desk.wake(waiting);
-            }
-        });
-        waiting.alarm = Some((due, alarm.abort_handle()));
+            waiting.alarms.retain(|alarm| *alarm != due);
+            desk.wake(waiting);
+        }));
     }
 
     /// Where the worker is to work now, if that is not on a thread from the runtime.
@@ -411,6 +411,9 @@ impl Desk {
         let desk = Arc::clone(self);
         match self.workplace_of(&worker) {
             Some(workplace) => workplace.offer(Box::new(move || desk.work_a_turn(worker))),
+            None if worker.may_wait_its_turn() => {
+                self.crew.offer(&self.runtime, Box::new(move || desk.work(worker)));
+            }
             None => drop(self.runtime.spawn_blocking(move || desk.work(worker))),
         }
     }

@@ -37,6 +37,7 @@ fn assignment(dir: &ServerDir, from: u64) -> Assignment {
         validation: None,
         sync_data: fdatasync(),
         workplace: None,
+        crew: Arc::default(),
     }
 }
 

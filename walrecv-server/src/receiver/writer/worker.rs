@@ -110,6 +110,11 @@ impl Worker {
         self.is_synchronous() && !self.is_far_behind()
     }
 
+    /// Whether nobody waits for what it does, and that is little at a time.
+    pub(super) fn may_wait_its_turn(&self) -> bool {
+        !self.is_synchronous() && !self.is_far_behind()
+    }
+
     /// What to do if there are no orders. Does not block.
     pub(super) fn rest(&mut self) -> Result<Rest, WriterError> {
         self.completions.failure()?;
