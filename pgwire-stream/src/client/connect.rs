@@ -110,16 +110,19 @@ async fn connect(
     tls: Option<TlsConfig>,
     purpose: Purpose,
 ) -> Result<ReplicationClient> {
+    // Boxed: all that a handshake needs would else be a part of whatever future once connects, for as
+    // long as that lives.
+    let attempt = |tls, wanted| Box::pin(connect_to(config, tls, purpose, wanted));
     match config.target_session_attrs {
         TargetSessionAttrs::PreferStandby => {
-            match connect_to(config, tls.clone(), purpose, TargetSessionAttrs::Standby).await {
+            match attempt(tls.clone(), TargetSessionAttrs::Standby).await {
                 Err(Error::Connect(attempts)) if !net::was_refused(&attempts) => {
-                    connect_to(config, tls, purpose, TargetSessionAttrs::Any).await
+                    attempt(tls, TargetSessionAttrs::Any).await
                 }
                 decided => decided,
             }
         }
-        wanted => connect_to(config, tls, purpose, wanted).await,
+        wanted => attempt(tls, wanted).await,
     }
 }
 

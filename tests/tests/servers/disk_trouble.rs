@@ -29,6 +29,7 @@ pub(crate) fn register(scenarios: Scenarios) -> Scenarios {
         .per_major("hanging_disk_holds_a_synchronous_stream", &[18], |installation| {
             hanging_disk(installation, "true")
         })
+        .per_major("hanging_disk_keeps_no_other_server", &[18], hanging_disk_of_another)
 }
 
 /// Dropped in this order: whoever uses the disk ends before it goes.
@@ -131,4 +132,51 @@ fn hanging_disk(installation: &Installation, synchronous: &str) -> ScenarioResul
     }
     drop(frozen);
     troubled.recovers(&sender)
+}
+
+/// Two servers' WAL is received by one process, and the disk of one of them hangs. Their little
+/// writes share their threads.
+fn hanging_disk_of_another(installation: &Installation) -> ScenarioResult {
+    let site = Site::around(Cluster::options(installation).config(SERVER_PATIENCE).start()?)?;
+    let Some(disk) = Disk::mount(FileSystem::Ext4, 512, &site.walrecv.home().join("slow"))? else {
+        return Ok(());
+    };
+    let conninfo = site.cluster.conninfo(ROLE, PASSWORD);
+    let server = |name| {
+        format!(
+            "[servers.{name}]\nconninfo = \"{conninfo} application_name={name}\"\n\
+             slot_name = \"{name}\"\n"
+        )
+    };
+    let servers = [server("slow"), server("quick")].concat();
+    site.walrecv.configure(&format!("[http]\nlisten = \"off\"\n{servers}"))?;
+    let daemon = site.walrecv.spawn(&["run"])?;
+    let flushed = |cluster: &Cluster, name: &str| {
+        let rows = cluster.query(&format!(
+            "SELECT flush_lsn FROM pg_stat_replication \
+             WHERE application_name = '{name}' AND state = 'streaming' AND flush_lsn IS NOT NULL"
+        ))?;
+        rows.first().and_then(|row| row.first()).map_or(Ok(Lsn::ZERO), |row| lsn(row))
+    };
+    let settle = |name| {
+        let wanted = site.position()?;
+        site.cluster.wait_for("what is committed to be durable", |cluster| {
+            Ok(flushed(cluster, name)? >= wanted)
+        })
+    };
+    site.cluster.query("CREATE TABLE little (n int)")?;
+    settle("slow")?;
+    settle("quick")?;
+    let frozen = disk.freeze()?;
+    let before = site.position()?;
+    for round in 0..8 {
+        site.cluster.query(&format!("INSERT INTO little VALUES ({round})"))?;
+        settle("quick")?;
+        let slow = flushed(&site.cluster, "slow")?;
+        assert!(slow <= before, "{slow} was acknowledged by a disk that hangs");
+    }
+    drop(frozen);
+    settle("slow")?;
+    assert_eq!(daemon.stop()?, 0);
+    Ok(())
 }

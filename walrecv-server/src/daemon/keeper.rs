@@ -138,7 +138,9 @@ impl Keeper {
         respite: &mut Respite,
     ) -> bool {
         let ongoing = Arc::new(self.board.begin(&self.server, task));
-        let work = self.clone().work(task, Arc::clone(settings), Arc::clone(&ongoing));
+        // Boxed, as all that is done now and then: the room is taken only then, and not for every
+        // server at all times.
+        let work = Box::pin(self.clone().work(task, Arc::clone(settings), Arc::clone(&ongoing)));
         let news = match line {
             Line::Backups => News::BackupFailed,
             Line::Verifications => News::VerificationFailed,
@@ -228,7 +230,8 @@ impl Keeper {
             let settings = self.current();
             if settings.active {
                 let store = self.store();
-                tasks::enforce(&settings, &store, &self.board, &self.herald, &self.stop).await;
+                let (board, herald) = (&self.board, &self.herald);
+                Box::pin(tasks::enforce(&settings, &store, board, herald, &self.stop)).await;
             }
             pause = RETENTION;
         }
@@ -250,7 +253,7 @@ impl Keeper {
                 continue;
             }
             let store = self.store();
-            let check = tasks::check(&settings, &store, &self.board, &self.herald);
+            let check = Box::pin(tasks::check(&settings, &store, &self.board, &self.herald));
             tokio::select! {
                 () = raised(&mut self.stop) => return,
                 () = check => {}

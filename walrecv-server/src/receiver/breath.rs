@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// How long a stream is let alone.
-pub(super) const BREATH: Duration = Duration::from_millis(20);
+const BREATH: Duration = Duration::from_millis(20);
 
 /// What a stream may bring in that time, and still be one that brings little. Less than a socket
 /// holds at first, so that one whose server waits for room is not taken for one that has nothing.
@@ -21,6 +21,11 @@ const NAP: Duration = Duration::from_millis(4);
 
 /// Fewer streams would gain nothing by naps.
 const MANY: usize = 4;
+
+/// Whether some milliseconds do not count where WAL is to be durable after this time.
+pub(super) fn is_unhurried(flush_interval: Duration) -> bool {
+    flush_interval >= 10 * BREATH
+}
 
 /// Whether threads may take naps.
 struct Naps {

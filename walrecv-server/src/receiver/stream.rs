@@ -14,7 +14,7 @@ use pgwire_stream::{
 use tokio::sync::watch;
 use tracing::Instrument;
 
-use super::breath::{BREATH, LITTLE, breath};
+use super::breath::{LITTLE, breath, is_unhurried};
 use super::caught_up::CaughtUpNotes;
 use super::open_segment::{SegmentError, fdatasync, replace};
 use super::second_opinion::SecondOpinion;
@@ -203,7 +203,7 @@ impl Receiver {
         timeline: TimelineId,
     ) -> Result<Leave, ReceiverError> {
         let broken = |error| ReceiverError::server("receive WAL")(error);
-        let unhurried = self.settings.flush_interval >= 10 * BREATH;
+        let unhurried = is_unhurried(self.settings.flush_interval);
         // How much has come since there was nothing to come.
         let mut came = 0;
         loop {
@@ -216,7 +216,10 @@ impl Receiver {
                 () = stopped(stop) => return Ok(Leave::Stop),
                 error = writer.failed() => return Err(ReceiverError::Writer(error)),
                 // What has come may be waited for, though nothing comes any more.
-                () = self.synchrony.begun() => continue,
+                () = self.synchrony.begun() => {
+                    writer.flush();
+                    continue;
+                }
                 event = stream.next() => event,
                 () = std::future::ready(()), if may_breathe => {
                     if std::mem::take(&mut came) < LITTLE {

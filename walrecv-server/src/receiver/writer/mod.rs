@@ -11,8 +11,8 @@
 //! and a slow disk fills the queue instead of the memory. The [`Worker`] rests while nothing is
 //! due, and its thread does something else. It is woken for some amount of bytes or after a while,
 //! and at once where commits wait; then, while it keeps up, it works on the thread that receives
-//! (`Workplace`). Where nobody waits and little comes, it shares threads with other streams
-//! (`Crew`), else it has one of the runtime. A segment that is complete is synced and named behind
+//! (`Workplace`). Where nobody waits, it shares threads with other streams (`Crew`) as long as it
+//! has little to do; else it has one of the runtime. A segment that is complete is synced and named behind
 //! its back while the next is written.
 //!
 //! When to sync:
@@ -72,6 +72,17 @@ const SHARED: usize = 2 << 20;
 
 /// What is left of it.
 static COMMON: Semaphore = Semaphore::const_new(SHARED);
+
+/// How long a worker that has more to do keeps a thread that it shares.
+const A_WHILE: Duration = Duration::from_millis(5);
+
+/// On which thread a worker works.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Thread {
+    /// On one of the crew's.
+    Shared,
+    Own,
+}
 
 /// How long bytes are gathered. A stream that brings a few at a time would wake a thread for each.
 const GATHERING: Duration = Duration::from_millis(100);
@@ -412,19 +423,28 @@ impl Desk {
         match self.workplace_of(&worker) {
             Some(workplace) => workplace.offer(Box::new(move || desk.work_a_turn(worker))),
             None if worker.may_wait_its_turn() => {
-                self.crew.offer(&self.runtime, Box::new(move || desk.work(worker)));
+                self.crew.offer(&self.runtime, Box::new(move || desk.work(worker, Thread::Shared)));
             }
-            None => drop(self.runtime.spawn_blocking(move || desk.work(worker))),
+            None => self.work_alone(worker),
         }
     }
 
-    /// Works until there is nothing to do.
-    fn work(self: Arc<Self>, mut worker: Box<Worker>) {
-        let mut batch = VecDeque::new();
-        loop {
-            let Some(next) = self.turn(worker, &mut batch) else { return };
+    fn work_alone(self: &Arc<Self>, worker: Box<Worker>) {
+        let desk = Arc::clone(self);
+        drop(self.runtime.spawn_blocking(move || desk.work(worker, Thread::Own)));
+    }
+
+    /// Works until there is nothing to do. Others wait for a thread that is shared, so one that has
+    /// more to do goes on alone after a while.
+    fn work(self: Arc<Self>, mut worker: Box<Worker>, thread: Thread) {
+        let (began, mut batch) = (Instant::now(), VecDeque::new());
+        while let Some(next) = self.turn(worker, &mut batch) {
             worker = next;
             worker.look();
+            let long = thread == Thread::Shared && began.elapsed() >= A_WHILE;
+            if long && !self.waiting().orders.is_empty() {
+                return self.work_alone(worker);
+            }
         }
     }
 

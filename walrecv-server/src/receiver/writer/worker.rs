@@ -9,6 +9,7 @@ use bytes::Bytes;
 use pgwire_stream::{Lsn, SegmentName, SegmentNumber};
 use tokio::sync::oneshot;
 
+use super::super::breath::is_unhurried;
 use super::super::open_segment::{OpenSegment, SegmentError};
 use super::completions::{Complete, Completions};
 use super::patience::Patience;
@@ -110,9 +111,10 @@ impl Worker {
         self.is_synchronous() && !self.is_far_behind()
     }
 
-    /// Whether nobody waits for what it does, and that is little at a time.
+    /// Whether it may wait some milliseconds until a thread has time for it.
     pub(super) fn may_wait_its_turn(&self) -> bool {
-        !self.is_synchronous() && !self.is_far_behind()
+        let unhurried = is_unhurried(self.assignment.policy.interval);
+        unhurried && !self.is_synchronous() && !self.is_far_behind()
     }
 
     /// What to do if there are no orders. Does not block.
