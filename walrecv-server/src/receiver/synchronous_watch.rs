@@ -183,7 +183,8 @@ pub(super) async fn watch(
     let name = config.application_name().unwrap_or_default().to_owned();
     config.application_name = Some(format!("{name} (watch)"));
     let asking = || async {
-        match tokio::time::timeout(PATIENCE, ask_anew(&config, &name)).await {
+        // Boxed: it is rarely asked.
+        match tokio::time::timeout(PATIENCE, Box::pin(ask_anew(&config, &name))).await {
             Ok(Ok(named)) => Some(named),
             Ok(Err(error)) => {
                 tracing::debug!(error = %error, "cannot ask whether commits wait for us");
