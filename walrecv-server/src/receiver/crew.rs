@@ -85,17 +85,24 @@ impl Crew {
     }
 }
 
-/// One thread, at work or on its way.
+/// One thread.
 struct Hand {
     crew: Arc<Crew>,
-    begun: bool,
-    gone: bool,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Coming,
+    AtWork,
+    /// Nobody counts on it any more.
+    Gone,
 }
 
 impl Hand {
     fn new(crew: &Arc<Crew>, jobs: &mut Jobs) -> Self {
         (jobs.hands, jobs.coming) = (jobs.hands + 1, jobs.coming + 1);
-        Self { crew: Arc::clone(crew), begun: false, gone: false }
+        Self { crew: Arc::clone(crew), stage: Stage::Coming }
     }
 
     fn join(mut self, runtime: &Handle) {
@@ -107,17 +114,17 @@ impl Hand {
         }));
     }
 
-    /// The next job. If there is none, nobody counts on this thread any more.
+    /// The next job. If there is none, the thread is gone.
     fn next(&mut self) -> Option<Job> {
         let crew = Arc::clone(&self.crew);
         let mut jobs = crew.jobs();
-        if !std::mem::replace(&mut self.begun, true) {
+        if std::mem::replace(&mut self.stage, Stage::AtWork) == Stage::Coming {
             jobs.coming -= 1;
         }
         let next = jobs.waiting.pop_front();
         if next.is_none() {
             jobs.hands -= 1;
-            self.gone = true;
+            self.stage = Stage::Gone;
         }
         next.map(|(_, job)| job)
     }
@@ -125,13 +132,13 @@ impl Hand {
 
 impl Drop for Hand {
     fn drop(&mut self) {
-        if self.gone {
+        if self.stage == Stage::Gone {
             return;
         }
         // The runtime ends, and has dropped what had not begun.
         let mut jobs = self.crew.jobs();
         jobs.hands -= 1;
-        jobs.coming -= usize::from(!self.begun);
+        jobs.coming -= usize::from(self.stage == Stage::Coming);
         let lost =
             if jobs.hands == 0 { std::mem::take(&mut jobs.waiting) } else { VecDeque::new() };
         drop(jobs);

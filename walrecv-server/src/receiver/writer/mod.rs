@@ -12,8 +12,8 @@
 //! due, and its thread does something else. It is woken for some amount of bytes or after a while,
 //! and at once where commits wait; then, while it keeps up, it works on the thread that receives
 //! (`Workplace`). Where nobody waits, it shares threads with other streams (`Crew`) as long as it
-//! has little to do; else it has one of the runtime. A segment that is complete is synced and named behind
-//! its back while the next is written.
+//! has little to do; else it has one of the runtime. A segment that is complete is synced and named
+//! behind its back while the next is written.
 //!
 //! When to sync:
 //!
@@ -75,14 +75,6 @@ static COMMON: Semaphore = Semaphore::const_new(SHARED);
 
 /// How long a worker that has more to do keeps a thread that it shares.
 const A_WHILE: Duration = Duration::from_millis(5);
-
-/// On which thread a worker works.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Thread {
-    /// On one of the crew's.
-    Shared,
-    Own,
-}
 
 /// How long bytes are gathered. A stream that brings a few at a time would wake a thread for each.
 const GATHERING: Duration = Duration::from_millis(100);
@@ -306,6 +298,14 @@ impl Drop for WalWriter {
     fn drop(&mut self) {
         self.desk.close();
     }
+}
+
+/// On which thread a worker works.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Thread {
+    /// On one of the crew's.
+    Shared,
+    Own,
 }
 
 /// Where orders wait for the worker, and the worker for orders.
