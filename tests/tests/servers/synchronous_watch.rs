@@ -1,5 +1,6 @@
 //! Commits that wait for the backup server, and how it finds out.
 
+use std::thread;
 use std::time::{Duration, Instant};
 
 use walrecv_tests::run::{ScenarioResult, Scenarios};
@@ -12,7 +13,11 @@ use crate::site::Site;
 const FLUSH_INTERVAL: &str = "2s";
 
 pub(crate) fn register(scenarios: Scenarios) -> Scenarios {
-    scenarios.per_major("synchronous_while_running", &[10, 18], found_while_running)
+    scenarios.per_major("synchronous_while_running", &[10, 18], found_while_running).per_major(
+        "synchronous_again",
+        &[18],
+        found_again_while_a_commit_waits,
+    )
 }
 
 fn named(cluster: &Cluster, names: &str) -> Result<()> {
@@ -25,7 +30,7 @@ fn wait_until_said(daemon: &Daemon, what: &str, patience: Duration) {
     let begin = Instant::now();
     while !daemon.log().contains(what) {
         assert!(begin.elapsed() < patience, "no `{what}` in:\n{}", daemon.log());
-        std::thread::sleep(Duration::from_millis(50));
+        thread::sleep(Duration::from_millis(50));
     }
 }
 
@@ -73,6 +78,50 @@ fn found_while_running(installation: &Installation) -> ScenarioResult {
     // That nobody waits any more shows in nothing, and is found within the minute.
     named(cluster, "")?;
     wait_until_said(&daemon, "no longer wait for us", Duration::from_secs(75));
+    assert_eq!(daemon.stop()?, 0);
+    Ok(())
+}
+
+/// A single commit looks like nothing. It is let go when the server is asked as a matter of routine,
+/// though no WAL comes after it, and though its connection has had its own thread from the beginning.
+fn found_again_while_a_commit_waits(installation: &Installation) -> ScenarioResult {
+    let site = Site::new(installation)?;
+    let cluster = &site.cluster;
+    cluster.execute("CREATE TABLE ledger (n serial PRIMARY KEY)")?;
+    let conninfo = cluster.conninfo(crate::site::ROLE, crate::site::PASSWORD);
+    site.walrecv.configure(&format!(
+        "[servers.main]\nconninfo = \"{conninfo}\"\nflush_interval = \"10min\"\n"
+    ))?;
+    // What else writes WAL would help.
+    cluster.execute("ALTER SYSTEM SET autovacuum = off")?;
+    named(cluster, "walrecv")?;
+    let daemon = site.run()?;
+    let quick = commits(cluster, 5)?;
+    assert!(quick.iter().skip(1).all(|took| *took < Duration::from_secs(1)), "{quick:?}");
+
+    named(cluster, "")?;
+    wait_until_said(&daemon, "no longer wait for us", Duration::from_secs(75));
+    named(cluster, "walrecv")?;
+    cluster.wait_for("a synchronous receiver", |cluster| {
+        let state = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'";
+        Ok(cluster.value(state)? == "1")
+    })?;
+    thread::scope(|scope| {
+        let commit = scope.spawn(|| commits(cluster, 1));
+        wait_until_said(&daemon, "wait for us now", Duration::from_secs(75));
+        let found = Instant::now();
+        while !commit.is_finished() && found.elapsed() < Duration::from_secs(20) {
+            thread::sleep(Duration::from_millis(50));
+        }
+        if !commit.is_finished() {
+            // Nobody is kept waiting for the rest of the interval.
+            named(cluster, "")?;
+            panic!("a commit still waits after {:?}", found.elapsed());
+        }
+        let took = commit.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        assert!(took.iter().all(|took| *took > Duration::from_secs(2)), "nothing waited: {took:?}");
+        Ok::<_, walrecv_tests::Failure>(())
+    })?;
     assert_eq!(daemon.stop()?, 0);
     Ok(())
 }
