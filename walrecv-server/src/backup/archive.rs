@@ -15,7 +15,7 @@ use crate::storage::compression::{CompressedWriter, Frame, Method};
 use crate::storage::durable::AtomicFile;
 use crate::storage::tar::TERMINATOR;
 use crate::storage::{
-    BackupDir, Codec, EncryptedWriter, FingerprintWriter, Form, Packing, StorageError,
+    BackupDir, Codec, Commits, EncryptedWriter, FingerprintWriter, Form, Packing, StorageError,
 };
 
 /// How archives are stored and looked at.
@@ -117,9 +117,11 @@ impl ArchiveWriter {
         }
     }
 
-    /// The archive is complete. Its bytes are durable on return; its name, and its index's, are with
-    /// that of the manifest, which is the last file of every backup.
-    pub(super) fn finish(mut self) -> Result<(catalog::Archive, Findings), BackupError> {
+    /// The archive is complete: it and its index are on their way to be durable.
+    pub(super) fn finish(
+        mut self,
+        commits: &mut Commits,
+    ) -> Result<(catalog::Archive, Findings), BackupError> {
         let by_server = matches!(self.inside, Inside::Beside(_));
         let Looked { mut index, findings, files, size, terminated } = match self.inside {
             Inside::Here(look) => look.finish()?,
@@ -140,8 +142,9 @@ impl ArchiveWriter {
             note(&mut index, frames)?;
         }
         let (file, stored) = file.finish().map_err(failed)?.finish();
-        file.commit_bytes()?;
-        let index = index.commit_bytes()?;
+        commits.begin(file)?;
+        let (file, index) = index.finish()?;
+        commits.begin(file)?;
         let archive = catalog::Archive {
             name: self.name,
             tablespace: self.tablespace,

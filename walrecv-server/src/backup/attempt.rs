@@ -70,11 +70,22 @@ impl Attempt<'_> {
         // Its last word first: a complaint about damaged pages comes after everything else, and
         // one that ended an archive early is the reason for it.
         let (mut client, end) = stream.finish()?;
-        let contents = blocking(move || contents.finish()).await?;
         record.end = Some(Position { lsn: end.lsn, timeline: end.timeline });
-        record.manifest = Some(self.manifest(contents.manifest, &mut client, record).await?);
-        record.archives = contents.archives;
-        record.damaged_pages = Some(contents.damaged).filter(|damaged| damaged.pages > 0);
+        let wal = match self.sends_manifest() {
+            true => None,
+            false => Some(wal_needed(&mut client, record).await?),
+        };
+        let finish = async {
+            let contents = blocking(move || contents.finish()).await?;
+            let manifest = self.manifest(contents.manifest, wal).await?;
+            Ok::<_, BackupError>((contents.archives, contents.damaged, manifest))
+        };
+        // The backup is there, with or without a goodbye.
+        let (finished, _) = tokio::join!(finish, client.close());
+        let (archives, damaged, manifest) = finished?;
+        record.manifest = Some(manifest);
+        record.archives = archives;
+        record.damaged_pages = Some(damaged).filter(|damaged| damaged.pages > 0);
         if let Some(damaged) = &record.damaged_pages {
             let (pages, files) = (damaged.pages, damaged.files.join(", "));
             self.progress.note(&format!(
@@ -82,8 +93,6 @@ impl Attempt<'_> {
                  {files}: the backup has them as they are"
             ));
         }
-        // The backup is there, with or without a goodbye.
-        let _ = client.close().await;
         let collected = tokio::select! {
             collected = config_files.end() => collected,
             () = receive::raised(interrupted) => return Err(BackupError::Interrupted),
@@ -249,21 +258,19 @@ impl Attempt<'_> {
         receive::receive(events, contents, interrupted, self.progress).await
     }
 
-    /// The record of the manifest, which is made here if the server has none.
+    /// The record of the manifest. If the server has none, it is made here, of the WAL that is needed.
     async fn manifest(
         &self,
         received: ReceivedManifest,
-        client: &mut ReplicationClient,
-        record: &BackupRecord,
+        wal: Option<Vec<WalRange>>,
     ) -> Result<Manifest, BackupError> {
         let checksums = algorithm(self.request.settings.manifest_checksums);
-        let (origin, stored) = match received {
-            ReceivedManifest::Verified { stored } => (ManifestOrigin::Server, stored),
-            ReceivedManifest::None { .. } if self.sends_manifest() => {
+        let (origin, stored) = match (received, wal) {
+            (ReceivedManifest::Verified { stored }, _) => (ManifestOrigin::Server, stored),
+            (ReceivedManifest::None { .. }, None) => {
                 return Err(BackupError::Disorder { what: "no manifest" });
             }
-            ReceivedManifest::None { received } => {
-                let wal = wal_needed(client, record).await?;
+            (ReceivedManifest::None { received }, Some(wal)) => {
                 let backup = self.backup.clone();
                 let write = move || {
                     let file = AtomicFile::create(&backup.manifest(), backup.access())?;

@@ -12,7 +12,7 @@ use super::look::Findings;
 use super::spool::{SpoolReader, SpoolWriter};
 use crate::catalog::{self, DamagedPages};
 use crate::storage::durable::AtomicFile;
-use crate::storage::{BackupDir, HashingWriter, StorageError, Stored};
+use crate::storage::{BackupDir, Commits, HashingWriter, StorageError, Stored, durable};
 
 /// Takes the events of a base backup in their order and writes its files.
 ///
@@ -24,6 +24,8 @@ pub(super) struct ContentsWriter {
     system_id: SystemId,
     options: ArchiveOptions,
     archives: Vec<catalog::Archive>,
+    /// Archives that are complete, and may not be durable yet.
+    commits: Commits,
     stage: Stage,
 }
 
@@ -71,6 +73,7 @@ impl ContentsWriter {
             system_id,
             options,
             archives: Vec::new(),
+            commits: Commits::default(),
             stage: Stage::Between(Findings { spool, damaged: DamagedPages::default() }),
         })
     }
@@ -94,7 +97,7 @@ impl ContentsWriter {
                 }
             }
             (Stage::Archive(open), BackupEvent::ArchiveEnd) => {
-                let (archive, findings) = open.finish()?;
+                let (archive, findings) = open.finish(&mut self.commits)?;
                 self.archives.push(archive);
                 Stage::Between(findings)
             }
@@ -121,18 +124,21 @@ impl ContentsWriter {
 
     /// The stream is over. What is returned is verified, and durable, but for the names of files
     /// without a manifest: those are with the one that is made then.
-    pub(super) fn finish(self) -> Result<Contents, BackupError> {
+    pub(super) fn finish(mut self) -> Result<Contents, BackupError> {
         if !self.holds(None) {
             return Err(BackupError::Disorder { what: "no archive of the data directory" });
         }
         let (manifest, damaged) = match self.stage {
             Stage::Between(Findings { spool, damaged }) => {
+                self.commits.finish()?;
                 (ReceivedManifest::None { received: spool.into_reader()? }, damaged)
             }
             Stage::Manifest { file, check, damaged } => {
                 check.finish()?;
                 let (file, stored) = file.finish();
-                file.commit()?;
+                self.commits.begin(file)?;
+                self.commits.finish()?;
+                durable::sync_dir(self.directory.path())?;
                 (ReceivedManifest::Verified { stored }, damaged)
             }
             Stage::Archive(_) | Stage::Failed => {

@@ -198,12 +198,7 @@ fn end(
     }
     record.outcome = BackupOutcome::Copied;
     record.ended_at = Some(Timestamp::now());
-    let catalog = Catalog::new(server);
-    catalog.save(&record)?;
-    // The WAL may be there already. If that cannot be told now, it is told later.
-    if let Err(error) = catalog.settle(&mut record, &lock) {
-        tracing::warn!(error = %error, backup = %record.id, "cannot look for its WAL");
-    }
+    Catalog::new(server).conclude(&mut record, &lock)?;
     Ok(record)
 }
 

@@ -10,7 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::{task, time};
 
 use super::BackupError;
-use super::blocking::finished;
+use super::blocking::{blocking, finished};
 use super::contents::ContentsWriter;
 use crate::progress::ProgressSink;
 use crate::receiver::Hurry;
@@ -56,7 +56,14 @@ pub(super) async fn receive(
     // The queue is closed now. What the thread met with comes first: if it gave up, the stream was
     // left for that reason.
     let contents = finished(storing.await)?;
-    received.map(|()| contents)
+    match received {
+        Ok(()) => Ok(contents),
+        Err(error) => {
+            // Its files may be on their way to the disk.
+            blocking(move || drop(contents)).await;
+            Err(error)
+        }
+    }
 }
 
 async fn hand_over(

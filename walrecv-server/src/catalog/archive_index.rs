@@ -140,15 +140,14 @@ impl IndexWriter {
         self.line(&IndexLine::Member(IndexedMember::of(member)))
     }
 
-    /// Gives the index its name, which is durable with the next file that is committed beside it.
+    /// The index is complete: its file, which is still to be committed.
     ///
     /// # Errors
     /// If it cannot be written.
-    pub fn commit_bytes(self) -> Result<Stored, StorageError> {
+    pub fn finish(self) -> Result<(AtomicFile, Stored), StorageError> {
         let (file, stored) = self.file.finish();
         let file = file.into_inner().map_err(|error| error.into_error());
-        file.map_err(StorageError::of("write", &self.target))?.commit_bytes()?;
-        Ok(stored)
+        Ok((file.map_err(StorageError::of("write", &self.target))?, stored))
     }
 
     fn line(&mut self, line: &IndexLine) -> Result<(), StorageError> {
@@ -188,7 +187,7 @@ mod tests {
         member.path = b"b\xff".to_vec();
         member.header_at = 1024;
         index.member(&member).unwrap();
-        index.commit_bytes().unwrap();
+        index.finish().unwrap().0.commit().unwrap();
         let text = std::fs::read_to_string(path).unwrap();
         assert_eq!(
             text,

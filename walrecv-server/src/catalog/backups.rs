@@ -308,18 +308,8 @@ impl Catalog {
         record: &mut BackupRecord,
         backup: &ServerLock,
     ) -> Result<Standing, BackupError> {
-        // Both mostly wait for the disk, and for nothing that the other does.
-        let (entered, standing) = thread::scope(|scope| {
-            let enter = || self.enter([record.id], backup);
-            let beside = thread::Builder::new().spawn_scoped(scope, enter);
-            let standing = status::standing(&self.server, record, Certainty::Durable);
-            let entered = match beside {
-                Ok(entered) => entered.join().unwrap_or_else(|lost| panic::resume_unwind(lost)),
-                // There is no thread to be had.
-                Err(_) => enter(),
-            };
-            (entered, standing)
-        });
+        let look = || status::standing(&self.server, record, Certainty::Durable);
+        let (entered, standing) = self.enter_while(record.id, backup, look);
         entered?;
         let standing = standing?;
         if standing.status == BackupStatus::Done && record.done_at.is_none() {
@@ -328,6 +318,56 @@ impl Catalog {
             *record = done;
         }
         Ok(standing)
+    }
+
+    /// Records a backup that is there now, and that it is done if its WAL is there, too: if that
+    /// cannot be told now, it is told later. Durable on return.
+    ///
+    /// # Errors
+    /// If the record cannot be written.
+    pub fn conclude(
+        &self,
+        record: &mut BackupRecord,
+        backup: &ServerLock,
+    ) -> Result<(), BackupError> {
+        match status::standing(&self.server, record, Certainty::Durable) {
+            Ok(Standing { status: BackupStatus::Done, .. }) => {
+                record.done_at = Some(Timestamp::now());
+            }
+            Ok(_) => {}
+            Err(error) => {
+                tracing::warn!(error = %error, backup = %record.id, "cannot look for its WAL");
+            }
+        }
+        let (entered, saved) = self.enter_while(record.id, backup, || self.save(record));
+        if let Err(error) = entered {
+            tracing::warn!(
+                error = %error, backup = %record.id,
+                "cannot note that it has to be there from now on"
+            );
+        }
+        saved
+    }
+
+    /// Enters a backup while something else is done. Both mostly wait for the disk, and for nothing
+    /// that the other does.
+    fn enter_while<T>(
+        &self,
+        id: BackupId,
+        backup: &ServerLock,
+        work: impl FnOnce() -> T,
+    ) -> (Result<(), BackupError>, T) {
+        thread::scope(|scope| {
+            let enter = || self.enter([id], backup);
+            let beside = thread::Builder::new().spawn_scoped(scope, enter);
+            let done = work();
+            let entered = match beside {
+                Ok(entered) => entered.join().unwrap_or_else(|lost| panic::resume_unwind(lost)),
+                // There is no thread to be had.
+                Err(_) => enter(),
+            };
+            (entered, done)
+        })
     }
 
     /// Marks the backups whose processes died as failed, and returns them. The lock proves that nobody

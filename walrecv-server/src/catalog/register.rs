@@ -1,9 +1,9 @@
 //! `state/backups.json`: the backups that have to be there. One that somebody moved away, or whose disk
 //! is not mounted, is told by it from one that never was.
 //!
-//! A backup is entered when it is settled for the first time, and struck out before it is removed. So
-//! whatever breaks off in between, the register never names one that this program took away; and what
-//! it lacks, the next settling enters, also where a store is older than its register.
+//! A backup is entered when it is complete, and struck out before it is removed. So whatever breaks off
+//! in between, the register never names one that this program took away; and what it lacks, the next
+//! settling enters, also where a store is older than its register.
 
 use std::collections::BTreeSet;
 

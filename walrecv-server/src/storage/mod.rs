@@ -4,6 +4,7 @@
 //! not what they mean: that is the catalog's business.
 
 mod backup_id;
+mod commits;
 #[cfg(test)]
 pub(crate) mod counted;
 mod crc;
@@ -25,6 +26,7 @@ pub mod tar;
 
 pub use archived_writer::{ArchivedWriter, Packing};
 pub use backup_id::{BackupId, BackupIdError};
+pub use commits::Commits;
 pub use compression::{Codec, CompressedWriter, Frame, Method};
 pub use crc::{Crc32c, Crc32cError, Crc32cWriter, Plain};
 pub use durable::Access;

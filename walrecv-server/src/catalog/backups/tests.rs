@@ -169,6 +169,35 @@ fn a_backup_is_done_when_wal_reaches_its_end_and_broken_when_it_is_lost() {
 }
 
 #[test]
+fn a_backup_that_is_there_is_recorded_with_its_wal_or_without() {
+    let store = store();
+    let conclude = |time: &str| {
+        let mut record = store.begin(time);
+        record.outcome = BackupOutcome::Copied;
+        (record.begin, record.end) = (position(MIB + 40), position(MIB + 100));
+        store.catalog.conclude(&mut record, &store.lock).unwrap();
+        assert_eq!(store.catalog.load(record.id).unwrap(), record);
+        record
+    };
+    let waiting = conclude("2026-03-05T14:00:00Z");
+    assert_eq!(waiting.done_at, None);
+    store.receive(1, MIB);
+    let done = conclude("2026-03-05T15:00:00Z");
+    assert!(done.done_at.is_some());
+    // Both have to be there from now on.
+    for record in [&waiting, &done] {
+        let away = store.server.base().join("away");
+        let path = store.server.backup(record.id);
+        fs::rename(path.path(), &away).unwrap();
+        assert_eq!(store.catalog.vanished().unwrap(), [record.id]);
+        fs::rename(away, path.path()).unwrap();
+    }
+    // That this cannot be noted is no reason to lose a backup.
+    fs::write(store.server.register(), b"{}").unwrap();
+    assert!(conclude("2026-03-05T16:00:00Z").done_at.is_some());
+}
+
+#[test]
 fn a_restore_prefers_a_backup_whose_wal_is_there() {
     let store = store();
     let restorable = |wanted: &str| store.catalog.resolve_restorable(wanted).unwrap().id;
