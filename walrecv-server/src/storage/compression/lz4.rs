@@ -1,8 +1,11 @@
 //! LZ4 frames.
 
+use std::error::Error;
 use std::io::{self, BufRead, BufReader, Read};
 
-use lz4_flex::block::{CompressTable, compress_into_with_table, get_maximum_output_size};
+use lz4_flex::block::{
+    CompressTable, compress_into_with_table, decompress_into, get_maximum_output_size,
+};
 use lz4_flex::frame::FrameDecoder;
 use twox_hash::XxHash32;
 
@@ -10,11 +13,8 @@ use super::frames::FrameCodec;
 
 const MAGIC: u32 = 0x184d_2204;
 
-/// Version 1, and blocks that know nothing of each other.
-const INDEPENDENT: u8 = 0x60;
-
-/// The frame says how much is in it.
-const WITH_SIZE: u8 = 0x08;
+/// Version 1, blocks that know nothing of each other, and a frame that says how much is in it.
+const INDEPENDENT_WITH_SIZE: u8 = 0x68;
 
 /// It ends with a checksum of that.
 const WITH_CHECKSUM: u8 = 0x04;
@@ -73,16 +73,9 @@ impl FrameCodec for Lz4Frames {
     fn compress(&mut self, plain: &[u8], frame: &mut Vec<u8>) -> io::Result<()> {
         let checksum = if self.checksums { WITH_CHECKSUM } else { 0 };
 
-        let mut descriptor = [0; 10];
-        let [flags, block_byte, size @ ..] = &mut descriptor;
-        (*flags, *block_byte) = (INDEPENDENT | WITH_SIZE | checksum, self.block_code);
-        *size = (plain.len() as u64).to_le_bytes();
-        let [_, second, ..] = XxHash32::oneshot(0, &descriptor).to_le_bytes();
-
+        let flags = INDEPENDENT_WITH_SIZE | checksum;
         frame.clear();
-        frame.extend_from_slice(&MAGIC.to_le_bytes());
-        frame.extend_from_slice(&descriptor);
-        frame.push(second);
+        frame.extend_from_slice(&header(flags, self.block_code, plain.len()));
         plain.chunks(self.block_size).try_for_each(|block| self.put_block(block, frame))?;
         frame.extend_from_slice(&0_u32.to_le_bytes());
         if self.checksums {
@@ -90,6 +83,76 @@ impl FrameCodec for Lz4Frames {
         }
         Ok(())
     }
+}
+
+/// The beginning of a frame that says its size.
+fn header(flags: u8, block_code: u8, size: usize) -> Vec<u8> {
+    let mut descriptor = [0; 10];
+    let [own_flags, own_code, own_size @ ..] = &mut descriptor;
+    (*own_flags, *own_code, *own_size) = (flags, block_code, (size as u64).to_le_bytes());
+    let [_, check, ..] = XxHash32::oneshot(0, &descriptor).to_le_bytes();
+    [&MAGIC.to_le_bytes()[..], &descriptor, &[check]].concat()
+}
+
+/// Decompresses a frame that [`Lz4Frames`] has made of so much, into an empty buffer: each block to
+/// where it belongs, where the library's reader copies all of it once more. Whether it is such a
+/// frame; if it is another, nothing was done.
+pub(super) fn decompress_frame(
+    frame: &[u8],
+    length: usize,
+    plain: &mut Vec<u8>,
+) -> io::Result<bool> {
+    let Some(&[flags, code]) = frame.get(4..).and_then(<[u8]>::first_chunk) else {
+        return Ok(false);
+    };
+    let Some((block_size, _)) = BLOCK_SIZES.into_iter().find(|(_, known)| *known == code) else {
+        return Ok(false);
+    };
+    let begins = frame.strip_prefix(&*header(flags, code, length));
+    let (INDEPENDENT_WITH_SIZE, Some(mut rest)) = (flags & !WITH_CHECKSUM, begins) else {
+        return Ok(false);
+    };
+    plain.resize(length, 0);
+    let mut room = plain.as_mut_slice();
+    loop {
+        let head = take_number(&mut rest)?;
+        if head == 0 {
+            break;
+        }
+        let (block, behind) = rest.split_at_checked((head & !KEPT) as usize).ok_or_else(cut)?;
+        rest = behind;
+        let fitting = room.len().min(block_size);
+        let target = room.get_mut(..fitting).unwrap_or_default();
+        let written = if head & KEPT == 0 {
+            decompress_into(block, target).map_err(invalid)?
+        } else {
+            let target = target.get_mut(..block.len());
+            target.ok_or_else(|| invalid("a block is too large"))?.copy_from_slice(block);
+            block.len()
+        };
+        room = room.split_at_mut_checked(written).map(|(_, room)| room).unwrap_or_default();
+    }
+    if !room.is_empty() {
+        return Err(invalid("a frame holds less than it says"));
+    }
+    if flags & WITH_CHECKSUM != 0 && take_number(&mut rest)? != XxHash32::oneshot(0, plain) {
+        return Err(invalid("a frame does not match its checksum"));
+    }
+    if rest.is_empty() { Ok(true) } else { Err(invalid("there is more behind a frame")) }
+}
+
+fn take_number(rest: &mut &[u8]) -> io::Result<u32> {
+    let (number, behind) = rest.split_first_chunk().ok_or_else(cut)?;
+    *rest = behind;
+    Ok(u32::from_le_bytes(*number))
+}
+
+fn cut() -> io::Error {
+    io::ErrorKind::UnexpectedEof.into()
+}
+
+fn invalid(error: impl Into<Box<dyn Error + Send + Sync>>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
 /// Reads frame after frame, where the decoder of a frame stops at its end.

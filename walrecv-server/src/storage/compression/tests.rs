@@ -196,6 +196,41 @@ proptest! {
     }
 
     #[test]
+    fn lz4_frames_are_taken_as_the_library_takes_them(
+        length in 1usize..300_000,
+        noise in 0usize..300_000,
+        frame_size in prop::sample::select(vec![64 << 10, 256 << 10, 1 << 20]),
+        checksums: bool,
+        damage in prop::option::of((any::<prop::sample::Index>(), 1u8..)),
+    ) {
+        let mut plain = sample(length);
+        let mut state = length as u32;
+        for byte in plain.iter_mut().take(noise) {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            *byte = (state >> 24) as u8;
+        }
+        plain.truncate(frame_size);
+        let whole = method(Codec::Lz4, 1).with_frame_size(frame_size);
+        let whole = if checksums { whole } else { whole.without_checksums() };
+        let (mut stored, _) = compress(&plain, whole, 1 << 20);
+        if let Some((at, flip)) = damage {
+            let at = at.index(stored.len());
+            stored[at] ^= flip;
+        }
+        let mut ours = Vec::new();
+        let taken = lz4::decompress_frame(&stored, plain.len(), &mut ours);
+        let theirs = decompress(&stored, Codec::Lz4);
+        match taken {
+            Ok(true) => {
+                prop_assert!(theirs.is_ok_and(|theirs| theirs == ours));
+                prop_assert!(!checksums || ours == plain);
+            }
+            Ok(false) => prop_assert!(damage.is_some()),
+            Err(_) => prop_assert!(theirs.map_or(true, |theirs| theirs.len() != plain.len())),
+        }
+    }
+
+    #[test]
     fn decoders_survive_anything(bytes: Vec<u8>, codec in prop::sample::select(Codec::ALL.to_vec())) {
         let _ = decompress(&bytes, codec);
     }

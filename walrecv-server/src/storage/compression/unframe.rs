@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use super::{Codec, Frame};
+use super::{Codec, Frame, lz4};
 use crate::storage::pieces::{Buffers, Piece, Pieces};
 
 /// Larger than any frame that is written, plain or stored. An index can say anything.
@@ -143,6 +143,7 @@ fn decompress(
             let zstd = none.insert(zstd::bulk::Decompressor::new()?);
             zstd.decompress_to_buffer(compressed, plain)?;
         }
+        (Codec::Lz4, _) if lz4::decompress_frame(compressed, length, plain)? => {}
         _ => {
             // One more than there should be tells whether there is.
             let limit = length as u64 + 1;
