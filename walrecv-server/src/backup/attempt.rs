@@ -67,22 +67,22 @@ impl Attempt<'_> {
             self.progress.note(&warning.to_string());
         }
         let contents = received?;
-        // Its last word first: a complaint about damaged pages comes after everything else, and
-        // one that ended an archive early is the reason for it.
-        let (mut client, end) = stream.finish()?;
-        record.end = Some(Position { lsn: end.lsn, timeline: end.timeline });
-        let wal = match self.sends_manifest() {
-            true => None,
-            false => Some(wal_needed(&mut client, record).await?),
+        let (client, end, wal) = match self.end(stream, record).await {
+            Ok(ended) => ended,
+            Err(error) => {
+                receive::give_up(contents).await;
+                return Err(error);
+            }
         };
         let finish = async {
             let contents = blocking(move || contents.finish()).await?;
             let manifest = self.manifest(contents.manifest, wal).await?;
             Ok::<_, BackupError>((contents.archives, contents.damaged, manifest))
         };
-        // The backup is there, with or without a goodbye.
+        // The backup is good with or without a goodbye.
         let (finished, _) = tokio::join!(finish, client.close());
         let (archives, damaged, manifest) = finished?;
+        record.end = Some(end);
         record.manifest = Some(manifest);
         record.archives = archives;
         record.damaged_pages = Some(damaged).filter(|damaged| damaged.pages > 0);
@@ -102,6 +102,23 @@ impl Attempt<'_> {
             None => tracing::info!("configuration files are not kept: the server tells none"),
         }
         Ok(())
+    }
+
+    /// The server's last word: where the backup ends, and, if it sends no manifest, which WAL one
+    /// has to name. It comes before all that is found out about the files: a complaint about damaged
+    /// pages comes after everything else, and one that ended an archive early is the reason for it.
+    async fn end(
+        &self,
+        stream: BaseBackup,
+        record: &BackupRecord,
+    ) -> Result<(ReplicationClient, Position, Option<Vec<WalRange>>), BackupError> {
+        let (mut client, end) = stream.finish()?;
+        let end = Position { lsn: end.lsn, timeline: end.timeline };
+        let wal = match self.sends_manifest() {
+            true => None,
+            false => Some(wal_needed(&mut client, record.begin, end).await?),
+        };
+        Ok((client, end, wal))
     }
 
     /// Where SQL is answered.
@@ -292,11 +309,10 @@ impl Attempt<'_> {
 /// is a standby that followed its primary onto a new one meanwhile.
 async fn wal_needed(
     client: &mut ReplicationClient,
-    record: &BackupRecord,
+    begin: Option<Position>,
+    end: Position,
 ) -> Result<Vec<WalRange>, BackupError> {
-    let (Some(begin), Some(end)) = (record.begin, record.end) else {
-        return Err(BackupError::Disorder { what: "no begin or no end" });
-    };
+    let begin = begin.ok_or(BackupError::Disorder { what: "no begin" })?;
     if begin.timeline == end.timeline {
         return Ok(vec![WalRange { timeline: end.timeline, start: begin.lsn, end: end.lsn }]);
     }

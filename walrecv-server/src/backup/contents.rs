@@ -12,7 +12,7 @@ use super::look::Findings;
 use super::spool::{SpoolReader, SpoolWriter};
 use crate::catalog::{self, DamagedPages};
 use crate::storage::durable::AtomicFile;
-use crate::storage::{BackupDir, Commits, HashingWriter, StorageError, Stored, durable};
+use crate::storage::{BackupDir, Commits, HashingWriter, StorageError, Stored};
 
 /// Takes the events of a base backup in their order and writes its files.
 ///
@@ -43,7 +43,7 @@ enum Stage {
     Failed,
 }
 
-/// What was written. Every file of it is durable; without a manifest, their names are not yet.
+/// What was written, and is durable.
 #[derive(Debug)]
 pub(super) struct Contents {
     pub(super) archives: Vec<catalog::Archive>,
@@ -122,23 +122,21 @@ impl ContentsWriter {
         Ok(())
     }
 
-    /// The stream is over. What is returned is verified, and durable, but for the names of files
-    /// without a manifest: those are with the one that is made then.
+    /// The stream is over. What is returned is verified, and durable.
     pub(super) fn finish(mut self) -> Result<Contents, BackupError> {
         if !self.holds(None) {
             return Err(BackupError::Disorder { what: "no archive of the data directory" });
         }
         let (manifest, damaged) = match self.stage {
             Stage::Between(Findings { spool, damaged }) => {
-                self.commits.finish()?;
+                self.commits.finish(self.directory.path())?;
                 (ReceivedManifest::None { received: spool.into_reader()? }, damaged)
             }
             Stage::Manifest { file, check, damaged } => {
                 check.finish()?;
                 let (file, stored) = file.finish();
                 self.commits.begin(file)?;
-                self.commits.finish()?;
-                durable::sync_dir(self.directory.path())?;
+                self.commits.finish(self.directory.path())?;
                 (ReceivedManifest::Verified { stored }, damaged)
             }
             Stage::Archive(_) | Stage::Failed => {

@@ -59,11 +59,15 @@ pub(super) async fn receive(
     match received {
         Ok(()) => Ok(contents),
         Err(error) => {
-            // Its files may be on their way to the disk.
-            blocking(move || drop(contents)).await;
+            give_up(contents).await;
             Err(error)
         }
     }
+}
+
+/// Drops what was begun, which waits for files that are on their way to the disk.
+pub(super) async fn give_up(contents: ContentsWriter) {
+    blocking(move || drop(contents)).await;
 }
 
 async fn hand_over(

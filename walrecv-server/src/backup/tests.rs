@@ -378,6 +378,23 @@ fn a_broken_off_archive_names_the_file() {
 }
 
 #[test]
+fn a_file_that_does_not_get_its_name_is_no_part_of_a_backup() {
+    // The archive of the data directory is the last.
+    for (manifest, taken) in
+        [(true, "base.tar.idx"), (false, "base.tar.idx"), (true, "16386.tar.zst")]
+    {
+        let home = tempfile::tempdir().unwrap();
+        let directory = directory(home.path());
+        let taken = directory.path().join(taken);
+        fs::create_dir(&taken).unwrap();
+        let events = Cluster::new(true).events(10_000, manifest);
+        let error = store(&directory, Codec::Zstd, events).unwrap_err();
+        let BackupError::Storage(error) = error else { panic!("{error}") };
+        assert_eq!(error.path, taken);
+    }
+}
+
+#[test]
 fn an_archive_that_lost_its_end_mark_is_refused() {
     let home = tempfile::tempdir().unwrap();
     let directory = directory(home.path());

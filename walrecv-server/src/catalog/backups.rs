@@ -308,20 +308,18 @@ impl Catalog {
         record: &mut BackupRecord,
         backup: &ServerLock,
     ) -> Result<Standing, BackupError> {
+        // Both mostly wait for the disk, and for nothing that the other does.
+        let enter = || self.enter([record.id], backup);
         let look = || status::standing(&self.server, record, Certainty::Durable);
-        let (entered, standing) = self.enter_while(record.id, backup, look);
+        let (entered, standing) = side_by_side(enter, look);
         entered?;
         let standing = standing?;
-        if standing.status == BackupStatus::Done && record.done_at.is_none() {
-            let done = BackupRecord { done_at: Some(Timestamp::now()), ..record.clone() };
-            self.save(&done)?;
-            *record = done;
-        }
+        self.note_done(record, standing)?;
         Ok(standing)
     }
 
-    /// Records a backup that is there now, and that it is done if its WAL is there, too: if that
-    /// cannot be told now, it is told later. Durable on return.
+    /// Records a backup that is there now, and settles it. If it cannot be told yet whether its WAL is
+    /// there, it is told later: that takes no backup away. Its record is durable on return.
     ///
     /// # Errors
     /// If the record cannot be written.
@@ -330,44 +328,29 @@ impl Catalog {
         record: &mut BackupRecord,
         backup: &ServerLock,
     ) -> Result<(), BackupError> {
-        match status::standing(&self.server, record, Certainty::Durable) {
-            Ok(Standing { status: BackupStatus::Done, .. }) => {
-                record.done_at = Some(Timestamp::now());
-            }
-            Ok(_) => {}
-            Err(error) => {
-                tracing::warn!(error = %error, backup = %record.id, "cannot look for its WAL");
-            }
+        let (saved, settled) = side_by_side(
+            || self.save(record),
+            || {
+                let entered = self.enter([record.id], backup);
+                entered.and(status::standing(&self.server, record, Certainty::Durable))
+            },
+        );
+        saved?;
+        let settled = settled.and_then(|standing| self.note_done(record, standing));
+        if let Err(error) = settled {
+            tracing::warn!(error = %error, backup = %record.id, "cannot look for its WAL");
         }
-        let (entered, saved) = self.enter_while(record.id, backup, || self.save(record));
-        if let Err(error) = entered {
-            tracing::warn!(
-                error = %error, backup = %record.id,
-                "cannot note that it has to be there from now on"
-            );
-        }
-        saved
+        Ok(())
     }
 
-    /// Enters a backup while something else is done. Both mostly wait for the disk, and for nothing
-    /// that the other does.
-    fn enter_while<T>(
-        &self,
-        id: BackupId,
-        backup: &ServerLock,
-        work: impl FnOnce() -> T,
-    ) -> (Result<(), BackupError>, T) {
-        thread::scope(|scope| {
-            let enter = || self.enter([id], backup);
-            let beside = thread::Builder::new().spawn_scoped(scope, enter);
-            let done = work();
-            let entered = match beside {
-                Ok(entered) => entered.join().unwrap_or_else(|lost| panic::resume_unwind(lost)),
-                // There is no thread to be had.
-                Err(_) => enter(),
-            };
-            (entered, done)
-        })
+    /// Records that a backup is done, if it is, and was not before.
+    fn note_done(&self, record: &mut BackupRecord, standing: Standing) -> Result<(), BackupError> {
+        if standing.status == BackupStatus::Done && record.done_at.is_none() {
+            let done = BackupRecord { done_at: Some(Timestamp::now()), ..record.clone() };
+            self.save(&done)?;
+            *record = done;
+        }
+        Ok(())
     }
 
     /// Marks the backups whose processes died as failed, and returns them. The lock proves that nobody
@@ -439,6 +422,20 @@ impl Catalog {
         let wanted = wanted.chars().take(40).collect();
         BackupError::Unknown { wanted, server: self.server.name().clone() }
     }
+}
+
+/// Does one thing on a thread of its own while another is done here.
+fn side_by_side<A: Send, B>(beside: impl Fn() -> A + Sync, here: impl FnOnce() -> B) -> (A, B) {
+    thread::scope(|scope| {
+        let thread = thread::Builder::new().spawn_scoped(scope, &beside);
+        let done = here();
+        let done_beside = match thread {
+            Ok(thread) => thread.join().unwrap_or_else(|lost| panic::resume_unwind(lost)),
+            // There is no thread to be had.
+            Err(_) => beside(),
+        };
+        (done_beside, done)
+    })
 }
 
 #[cfg(test)]

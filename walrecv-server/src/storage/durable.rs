@@ -10,7 +10,7 @@
 //! Hence the order everywhere: bytes, `fsync` file, `rename`, `fsync` directory. Without the first
 //! `fsync` the new name may lead to an empty file after a crash; without the second the whole
 //! rename may be undone, although somebody was told that it is done. Of several files in a
-//! directory, the last one's sync of it serves all.
+//! directory, one sync of it behind the last renaming serves all.
 //!
 //! An `fsync` that fails is final for its file: the kernel drops the pages it could not write and
 //! reports success the next time. So nobody syncs again here: the file is given up, by its name
@@ -133,8 +133,8 @@ impl AtomicFile {
         sync_parent(&target)
     }
 
-    /// As [`commit`](Self::commit), but only the bytes are durable on return: the name is when
-    /// another file of the same directory has been committed after it.
+    /// As [`commit`](Self::commit), but only the bytes are durable on return: the name is when the
+    /// directory has been synced after it.
     ///
     /// # Errors
     /// If the sync or the renaming fails. The target is then as it was.

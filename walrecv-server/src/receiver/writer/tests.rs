@@ -214,6 +214,46 @@ fn a_hole_left_by_a_power_cut_is_received_anew() {
 }
 
 #[test]
+fn what_comes_is_written_soon_while_its_sync_is_far_away() {
+    let runtime = runtime();
+    let _entered = runtime.enter();
+    let (_home, dir) = store();
+    let mut unhurried = assignment(&dir, 0);
+    unhurried.policy.interval = Duration::from_secs(3600);
+    let (mut writer, reports) = start(unhurried);
+    runtime.block_on(async {
+        // Each time, another alarm rings long before the one that is set for the sync.
+        for at in [0, 1_000, 2_000] {
+            feed(&mut writer, at, wal(at, 1_000)).await.unwrap();
+            let written = Report::Written(Lsn::from_u64(at as u64 + 1_000));
+            let seen = until(|| reports.lock().unwrap().last() == Some(&written));
+            tokio::time::timeout(Duration::from_secs(60), seen).await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn the_sync_comes_in_its_time_whatever_was_written_meanwhile() {
+    let runtime = runtime();
+    let _entered = runtime.enter();
+    let (_home, dir) = store();
+    let mut unhurried = assignment(&dir, 0);
+    unhurried.policy.interval = Duration::from_secs(1);
+    let (mut writer, reports) = start(unhurried);
+    runtime.block_on(async {
+        for at in [0, 1_000] {
+            feed(&mut writer, at, wal(at, 1_000)).await.unwrap();
+            let written = Report::Written(Lsn::from_u64(at as u64 + 1_000));
+            let seen = until(|| reports.lock().unwrap().contains(&written));
+            tokio::time::timeout(Duration::from_secs(60), seen).await.unwrap();
+        }
+        let flushed = Report::Flushed(Lsn::from_u64(2_000));
+        let seen = until(|| reports.lock().unwrap().contains(&flushed));
+        tokio::time::timeout(Duration::from_secs(60), seen).await.unwrap();
+    });
+}
+
+#[test]
 fn a_failed_sync_is_final_for_the_file() {
     let runtime = runtime();
     let _entered = runtime.enter();
