@@ -9,20 +9,37 @@ use walrecv_tests::{Cluster, Installation, Result};
 
 use crate::site::Site;
 
-/// So long that nobody takes it for a quick commit.
-const FLUSH_INTERVAL: &str = "2s";
-
 pub(crate) fn register(scenarios: Scenarios) -> Scenarios {
     scenarios.per_major("synchronous_while_running", &[10, 18], found_while_running).per_major(
         "synchronous_again",
         &[18],
-        found_again_while_a_commit_waits,
+        found_again,
     )
 }
 
 fn named(cluster: &Cluster, names: &str) -> Result<()> {
     cluster.execute(&format!("ALTER SYSTEM SET synchronous_standby_names = '{names}'"))?;
     cluster.reload()
+}
+
+/// A site whose receiver syncs so seldom that nobody takes it for a quick commit.
+fn site(installation: &Installation, flush_interval: &str) -> Result<Site> {
+    let site = Site::new(installation)?;
+    site.cluster.execute("CREATE TABLE ledger (n serial PRIMARY KEY)")?;
+    let conninfo = site.cluster.conninfo(crate::site::ROLE, crate::site::PASSWORD);
+    site.walrecv.configure(&format!(
+        "[servers.main]\nconninfo = \"{conninfo}\"\nflush_interval = \"{flush_interval}\"\n"
+    ))?;
+    Ok(site)
+}
+
+/// Commits wait for the receiver from now on.
+fn begin_to_wait(cluster: &Cluster) -> Result<()> {
+    named(cluster, "walrecv")?;
+    cluster.wait_for("a synchronous receiver", |cluster| {
+        let state = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'";
+        Ok(cluster.value(state)? == "1")
+    })
 }
 
 /// Whether something happens while there is patience.
@@ -59,24 +76,15 @@ fn commits(cluster: &Cluster, count: usize) -> Result<Vec<Duration>> {
 }
 
 fn found_while_running(installation: &Installation) -> ScenarioResult {
-    let site = Site::new(installation)?;
+    let site = site(installation, "2s")?;
     let cluster = &site.cluster;
-    cluster.execute("CREATE TABLE ledger (n serial PRIMARY KEY)")?;
-    let conninfo = cluster.conninfo(crate::site::ROLE, crate::site::PASSWORD);
-    site.walrecv.configure(&format!(
-        "[servers.main]\nconninfo = \"{conninfo}\"\nflush_interval = \"{FLUSH_INTERVAL}\"\n"
-    ))?;
     let daemon = site.run()?;
     commits(cluster, 5)?;
     site.settle()?;
     assert_eq!(cluster.value("SELECT max(sync_state) FROM pg_stat_replication")?, "async");
 
     // The stream looks like commits that wait long before the minute is over.
-    named(cluster, "walrecv")?;
-    cluster.wait_for("a synchronous receiver", |cluster| {
-        let state = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'";
-        Ok(cluster.value(state)? == "1")
-    })?;
+    begin_to_wait(cluster)?;
     let begin = Instant::now();
     let slow = commits(cluster, 6)?;
     assert!(slow.iter().any(|took| *took > Duration::from_secs(1)), "nothing waited: {slow:?}");
@@ -96,14 +104,9 @@ fn found_while_running(installation: &Installation) -> ScenarioResult {
 
 /// A single commit looks like nothing. It is let go when the server is asked as a matter of routine,
 /// though no WAL comes after it, and though its connection has had its own thread from the beginning.
-fn found_again_while_a_commit_waits(installation: &Installation) -> ScenarioResult {
-    let site = Site::new(installation)?;
+fn found_again(installation: &Installation) -> ScenarioResult {
+    let site = site(installation, "10min")?;
     let cluster = &site.cluster;
-    cluster.execute("CREATE TABLE ledger (n serial PRIMARY KEY)")?;
-    let conninfo = cluster.conninfo(crate::site::ROLE, crate::site::PASSWORD);
-    site.walrecv.configure(&format!(
-        "[servers.main]\nconninfo = \"{conninfo}\"\nflush_interval = \"10min\"\n"
-    ))?;
     // What else writes WAL would help.
     cluster.execute("ALTER SYSTEM SET autovacuum = off")?;
     named(cluster, "walrecv")?;
@@ -113,11 +116,7 @@ fn found_again_while_a_commit_waits(installation: &Installation) -> ScenarioResu
 
     named(cluster, "")?;
     wait_until_said(&daemon, "no longer wait for us", Duration::from_secs(75));
-    named(cluster, "walrecv")?;
-    cluster.wait_for("a synchronous receiver", |cluster| {
-        let state = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'";
-        Ok(cluster.value(state)? == "1")
-    })?;
+    begin_to_wait(cluster)?;
     thread::scope(|scope| {
         let commit = scope.spawn(|| commits(cluster, 1));
         let found = was_said(&daemon, "wait for us now", Duration::from_secs(75));

@@ -77,6 +77,7 @@ impl Drop for Commits {
 mod tests {
     use std::fs;
     use std::io::Write;
+    use std::path::PathBuf;
 
     use super::*;
     use crate::storage::Access;
@@ -106,13 +107,19 @@ mod tests {
         }
     }
 
-    #[test]
-    fn one_that_fails_is_not_passed_over_and_keeps_no_others() {
+    /// What is under way will fail.
+    fn one_whose_name_is_taken() -> (tempfile::TempDir, PathBuf, Commits) {
         let dir = tempfile::tempdir().unwrap();
         let taken = dir.path().join("taken");
         fs::create_dir(&taken).unwrap();
         let mut commits = Commits::default();
         begin(&mut commits, &taken);
+        (dir, taken, commits)
+    }
+
+    #[test]
+    fn one_that_fails_is_not_passed_over_and_keeps_no_others() {
+        let (dir, taken, mut commits) = one_whose_name_is_taken();
         begin(&mut commits, &dir.path().join("free"));
         assert_eq!(commits.finish(dir.path()).unwrap_err().path, taken);
         assert!(dir.path().join("free").exists());
@@ -121,11 +128,7 @@ mod tests {
 
     #[test]
     fn the_next_file_is_told_that_one_has_failed() {
-        let dir = tempfile::tempdir().unwrap();
-        let taken = dir.path().join("taken");
-        fs::create_dir(&taken).unwrap();
-        let mut commits = Commits::default();
-        begin(&mut commits, &taken);
+        let (dir, taken, mut commits) = one_whose_name_is_taken();
         while !commits.knows_of_oldest() {
             std::thread::yield_now();
         }

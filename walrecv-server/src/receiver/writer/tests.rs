@@ -213,23 +213,41 @@ fn a_hole_left_by_a_power_cut_is_received_anew() {
     assert_eq!(fs::read(dir.streaming_partial(segment(0))).unwrap(), wal(0, 30_000));
 }
 
+/// Feeds a little three times, and waits each time until it is written: another alarm rings then
+/// long before the one that is set for the sync.
+async fn feed_now_and_then(writer: &mut WalWriter, reports: &Reports) {
+    for at in [0, 1_000, 2_000] {
+        feed(writer, at, wal(at, 1_000)).await.unwrap();
+        let end = Lsn::from_u64(at as u64 + 1_000);
+        // What is flushed is written.
+        reported(
+            reports,
+            |report| matches!(report, Report::Written(lsn) | Report::Flushed(lsn) if *lsn >= end),
+        )
+        .await;
+    }
+}
+
+async fn reported(reports: &Reports, is_wanted: impl Fn(&Report) -> bool) {
+    let seen = until(|| reports.lock().unwrap().iter().any(&is_wanted));
+    tokio::time::timeout(Duration::from_secs(60), seen).await.unwrap();
+}
+
+fn syncing_every(dir: &ServerDir, interval: Duration) -> Assignment {
+    let mut assignment = assignment(dir, 0);
+    assignment.policy.interval = interval;
+    assignment
+}
+
 #[test]
 fn what_comes_is_written_soon_while_its_sync_is_far_away() {
     let runtime = runtime();
     let _entered = runtime.enter();
     let (_home, dir) = store();
-    let mut unhurried = assignment(&dir, 0);
-    unhurried.policy.interval = Duration::from_secs(3600);
-    let (mut writer, reports) = start(unhurried);
-    runtime.block_on(async {
-        // Each time, another alarm rings long before the one that is set for the sync.
-        for at in [0, 1_000, 2_000] {
-            feed(&mut writer, at, wal(at, 1_000)).await.unwrap();
-            let written = Report::Written(Lsn::from_u64(at as u64 + 1_000));
-            let seen = until(|| reports.lock().unwrap().last() == Some(&written));
-            tokio::time::timeout(Duration::from_secs(60), seen).await.unwrap();
-        }
-    });
+    let (mut writer, reports) = start(syncing_every(&dir, Duration::from_secs(3600)));
+    runtime.block_on(feed_now_and_then(&mut writer, &reports));
+    let reports = reports.lock().unwrap();
+    assert!(!reports.iter().any(|report| matches!(report, Report::Flushed(_))), "{reports:?}");
 }
 
 #[test]
@@ -237,19 +255,10 @@ fn the_sync_comes_in_its_time_whatever_was_written_meanwhile() {
     let runtime = runtime();
     let _entered = runtime.enter();
     let (_home, dir) = store();
-    let mut unhurried = assignment(&dir, 0);
-    unhurried.policy.interval = Duration::from_secs(1);
-    let (mut writer, reports) = start(unhurried);
+    let (mut writer, reports) = start(syncing_every(&dir, Duration::from_secs(1)));
     runtime.block_on(async {
-        for at in [0, 1_000] {
-            feed(&mut writer, at, wal(at, 1_000)).await.unwrap();
-            let written = Report::Written(Lsn::from_u64(at as u64 + 1_000));
-            let seen = until(|| reports.lock().unwrap().contains(&written));
-            tokio::time::timeout(Duration::from_secs(60), seen).await.unwrap();
-        }
-        let flushed = Report::Flushed(Lsn::from_u64(2_000));
-        let seen = until(|| reports.lock().unwrap().contains(&flushed));
-        tokio::time::timeout(Duration::from_secs(60), seen).await.unwrap();
+        feed_now_and_then(&mut writer, &reports).await;
+        reported(&reports, |report| *report == Report::Flushed(Lsn::from_u64(3_000))).await;
     });
 }
 

@@ -1,6 +1,5 @@
 //! LZ4 frames.
 
-use std::error::Error;
 use std::io::{self, BufRead, BufReader, Read};
 
 use lz4_flex::block::{
@@ -10,6 +9,7 @@ use lz4_flex::frame::FrameDecoder;
 use twox_hash::XxHash32;
 
 use super::frames::FrameCodec;
+use super::invalid;
 
 const MAGIC: u32 = 0x184d_2204;
 
@@ -149,10 +149,6 @@ fn take_number(rest: &mut &[u8]) -> io::Result<u32> {
 
 fn cut() -> io::Error {
     io::ErrorKind::UnexpectedEof.into()
-}
-
-fn invalid(error: impl Into<Box<dyn Error + Send + Sync>>) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
 /// Reads frame after frame, where the decoder of a frame stops at its end.

@@ -11,6 +11,7 @@ mod plain;
 mod unframe;
 mod zstd;
 
+use std::error::Error;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
 use std::num::NonZeroUsize;
@@ -187,6 +188,11 @@ pub fn reader<'a>(
 /// If it cannot be opened.
 pub fn open(path: &Path, codec: Codec) -> Result<Box<dyn Read + Send>, StorageError> {
     File::open(path).and_then(|file| reader(file, codec)).map_err(StorageError::of("open", path))
+}
+
+/// What is stored is not what was written.
+fn invalid(error: impl Into<Box<dyn Error + Send + Sync>>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
 #[cfg(test)]

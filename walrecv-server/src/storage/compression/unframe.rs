@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use super::{Codec, Frame, lz4};
+use super::{Codec, Frame, invalid, lz4};
 use crate::storage::pieces::{Buffers, Piece, Pieces};
 
 /// Larger than any frame that is written, plain or stored. An index can say anything.
@@ -155,10 +155,6 @@ fn decompress(
     } else {
         Err(invalid("a frame is not as long as its index says"))
     }
-}
-
-fn invalid(what: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
 #[cfg(test)]
