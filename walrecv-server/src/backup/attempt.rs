@@ -18,7 +18,8 @@ use super::contents::{ContentsWriter, ReceivedManifest};
 use super::parent::{self, Incremental, Unfit};
 use super::{BackupError, BackupRequest, config_files, made_manifest, receive, tablespace_names};
 use crate::catalog::{
-    BackupRecord, Catalog, ConfigFiles, Identity, Manifest, ManifestOrigin, Position, Tablespace,
+    BackupRecord, Catalog, ConfigFiles, EarlyLook, Identity, Manifest, ManifestOrigin, Position,
+    Tablespace,
 };
 use crate::progress::ProgressSink;
 use crate::settings::{BackupCompression, Compression, CompressionLocation};
@@ -36,13 +37,13 @@ pub(super) struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
-    /// Fills the record in as far as it comes.
+    /// Fills the record in as far as it comes. When all of the backup is there, its WAL is looked for.
     pub(super) async fn run(
         &self,
         client: ReplicationClient,
         record: &mut BackupRecord,
         interrupted: &mut watch::Receiver<bool>,
-    ) -> Result<(), BackupError> {
+    ) -> Result<EarlyLook, BackupError> {
         // Asked for while the server makes its checkpoint; a backup that fails has no use for them.
         let mut config_files = Asked::begin(self.conninfo());
         let mut stream = tokio::select! {
@@ -79,10 +80,15 @@ impl Attempt<'_> {
             let manifest = self.manifest(contents.manifest, wal).await?;
             Ok::<_, BackupError>((contents.archives, contents.damaged, manifest))
         };
-        // The backup is good with or without a goodbye.
-        let (finished, _) = tokio::join!(finish, client.close());
-        let (archives, damaged, manifest) = finished?;
         record.end = Some(end);
+        let look = async {
+            // The backup is good with or without a goodbye, and all of its WAL is here by then,
+            // if somebody receives it.
+            let _ = client.close().await;
+            Catalog::new(&self.request.server).look_early(record)
+        };
+        let (finished, look) = tokio::join!(finish, look);
+        let (archives, damaged, manifest) = finished?;
         record.manifest = Some(manifest);
         record.archives = archives;
         record.damaged_pages = Some(damaged).filter(|damaged| damaged.pages > 0);
@@ -101,7 +107,7 @@ impl Attempt<'_> {
             Some(collected) => record.config_files = self.store_config_files(collected).await?,
             None => tracing::info!("configuration files are not kept: the server tells none"),
         }
-        Ok(())
+        Ok(look)
     }
 
     /// The server's last word: where the backup ends, and, if it sends no manifest, which WAL one

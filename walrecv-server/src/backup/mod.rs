@@ -48,7 +48,7 @@ pub use self::reception::{Received, Reception};
 pub use self::retry::{Retries, take_with_retries};
 use self::scripts::Scripts;
 pub use self::wait::wait_for_wal;
-use crate::catalog::{BackupOutcome, BackupRecord, Catalog, Identity};
+use crate::catalog::{BackupOutcome, BackupRecord, Catalog, EarlyLook, Identity};
 use crate::failure::in_one_line;
 use crate::progress::ProgressSink;
 use crate::settings::ServerSettings;
@@ -186,20 +186,24 @@ fn end(
     server: &ServerDir,
     lock: ServerLock,
     mut record: BackupRecord,
-    outcome: Result<(), BackupError>,
+    outcome: Result<EarlyLook, BackupError>,
 ) -> Result<BackupRecord, BackupError> {
-    if let Err(error) = outcome {
-        // What went wrong first is what the user has to know.
-        let id = record.id;
-        if let Err(also) = reclaim::fail(server, record, in_one_line(&error)) {
-            tracing::error!(error = %also, backup = %id, "cannot record the failure");
+    match outcome {
+        Ok(look) => {
+            record.outcome = BackupOutcome::Copied;
+            record.ended_at = Some(Timestamp::now());
+            Catalog::new(server).conclude(&mut record, look, &lock)?;
+            Ok(record)
         }
-        return Err(error);
+        Err(error) => {
+            // What went wrong first is what the user has to know.
+            let id = record.id;
+            if let Err(also) = reclaim::fail(server, record, in_one_line(&error)) {
+                tracing::error!(error = %also, backup = %id, "cannot record the failure");
+            }
+            Err(error)
+        }
     }
-    record.outcome = BackupOutcome::Copied;
-    record.ended_at = Some(Timestamp::now());
-    Catalog::new(server).conclude(&mut record, &lock)?;
-    Ok(record)
 }
 
 #[cfg(test)]

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::path::PathBuf;
-use std::{panic, thread};
 
 use jiff::Timestamp;
 use pgwire_stream::{SegmentName, SegmentNumber};
@@ -297,62 +296,6 @@ impl Catalog {
         status::standing(&self.server, record, Certainty::Seen)
     }
 
-    /// What a backup is worth, and will be after a power cut. When it is found done for the first
-    /// time, that is recorded. From then on it has to be there.
-    ///
-    /// # Errors
-    /// If the WAL or the timeline histories cannot be read, something cannot be made durable, or
-    /// the record cannot be written.
-    pub fn settle(
-        &self,
-        record: &mut BackupRecord,
-        backup: &ServerLock,
-    ) -> Result<Standing, BackupError> {
-        // Both mostly wait for the disk, and for nothing that the other does.
-        let enter = || self.enter([record.id], backup);
-        let look = || status::standing(&self.server, record, Certainty::Durable);
-        let (entered, standing) = side_by_side(enter, look);
-        entered?;
-        let standing = standing?;
-        self.note_done(record, standing)?;
-        Ok(standing)
-    }
-
-    /// Records a backup that is there now, and settles it. If it cannot be told yet whether its WAL is
-    /// there, it is told later: that takes no backup away. Its record is durable on return.
-    ///
-    /// # Errors
-    /// If the record cannot be written.
-    pub fn conclude(
-        &self,
-        record: &mut BackupRecord,
-        backup: &ServerLock,
-    ) -> Result<(), BackupError> {
-        let (saved, settled) = side_by_side(
-            || self.save(record),
-            || {
-                let entered = self.enter([record.id], backup);
-                entered.and(status::standing(&self.server, record, Certainty::Durable))
-            },
-        );
-        saved?;
-        let settled = settled.and_then(|standing| self.note_done(record, standing));
-        if let Err(error) = settled {
-            tracing::warn!(error = %error, backup = %record.id, "cannot look for its WAL");
-        }
-        Ok(())
-    }
-
-    /// Records that a backup is done, if it is, and was not before.
-    fn note_done(&self, record: &mut BackupRecord, standing: Standing) -> Result<(), BackupError> {
-        if standing.status == BackupStatus::Done && record.done_at.is_none() {
-            let done = BackupRecord { done_at: Some(Timestamp::now()), ..record.clone() };
-            self.save(&done)?;
-            *record = done;
-        }
-        Ok(())
-    }
-
     /// Marks the backups whose processes died as failed, and returns them. The lock proves that nobody
     /// is taking one.
     ///
@@ -422,20 +365,6 @@ impl Catalog {
         let wanted = wanted.chars().take(40).collect();
         BackupError::Unknown { wanted, server: self.server.name().clone() }
     }
-}
-
-/// Does one thing on a thread of its own while another is done here.
-fn side_by_side<A: Send, B>(beside: impl Fn() -> A + Sync, here: impl FnOnce() -> B) -> (A, B) {
-    thread::scope(|scope| {
-        let thread = thread::Builder::new().spawn_scoped(scope, &beside);
-        let done = here();
-        let done_beside = match thread {
-            Ok(thread) => thread.join().unwrap_or_else(|lost| panic::resume_unwind(lost)),
-            // There is no thread to be had.
-            Err(_) => beside(),
-        };
-        (done_beside, done)
-    })
 }
 
 #[cfg(test)]

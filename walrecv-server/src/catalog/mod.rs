@@ -4,6 +4,7 @@
 //! separate database to lose. Like the storage below it, all of this blocks.
 
 mod chain;
+mod conclusion;
 mod document;
 pub(crate) mod judge;
 #[cfg(test)]
@@ -52,6 +53,7 @@ pub use backup_record::{
 pub use backups::{BackupError, Catalog, CatalogEntry, hint_to_vanished};
 pub use caught_up::CaughtUp;
 pub use clock::Clock;
+pub use conclusion::EarlyLook;
 pub use coverage::{Absence, Coverage, Gap, Reach};
 pub use damage::Damage;
 pub use document::DocumentError;

@@ -2,7 +2,7 @@ use std::fs;
 
 use super::super::backup_record::tests::record;
 use super::*;
-use crate::catalog::{Keep, KeepTarget, Leases, NoNewLeases, RemovalError};
+use crate::catalog::{EarlyLook, Keep, KeepTarget, Leases, NoNewLeases, RemovalError};
 use crate::storage::{Access, Home, LockKind};
 use pgwire_stream::{Lsn, SegmentSize};
 
@@ -175,7 +175,7 @@ fn a_backup_that_is_there_is_recorded_with_its_wal_or_without() {
         let mut record = store.begin(time);
         record.outcome = BackupOutcome::Copied;
         (record.begin, record.end) = (position(MIB + 40), position(MIB + 100));
-        store.catalog.conclude(&mut record, &store.lock).unwrap();
+        store.catalog.conclude(&mut record, EarlyLook::default(), &store.lock).unwrap();
         assert_eq!(store.catalog.load(record.id).unwrap(), record);
         record
     };
@@ -195,6 +195,32 @@ fn a_backup_that_is_there_is_recorded_with_its_wal_or_without() {
     // That this cannot be noted is no reason to lose a backup.
     fs::write(store.server.register(), b"{}").unwrap();
     conclude("2026-03-05T16:00:00Z");
+}
+
+#[test]
+fn what_an_early_look_finds_is_not_looked_for_again() {
+    let store = store();
+    let there = |is_there: bool| match is_there {
+        true => store.receive(1, MIB),
+        false => durable::remove_file(&store.server.streaming_segment(segment(1))).unwrap(),
+    };
+    let is_done = |time: &str, early: bool, late: bool| {
+        let mut record = store.begin(time);
+        (record.begin, record.end) = (position(MIB + 40), position(MIB + 100));
+        there(early);
+        let look = store.catalog.look_early(&record);
+        while !look.is_over() {
+            std::thread::yield_now();
+        }
+        there(late);
+        record.outcome = BackupOutcome::Copied;
+        store.catalog.conclude(&mut record, look, &store.lock).unwrap();
+        assert_eq!(store.catalog.load(record.id).unwrap(), record);
+        record.done_at.is_some()
+    };
+    assert!(is_done("2026-03-05T14:00:00Z", true, false), "found early");
+    assert!(is_done("2026-03-05T15:00:00Z", false, true), "found late");
+    assert!(!is_done("2026-03-05T16:00:00Z", false, false), "never found");
 }
 
 #[test]

@@ -1,0 +1,120 @@
+//! The end of a backup: it is recorded, has to be there from then on, and is done once its WAL is
+//! there, too.
+
+use std::panic;
+use std::thread::{self, Builder, JoinHandle};
+
+use jiff::Timestamp;
+
+use super::backup_record::{BackupOutcome, BackupRecord};
+use super::backups::{BackupError, Catalog};
+use super::status::{self, BackupStatus, Certainty, Standing};
+use crate::storage::ServerLock;
+
+/// A look at the WAL of a backup whose files may not be durable yet.
+///
+/// It spares a backup whose WAL is there by then to be recorded twice. Nobody waits for it: a slow one is
+/// worth nothing.
+#[derive(Debug, Default)]
+pub struct EarlyLook(Option<JoinHandle<Result<Standing, BackupError>>>);
+
+impl EarlyLook {
+    /// Whether it has come to its end.
+    pub(super) fn is_over(&self) -> bool {
+        self.0.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Whether it has come to its end already, and found everything.
+    fn found_done(self) -> bool {
+        let ended = self.0.filter(JoinHandle::is_finished).map(JoinHandle::join);
+        matches!(ended, Some(Ok(Ok(standing))) if standing.status == BackupStatus::Done)
+    }
+}
+
+impl Catalog {
+    /// Begins to look whether the WAL of a backup is there, and durable, that was received up to
+    /// its end, on a thread.
+    pub fn look_early(&self, record: &BackupRecord) -> EarlyLook {
+        let record = BackupRecord { outcome: BackupOutcome::Copied, ..record.clone() };
+        let server = self.server().clone();
+        let look = move || status::standing(&server, &record, Certainty::Durable);
+        // Without a thread to be had, it is looked for later.
+        EarlyLook(Builder::new().name("look".to_owned()).spawn(look).ok())
+    }
+
+    /// Records a backup that is there now, and settles it. If it cannot be told yet whether its WAL is
+    /// there, it is told later: that takes no backup away. Its record is durable on return.
+    ///
+    /// # Errors
+    /// If the record cannot be written.
+    pub fn conclude(
+        &self,
+        record: &mut BackupRecord,
+        look: EarlyLook,
+        backup: &ServerLock,
+    ) -> Result<(), BackupError> {
+        record.done_at = look.found_done().then(Timestamp::now);
+        let is_done = record.done_at.is_some();
+        let (saved, settled) = side_by_side(
+            || self.save(record),
+            || {
+                self.enter([record.id], backup)?;
+                let look = || status::standing(self.server(), record, Certainty::Durable);
+                if is_done { Ok(None) } else { look().map(Some) }
+            },
+        );
+        saved?;
+        let settled = settled.and_then(|standing| {
+            standing.map_or(Ok(()), |standing| self.note_done(record, standing))
+        });
+        if let Err(error) = settled {
+            tracing::warn!(error = %error, backup = %record.id, "cannot settle the backup yet");
+        }
+        Ok(())
+    }
+
+    /// What a backup is worth, and will be after a power cut. When it is found done for the first
+    /// time, that is recorded. From then on it has to be there.
+    ///
+    /// # Errors
+    /// If the WAL or the timeline histories cannot be read, something cannot be made durable, or
+    /// the record cannot be written.
+    pub fn settle(
+        &self,
+        record: &mut BackupRecord,
+        backup: &ServerLock,
+    ) -> Result<Standing, BackupError> {
+        // Both mostly wait for the disk, and for nothing that the other does.
+        let enter = || self.enter([record.id], backup);
+        let look = || status::standing(self.server(), record, Certainty::Durable);
+        let (entered, standing) = side_by_side(enter, look);
+        entered?;
+        let standing = standing?;
+        self.note_done(record, standing)?;
+        Ok(standing)
+    }
+
+    /// Records that a backup is done, if it is, and was not before.
+    fn note_done(&self, record: &mut BackupRecord, standing: Standing) -> Result<(), BackupError> {
+        if standing.status == BackupStatus::Done && record.done_at.is_none() {
+            let done = BackupRecord { done_at: Some(Timestamp::now()), ..record.clone() };
+            self.save(&done)?;
+            *record = done;
+        }
+        Ok(())
+    }
+}
+
+/// Does one thing on a thread of its own while another is done here.
+fn side_by_side<A: Send, B>(beside: impl Fn() -> A + Sync, here: impl FnOnce() -> B) -> (A, B) {
+    thread::scope(|scope| {
+        let thread = Builder::new().spawn_scoped(scope, &beside);
+        let done = here();
+        let done_beside = match thread {
+            Ok(thread) => thread.join().unwrap_or_else(|lost| panic::resume_unwind(lost)),
+            // There is no thread to be had.
+            Err(_) => beside(),
+        };
+        (done_beside, done)
+    })
+}
