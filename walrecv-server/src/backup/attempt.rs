@@ -44,8 +44,7 @@ impl Attempt<'_> {
         record: &mut BackupRecord,
         interrupted: &mut watch::Receiver<bool>,
     ) -> Result<EarlyLook, BackupError> {
-        // Asked for while the server makes its checkpoint; a backup that fails has no use for them.
-        let mut config_files = Asked::begin(self.conninfo());
+        let mut config_files = Asked::of(self.conninfo());
         let mut stream = tokio::select! {
             stream = self.begin(client, record, &mut config_files) => stream?,
             () = receive::raised(interrupted) => return Err(BackupError::Interrupted),
@@ -141,7 +140,7 @@ impl Attempt<'_> {
     ) -> Result<BaseBackup, BackupError> {
         let mut options = self.options(record);
         let Some(wanted) = &self.request.incremental else {
-            return self.start(client, &options).await;
+            return self.start(client, &options, config_files).await;
         };
         let BackupRequest { server, settings, .. } = self.request;
         let chosen = parent::choose(&mut client, server, settings, self.identity, wanted).await?;
@@ -151,7 +150,7 @@ impl Attempt<'_> {
                 options.incremental = true;
                 self.progress.note(&format!("building on backup {}", parent.id));
                 let begun = match client.upload_manifest(parent.upload()).await {
-                    Ok(()) => self.start(client, &options).await,
+                    Ok(()) => self.start(client, &options, config_files).await,
                     Err(error) => {
                         drop(client);
                         Err(error.into())
@@ -175,7 +174,7 @@ impl Attempt<'_> {
             Incremental::Auto => {
                 self.progress.note(&format!("taking a full backup: {unfit}"));
                 options.incremental = false;
-                self.start(client, &options).await
+                self.start(client, &options, config_files).await
             }
             Incremental::On(backup) => {
                 Err(BackupError::Parent { backup: backup.clone(), unfit: Box::new(unfit) })
@@ -212,8 +211,11 @@ impl Attempt<'_> {
         &self,
         client: ReplicationClient,
         options: &BaseBackupOptions,
+        config_files: &mut Asked,
     ) -> Result<BaseBackup, BackupError> {
         self.progress.note("waiting for the server's checkpoint");
+        // The time until then is theirs; a backup that fails has no use for them.
+        config_files.begin();
         Ok(client.base_backup(options).await?)
     }
 

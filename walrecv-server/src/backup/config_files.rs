@@ -56,11 +56,16 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    /// Asks for them, on another connection.
-    pub(super) fn begin(conninfo: String) -> Self {
-        let mut asking = JoinSet::new();
-        asking.spawn(collect(conninfo.clone()));
-        Self { conninfo, asking, told: None }
+    /// Nobody has asked for them yet.
+    pub(super) fn of(conninfo: String) -> Self {
+        Self { conninfo, asking: JoinSet::new(), told: None }
+    }
+
+    /// Asks for them, on another connection, unless that was done.
+    pub(super) fn begin(&mut self) {
+        if self.asking.is_empty() && self.told.is_none() {
+            self.asking.spawn(collect(self.conninfo.clone()));
+        }
     }
 
     /// Waits until that connection is no more. Can be dropped at any time.

@@ -26,8 +26,10 @@ impl EarlyLook {
 
     /// Whether it has come to its end already, and found everything.
     fn found_done(self) -> bool {
-        let ended = self.0.filter(JoinHandle::is_finished).map(JoinHandle::join);
-        matches!(ended, Some(Ok(Ok(standing))) if standing.status == BackupStatus::Done)
+        if !self.is_over() {
+            return false;
+        }
+        matches!(self.0.map(JoinHandle::join), Some(Ok(Ok(standing))) if standing.status == BackupStatus::Done)
     }
 }
 

@@ -26,6 +26,10 @@ use crate::interrupt::Interrupt;
 /// The oldest major whose server compresses.
 const OLDEST: u32 = 15;
 
+/// How many incremental backups follow on a full one, each on the one before: they are short, and
+/// so is what disturbs them.
+const CHANGES: u32 = 5;
+
 /// The oldest major that takes incremental backups.
 const INCREMENTAL: u32 = 17;
 
@@ -127,7 +131,7 @@ fn measure(arguments: &Arguments, installation: &Installation) -> Result<Page> {
             if let Some(cost) = contender.verify(place.path()).context(about)? {
                 enter(&mut looks, contender.name(), &subject, &cost, size_of(&stored)?);
             }
-            if incrementals {
+            for _ in 0..if incrementals { CHANGES } else { 0 } {
                 subject.change()?;
                 let more = one(&subject, || contender.back_up_changes(&subject, place.path()));
                 if let Some((cost, stored)) = more.context(about)? {

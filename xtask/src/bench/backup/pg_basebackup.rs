@@ -71,7 +71,12 @@ impl Contender for PgBasebackup {
     }
 
     fn back_up_changes(&self, subject: &Subject, place: &Path) -> Result<Option<(Cost, PathBuf)>> {
-        let manifest = place.join("full/backup_manifest").display().to_string();
-        self.take(subject, place, "changes", &["--incremental", &manifest]).map(Some)
+        // On the one before.
+        let name = |number| format!("changes-{number}");
+        let before = (1..).take_while(|number| place.join(name(*number)).is_dir()).last();
+        let parent = before.map_or_else(|| "full".to_owned(), name);
+        let into = name(before.unwrap_or(0) + 1);
+        let manifest = place.join(parent).join("backup_manifest").display().to_string();
+        self.take(subject, place, &into, &["--incremental", &manifest]).map(Some)
     }
 }

@@ -54,13 +54,19 @@ impl Product {
     /// takes none along either.
     fn take(&self, subject: &Subject, place: &Path, arguments: &[&str]) -> Result<Cost> {
         let mut receiver = self.spawn(place, &["receive-wal", SERVER])?;
-        subject.cluster.wait_for("the receiver to have everything", |cluster| {
-            receiver.demand_running()?;
-            let sql = "SELECT count(*) FROM pg_stat_replication \
-                       WHERE flush_lsn >= pg_current_wal_flush_lsn()";
-            Ok(cluster.value(sql)? == "1" && archived_all(place)?)
-        })?;
-        // What was received has been paid for by then, the disk's part of it too.
+        let mut wait = || {
+            subject.cluster.wait_for("the receiver to have everything", |cluster| {
+                receiver.demand_running()?;
+                let sql = "SELECT count(*) FROM pg_stat_replication \
+                           WHERE flush_lsn >= pg_current_wal_flush_lsn()";
+                Ok(cluster.value(sql)? == "1" && archived_all(place)?)
+            })
+        };
+        wait()?;
+        // What was received has been paid for by then: the disk's part of it too, and what the server's
+        // next checkpoint does to WAL that its slot has kept.
+        subject.cluster.execute("CHECKPOINT")?;
+        wait()?;
         rustix::fs::sync();
         let cost = self.run(place, arguments)?;
         receiver.stop()?;
