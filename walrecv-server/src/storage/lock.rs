@@ -172,7 +172,10 @@ impl Drop for ServerLock {
 }
 
 fn open(server: &ServerDir, kind: LockKind) -> Result<File, StorageError> {
-    durable::create_dir(&server.locks(), server.access())?;
+    // Nothing of a lock has to outlive its process: a directory that is there is not synced again.
+    if !server.locks().is_dir() {
+        durable::create_dir(&server.locks(), server.access())?;
+    }
     let path = server.lock(kind);
     let mode = server.access().file_mode();
     let file = OpenOptions::new()
