@@ -1,5 +1,5 @@
-//! A backup is recorded as copied after its files and their names are durable, by the command's own
-//! system calls.
+//! A backup is recorded as copied after its files and their names are durable, and as done after the
+//! WAL that it needs is, by the command's own system calls.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,6 +18,7 @@ pub(crate) fn register(scenarios: Scenarios) -> Scenarios {
     scenarios
         // Before 13, the manifest is made here.
         .per_major("sync_before_record", &[12, 18], sync_before_record)
+        .per_major("wal_sync_before_done", &[18], wal_sync_before_done)
         .once("records_before_syncs_are_noticed", records_before_syncs_are_noticed)
 }
 
@@ -27,24 +28,61 @@ fn sync_before_record(installation: &Installation) -> ScenarioResult {
     }
     let site = Site::new(installation)?;
     site.cluster.execute("CREATE TABLE filling AS SELECT generate_series(1, 200000) AS number")?;
-    let trace = site.walrecv.directory().join("calls.trace");
-    let words = strace::in_front(&trace, &OPTIONS);
-    let mut backup = site.walrecv.spawn_behind(&words, &["backup", "main"])?;
-    let pid = backup.id();
-    assert_eq!(backup.wait(PATIENCE)?, 0, "{}", backup.log());
-
-    let base = site.walrecv.home().join("main/base");
-    let entries = fs::read_dir(&base).context(|| "no backups".to_owned())?;
-    let mut backups = entries.flatten().map(|entry| entry.path());
-    let directory = backups.next().ok_or("no backup")?;
-    assert_eq!(backups.next(), None);
+    let (calls, directory) = traced_backup(&site)?;
     let files = fs::read_dir(&directory).context(|| "no backup".to_owned())?.flatten();
     let files: Vec<String> =
         files.map(|file| file.file_name().to_string_lossy().into_owned()).collect();
     assert!(files.len() >= 4, "{files:?}");
-    let calls = calls::parse(&strace::wait_for_end(&trace, pid)?)?;
     assert_eq!(complaints(&calls, &directory, &files)?, Vec::<String>::new());
     Ok(())
+}
+
+/// Another process receives, of which the backup cannot know what it has synced.
+fn wal_sync_before_done(installation: &Installation) -> ScenarioResult {
+    if !strace::is_possible("the order of syncs and records") {
+        return Ok(());
+    }
+    let site = Site::new(installation)?;
+    let receiver = site.walrecv.spawn(&["receive-wal", "main"])?;
+    site.wait_until_streaming()?;
+    let (calls, directory) = traced_backup(&site)?;
+    let record = fs::read_to_string(directory.join("backup.json"));
+    let record = record.context(|| "no record".to_owned())?;
+    assert!(record.contains("\"done_at\""), "{record}");
+    assert_eq!(wal_complaints(&calls, &directory)?, Vec::<String>::new());
+    receiver.stop()?;
+    Ok(())
+}
+
+/// What a backup that waits for its WAL asks the system for, and its directory.
+fn traced_backup(site: &Site) -> Result<(Vec<Call>, PathBuf)> {
+    let trace = site.walrecv.directory().join("calls.trace");
+    // Whole records are read.
+    let words = strace::in_front(&trace, &[&OPTIONS[..], &["-s", "4096"]].concat());
+    let mut backup = site.walrecv.spawn_behind(&words, &["backup", "main", "--wait"])?;
+    let pid = backup.id();
+    assert_eq!(backup.wait(PATIENCE)?, 0, "{}", backup.log());
+    let base = site.walrecv.home().join("main/base");
+    let entries = fs::read_dir(&base).context(|| "no backups".to_owned())?;
+    let mut backups = entries.flatten().map(|entry| entry.path());
+    let directory = backups.next().context(|| "no backup".to_owned())?;
+    assert_eq!(backups.next(), None);
+    Ok((calls::parse(&strace::wait_for_end(&trace, pid)?)?, directory))
+}
+
+/// What the first record that says that a backup is done came before, of its WAL: the names that lead
+/// to it are synced together with it.
+fn wal_complaints(calls: &[Call], directory: &Path) -> Result<Vec<String>> {
+    let hidden = directory.join(".backup.json.tmp");
+    let says_done = |call: &&Call| {
+        let text = call.bytes(1);
+        is_write(call) && is_of(call, &hidden) && text.windows(9).any(|part| part == b"\"done_at\"")
+    };
+    let done = calls.iter().find(says_done).context(|| "no record says so".to_owned())?;
+    let server = directory.ancestors().nth(2).context(|| "no server".to_owned())?;
+    let is_unsynced = |name: &&str| !synced(calls, &server.join(name), 0, done.entered);
+    let unsynced = ["streaming", "wals"].into_iter().filter(is_unsynced);
+    Ok(unsynced.map(|name| format!("{name} was not synced")).collect())
 }
 
 /// What a record of a complete backup came before, of the files that the backup has in the end.
@@ -156,6 +194,12 @@ fn records_before_syncs_are_noticed() -> ScenarioResult {
     let manifest = "7 write(6</b/.backup_manifest.tmp>";
     let early = GOOD.replacen(manifest, &format!("{record}{manifest}"), 1);
     assert_eq!(judged(&early)?.len(), 2);
+    let done = "7 close(3) = 0\n7 fsync(3</m/streaming>) = 0\n7 fsync(3</m/wals>) = 0\n\
+                7 write(9</m/base/b/.backup.json.tmp>, \"\\x22done_at\\x22\", 9) = 9\n";
+    let judged_done = |trace: &str| wal_complaints(&calls::parse(trace)?, Path::new("/m/base/b"));
+    assert_eq!(judged_done(done)?, Vec::<String>::new());
+    let behind = done.replacen("7 fsync(3</m/wals>) = 0\n", "", 1) + "7 fsync(3</m/wals>) = 0\n";
+    assert_eq!(judged_done(&behind)?.len(), 1);
     assert_eq!(judged(&format!("{GOOD}7 io_uring_setup(8, 0x7ffe) = 9\n"))?.len(), 1);
     Ok(())
 }

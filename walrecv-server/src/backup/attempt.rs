@@ -79,15 +79,15 @@ impl Attempt<'_> {
             let manifest = self.manifest(contents.manifest, wal).await?;
             Ok::<_, BackupError>((contents.archives, contents.damaged, manifest))
         };
-        record.end = Some(end);
+        let ended = BackupRecord { end: Some(end), ..record.clone() };
         let look = async {
-            // The backup is good with or without a goodbye, and all of its WAL is here by then,
-            // if somebody receives it.
+            // The backup is good with or without a goodbye, and its WAL has mostly come by then.
             let _ = client.close().await;
-            Catalog::new(&self.request.server).look_early(record)
+            Catalog::new(&self.request.server).look_early(&ended)
         };
         let (finished, look) = tokio::join!(finish, look);
         let (archives, damaged, manifest) = finished?;
+        record.end = Some(end);
         record.manifest = Some(manifest);
         record.archives = archives;
         record.damaged_pages = Some(damaged).filter(|damaged| damaged.pages > 0);

@@ -11,10 +11,9 @@ use super::backups::{BackupError, Catalog};
 use super::status::{self, BackupStatus, Certainty, Standing};
 use crate::storage::ServerLock;
 
-/// A look at the WAL of a backup whose files may not be durable yet.
+/// A look at the WAL of a backup whose files may not be durable yet, on a thread of its own.
 ///
-/// It spares a backup whose WAL is there by then to be recorded twice. Nobody waits for it: a slow one is
-/// worth nothing.
+/// It spares a backup whose WAL is there by then to be recorded twice. No record waits for it.
 #[derive(Debug, Default)]
 pub struct EarlyLook(Option<JoinHandle<Result<Standing, BackupError>>>);
 
@@ -24,18 +23,17 @@ impl EarlyLook {
         self.0.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
-    /// Whether it has come to its end already, and found everything.
-    fn found_done(self) -> bool {
-        if !self.is_over() {
-            return false;
-        }
-        matches!(self.0.map(JoinHandle::join), Some(Ok(Ok(standing))) if standing.status == BackupStatus::Done)
+    /// What it has found; `None` if there was none. Waits for its end.
+    fn standing(self) -> Result<Option<Standing>, BackupError> {
+        let ended =
+            self.0.map(|look| look.join().unwrap_or_else(|lost| panic::resume_unwind(lost)));
+        ended.transpose()
     }
 }
 
 impl Catalog {
     /// Begins to look whether the WAL of a backup is there, and durable, that was received up to
-    /// its end, on a thread.
+    /// its end.
     pub fn look_early(&self, record: &BackupRecord) -> EarlyLook {
         let record = BackupRecord { outcome: BackupOutcome::Copied, ..record.clone() };
         let server = self.server().clone();
@@ -55,22 +53,60 @@ impl Catalog {
         look: EarlyLook,
         backup: &ServerLock,
     ) -> Result<(), BackupError> {
-        record.done_at = look.found_done().then(Timestamp::now);
-        let is_done = record.done_at.is_some();
+        if !look.is_over() {
+            return self.record_copied(record, || look.standing(), backup);
+        }
+        match look.standing() {
+            Ok(Some(found)) if found.status == BackupStatus::Done => {
+                self.record_done(record, backup)
+            }
+            found => self.record_copied(record, || found, backup),
+        }
+    }
+
+    /// Records that a backup is there, and done.
+    fn record_done(
+        &self,
+        record: &mut BackupRecord,
+        backup: &ServerLock,
+    ) -> Result<(), BackupError> {
+        let done = BackupRecord { done_at: Some(Timestamp::now()), ..record.clone() };
+        let (saved, entered) = side_by_side(|| self.save(&done), || self.enter([done.id], backup));
+        saved?;
+        match entered {
+            Ok(()) => *record = done,
+            // None is done that would not be missed.
+            Err(error) => {
+                cannot_settle(record, &error);
+                self.save(record)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Records that a backup is there, and that it is done if that is `found`, or now.
+    fn record_copied(
+        &self,
+        record: &mut BackupRecord,
+        found: impl FnOnce() -> Result<Option<Standing>, BackupError>,
+        backup: &ServerLock,
+    ) -> Result<(), BackupError> {
         let (saved, settled) = side_by_side(
             || self.save(record),
             || {
-                self.enter([record.id], backup)?;
-                let look = || status::standing(self.server(), record, Certainty::Durable);
-                if is_done { Ok(None) } else { look().map(Some) }
+                let entered = self.enter([record.id], backup);
+                // A failed sync is told once: WAL is not synced again that an early look has met with.
+                let found = found()?;
+                entered?;
+                match found {
+                    Some(found) if found.status == BackupStatus::Done => Ok(found),
+                    _ => status::standing(self.server(), record, Certainty::Durable),
+                }
             },
         );
         saved?;
-        let settled = settled.and_then(|standing| {
-            standing.map_or(Ok(()), |standing| self.note_done(record, standing))
-        });
-        if let Err(error) = settled {
-            tracing::warn!(error = %error, backup = %record.id, "cannot settle the backup yet");
+        if let Err(error) = settled.and_then(|standing| self.note_done(record, standing)) {
+            cannot_settle(record, &error);
         }
         Ok(())
     }
@@ -105,6 +141,10 @@ impl Catalog {
         }
         Ok(())
     }
+}
+
+fn cannot_settle(record: &BackupRecord, error: &BackupError) {
+    tracing::warn!(error = %error, backup = %record.id, "cannot tell yet whether it is done");
 }
 
 /// Does one thing on a thread of its own while another is done here.

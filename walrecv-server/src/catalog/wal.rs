@@ -63,9 +63,6 @@ pub enum Held {
 /// As many directories are looked for by their names; if there may be more, they are listed.
 const FEW: u64 = 64;
 
-/// So many paths are made durable together, where there may be any number.
-const SYNCED_TOGETHER: usize = 64;
-
 /// The segments that somebody asks about.
 pub(super) struct Wanted<'a> {
     /// Of the timelines in this history; of every timeline without one.
@@ -320,21 +317,20 @@ impl WalStore {
         let last = self.segment_size.last_byte_segment_of(to).as_u64();
         let coverage = Coverage::new(self.segment_size);
         let mut directories = BTreeSet::from([self.server.streaming(), self.server.wals()]);
-        let mut paths = Vec::new();
         for number in (first..=last).map(SegmentNumber::from_u64) {
             for timeline in coverage.candidates(history, number) {
                 let segment = SegmentName::new(timeline, number, self.segment_size);
-                paths.push(self.server.streaming_partial(segment));
-                paths.push(self.server.streaming_segment(segment));
+                for path in
+                    [self.server.streaming_partial(segment), self.server.streaming_segment(segment)]
+                {
+                    sync_if_there(|| durable::sync_file(&path).map(drop))?;
+                }
                 directories.insert(self.server.wal_dir(segment));
             }
-            if paths.len() >= SYNCED_TOGETHER {
-                durable::sync_those_there(&paths)?;
-                paths.clear();
-            }
         }
-        paths.extend(directories);
-        durable::sync_those_there(&paths)?;
+        for directory in directories {
+            sync_if_there(|| durable::sync_dir(&directory))?;
+        }
         // What was looked at before may have been replaced while it was synced: look again.
         self.reach(history, from, to)
     }
@@ -597,6 +593,13 @@ pub fn archived_file(
         }
     }
     Ok(None)
+}
+
+fn sync_if_there(sync: impl FnOnce() -> Result<(), StorageError>) -> Result<(), StorageError> {
+    match sync() {
+        Err(error) if error.is_not_found() => Ok(()),
+        result => result,
+    }
 }
 
 impl Held {

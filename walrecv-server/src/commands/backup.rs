@@ -152,7 +152,7 @@ async fn take(
     };
     let record = backup::take_with_retries(&request, progress, interrupted.clone()).await?;
     if record.done_at.is_some() {
-        // Found out a moment ago.
+        // Found out when it was recorded.
         return Ok((record, BackupStatus::Done));
     }
     let waits = options.wait || matches!(received, Received::Here(_));

@@ -20,9 +20,7 @@ use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::panic;
 use std::path::{Path, PathBuf};
-use std::thread::{self, Builder};
 use std::time::SystemTime;
 
 use rustix::fs::{CWD, Mode, OFlags, RawDir, RenameFlags, renameat_with};
@@ -33,9 +31,6 @@ use super::counted::count;
 
 /// How often a leftover is removed before somebody else must be making them.
 const MAX_ATTEMPTS: u32 = 10;
-
-/// How many syncs wait at once.
-const SYNCS: usize = 8;
 
 /// How many bytes of names are read from a directory at a time: all of one of the archive.
 const NAMES: usize = 32 << 10;
@@ -495,31 +490,6 @@ pub fn sync_file(path: &Path) -> Result<u64, StorageError> {
     sync().map_err(StorageError::of("make durable", path))
 }
 
-/// Makes the bytes of files, and the names in directories, durable at once: a file system commits for
-/// all who wait together. What is not there is passed over.
-///
-/// # Errors
-/// If one of them cannot be opened or synced.
-pub fn sync_those_there(paths: &[PathBuf]) -> Result<(), StorageError> {
-    let sync = |path: &PathBuf| match sync_dir(path) {
-        Err(error) if error.is_not_found() => Ok(()),
-        synced => synced,
-    };
-    let share = paths.len().div_ceil(SYNCS).max(1);
-    thread::scope(|scope| {
-        let begin = |paths| {
-            let work = move || <[PathBuf]>::iter(paths).try_for_each(sync);
-            (paths, Builder::new().spawn_scoped(scope, work))
-        };
-        let begun: Vec<_> = paths.chunks(share).map(begin).collect();
-        begun.into_iter().try_for_each(|(paths, thread)| match thread {
-            Ok(thread) => thread.join().unwrap_or_else(|lost| panic::resume_unwind(lost)),
-            // There is no thread to be had.
-            Err(_) => paths.iter().try_for_each(sync),
-        })
-    })
-}
-
 /// The names in a directory, in no order; none if it is not there.
 ///
 /// # Errors
@@ -726,20 +696,6 @@ mod tests {
         assert_eq!(rename_file(&a, &b).unwrap(), Put::Stored);
         assert_eq!(names(dir.path()), ["b"]);
         assert_eq!(sync_file(&b).unwrap(), 1);
-    }
-
-    #[test]
-    fn what_is_synced_together_may_be_missing_but_not_fail() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut paths: Vec<_> = (0..3 * SYNCS).map(|n| dir.path().join(n.to_string())).collect();
-        paths.iter().step_by(2).for_each(|path| fs::write(path, b"x").unwrap());
-        paths.push(dir.path().to_owned());
-        sync_those_there(&paths).unwrap();
-        sync_those_there(&[]).unwrap();
-        // No file can be below a file.
-        let below = dir.path().join("0").join("below");
-        paths.insert(SYNCS, below.clone());
-        assert_eq!(sync_those_there(&paths).unwrap_err().path, below);
     }
 
     #[test]

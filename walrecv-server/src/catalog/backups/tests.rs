@@ -197,6 +197,18 @@ fn a_backup_that_is_there_is_recorded_with_its_wal_or_without() {
     conclude("2026-03-05T16:00:00Z");
 }
 
+/// A backup that has come to its end, and what an early look at its WAL has found.
+fn look_early(store: &Store, time: &str) -> (BackupRecord, EarlyLook) {
+    let mut record = store.begin(time);
+    (record.begin, record.end) = (position(MIB + 40), position(MIB + 100));
+    let look = store.catalog.look_early(&record);
+    while !look.is_over() {
+        std::thread::yield_now();
+    }
+    record.outcome = BackupOutcome::Copied;
+    (record, look)
+}
+
 #[test]
 fn what_an_early_look_finds_is_not_looked_for_again() {
     let store = store();
@@ -205,15 +217,9 @@ fn what_an_early_look_finds_is_not_looked_for_again() {
         false => durable::remove_file(&store.server.streaming_segment(segment(1))).unwrap(),
     };
     let is_done = |time: &str, early: bool, late: bool| {
-        let mut record = store.begin(time);
-        (record.begin, record.end) = (position(MIB + 40), position(MIB + 100));
         there(early);
-        let look = store.catalog.look_early(&record);
-        while !look.is_over() {
-            std::thread::yield_now();
-        }
+        let (mut record, look) = look_early(&store, time);
         there(late);
-        record.outcome = BackupOutcome::Copied;
         store.catalog.conclude(&mut record, look, &store.lock).unwrap();
         assert_eq!(store.catalog.load(record.id).unwrap(), record);
         record.done_at.is_some()
@@ -221,6 +227,33 @@ fn what_an_early_look_finds_is_not_looked_for_again() {
     assert!(is_done("2026-03-05T14:00:00Z", true, false), "found early");
     assert!(is_done("2026-03-05T15:00:00Z", false, true), "found late");
     assert!(!is_done("2026-03-05T16:00:00Z", false, false), "never found");
+}
+
+#[test]
+fn an_early_look_that_failed_is_not_repeated() {
+    let store = store();
+    // WAL that is there and cannot be looked at, for a while.
+    let gaps = store.server.state().join("gaps.json");
+    fs::create_dir_all(store.server.state()).unwrap();
+    fs::write(&gaps, b"{").unwrap();
+    let (mut record, look) = look_early(&store, "2026-03-05T14:00:00Z");
+    fs::remove_file(gaps).unwrap();
+    store.receive(1, MIB);
+    store.catalog.conclude(&mut record, look, &store.lock).unwrap();
+    assert_eq!(store.catalog.load(record.id).unwrap(), record);
+    assert_eq!(record.done_at, None);
+    assert_eq!(store.catalog.standing(&record).unwrap().status, BackupStatus::Done);
+}
+
+#[test]
+fn a_backup_that_cannot_be_entered_is_not_done_yet() {
+    let store = store();
+    store.receive(1, MIB);
+    let (mut record, look) = look_early(&store, "2026-03-05T14:00:00Z");
+    fs::write(store.server.register(), b"{}").unwrap();
+    store.catalog.conclude(&mut record, look, &store.lock).unwrap();
+    assert_eq!(record.done_at, None);
+    assert_eq!(store.catalog.load(record.id).unwrap(), record);
 }
 
 #[test]
