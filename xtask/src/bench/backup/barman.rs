@@ -32,7 +32,7 @@ impl Contender for Barman {
 
     fn back_up(&self, subject: &Subject, place: &Path) -> Result<(Cost, PathBuf)> {
         let receiver = self.0.begin(subject, place)?;
-        rustix::fs::sync();
+        subject.settle()?;
         let backup = self.run(place, &["backup", SERVER])?;
         let verify = self.run(place, &["verify-backup", SERVER, "latest"])?;
         receiver.stop()?;

@@ -7,6 +7,7 @@ mod barman;
 mod pg_basebackup;
 mod walrecv;
 
+use std::cell::Cell;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -73,6 +74,8 @@ pub(super) struct Subject {
     pub(super) cluster: Cluster,
     pub(super) conninfo: String,
     pub(super) bytes: u64,
+    /// How often it has changed.
+    changes: Cell<u32>,
 }
 
 /// A program that takes backups.
@@ -157,8 +160,7 @@ fn measure(arguments: &Arguments, installation: &Installation) -> Result<Page> {
 
 /// One measurement, which pays for nothing that was before.
 fn one<T>(subject: &Subject, run: impl FnOnce() -> Result<T>) -> Result<T> {
-    subject.cluster.execute("CHECKPOINT")?;
-    rustix::fs::sync();
+    subject.settle()?;
     run()
 }
 
@@ -205,15 +207,37 @@ impl Subject {
         cluster.execute("VACUUM (FREEZE, ANALYZE)")?;
         let bytes = cluster.value("SELECT sum(pg_database_size(oid))::int8 FROM pg_database")?;
         let bytes = bytes.parse().context(|| "the size of the cluster".to_owned())?;
-        Ok(Self { conninfo: receivers::conninfo(&cluster), cluster, bytes })
+        let changes = Cell::default();
+        Ok(Self { conninfo: receivers::conninfo(&cluster), cluster, bytes, changes })
     }
 
-    /// Changes one page of a hundred.
+    /// Has the server, and the disk, do what there is to do of what has happened.
+    fn settle(&self) -> Result<()> {
+        self.cluster.execute("CHECKPOINT")?;
+        if self.cluster.installation().major >= INCREMENTAL {
+            self.cluster.wait_for("the summaries of WAL", |cluster| {
+                let sql = "SELECT summarized_lsn >= redo_lsn \
+                           FROM pg_get_wal_summarizer_state(), pg_control_checkpoint()";
+                Ok(cluster.value(sql)? == "t")
+            })?;
+        }
+        rustix::fs::sync();
+        Ok(())
+    }
+
+    /// Changes one row in one page of a hundred: other pages each time, which are full, so that rows
+    /// move and the index changes as well.
     pub(super) fn change(&self) -> Result<()> {
-        self.cluster.execute(
+        // One page of so many, each of so many rows.
+        const PAGES: u32 = 100;
+        const ROWS: u32 = 61;
+        let first = self.changes.get() % PAGES * ROWS;
+        self.changes.set(self.changes.get() + 1);
+        self.cluster.execute(&format!(
             "UPDATE pgbench_accounts SET abalance = abalance + 1 \
-             WHERE aid IN (SELECT n * 6100 FROM generate_series(1, 100000) n)",
-        )
+             WHERE aid IN (SELECT n * {} + {first} FROM generate_series(1, 100000) n)",
+            PAGES * ROWS
+        ))
     }
 }
 

@@ -65,7 +65,7 @@ impl Product {
         wait()?;
         // What was received has been paid for by then: the disk's part of it too, and what the server's
         // next checkpoint does to WAL that its slot has kept.
-        subject.cluster.execute("CHECKPOINT")?;
+        subject.settle()?;
         wait()?;
         rustix::fs::sync();
         let cost = self.run(place, arguments)?;
