@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use pgwire_stream::SegmentName;
 use walrecv_tests::run::{ScenarioResult, Scenarios};
 use walrecv_tests::strace::calls::{self, Call, Moment};
 use walrecv_tests::strace::order::OPTIONS;
@@ -70,8 +71,8 @@ fn traced_backup(site: &Site) -> Result<(Vec<Call>, PathBuf)> {
     Ok((calls::parse(&strace::wait_for_end(&trace, pid)?)?, directory))
 }
 
-/// What the first record that says that a backup is done came before, of its WAL: the names that lead
-/// to it are synced together with it.
+/// What the first record that says that a backup is done came before, of its WAL: the segments that
+/// are not in the archive yet, and the names that lead to all of them.
 fn wal_complaints(calls: &[Call], directory: &Path) -> Result<Vec<String>> {
     let hidden = directory.join(".backup.json.tmp");
     let says_done = |call: &&Call| {
@@ -80,9 +81,28 @@ fn wal_complaints(calls: &[Call], directory: &Path) -> Result<Vec<String>> {
     };
     let done = calls.iter().find(says_done).context(|| "no record says so".to_owned())?;
     let server = directory.ancestors().nth(2).context(|| "no server".to_owned())?;
+    let streaming = server.join("streaming");
     let is_unsynced = |name: &&str| !synced(calls, &server.join(name), 0, done.entered);
     let unsynced = ["streaming", "wals"].into_iter().filter(is_unsynced);
-    Ok(unsynced.map(|name| format!("{name} was not synced")).collect())
+    let mut complaints: Vec<String> =
+        unsynced.map(|name| format!("{name} was not synced")).collect();
+    let before = calls.iter().filter(|call| call.name == "openat" && call.left < done.entered);
+    let mut looked_for = 0;
+    for (call, path) in before.filter_map(|call| Some((call, call.path(1)?))) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        // A whole segment is opened for its sync only.
+        if path.parent() != Some(&streaming) || name.parse::<SegmentName>().is_err() {
+            continue;
+        }
+        looked_for += 1;
+        if call.returned_file().is_some() && !synced(calls, &path, call.entered, done.entered) {
+            complaints.push(format!("{name} was not synced"));
+        }
+    }
+    if looked_for == 0 {
+        complaints.push("nobody looked for a raw segment to be synced".to_owned());
+    }
+    Ok(complaints)
 }
 
 /// What a record of a complete backup came before, of the files that the backup has in the end.
@@ -169,6 +189,16 @@ const GOOD: &str = r#"7 rename("/b/.backup.json.tmp", "/b/backup.json") = 0
 7 fsync(8</b>) = 0
 "#;
 
+/// What comes before a backup is done, of two segments, of which one is in the archive.
+const GOOD_WAL: &str = r#"7 close(3) = 0
+7 openat(AT_FDCWD, "/m/streaming/00000001000000000000000A", O_RDONLY) = -1 ENOENT (No such file or directory)
+7 openat(AT_FDCWD, "/m/streaming/00000001000000000000000A", O_RDONLY) = 4</m/streaming/00000001000000000000000A>
+7 fsync(4</m/streaming/00000001000000000000000A>) = 0
+7 fsync(3</m/streaming>) = 0
+7 fsync(3</m/wals>) = 0
+7 write(9</m/base/b/.backup.json.tmp>, "\x22done_at\x22", 9) = 9
+"#;
+
 /// The judge's own test: it accepts what is right, and nothing that is wrong.
 fn records_before_syncs_are_noticed() -> ScenarioResult {
     let files = ["base.tar", "backup_manifest", "backup.json"].map(str::to_owned);
@@ -194,12 +224,15 @@ fn records_before_syncs_are_noticed() -> ScenarioResult {
     let manifest = "7 write(6</b/.backup_manifest.tmp>";
     let early = GOOD.replacen(manifest, &format!("{record}{manifest}"), 1);
     assert_eq!(judged(&early)?.len(), 2);
-    let done = "7 close(3) = 0\n7 fsync(3</m/streaming>) = 0\n7 fsync(3</m/wals>) = 0\n\
-                7 write(9</m/base/b/.backup.json.tmp>, \"\\x22done_at\\x22\", 9) = 9\n";
     let judged_done = |trace: &str| wal_complaints(&calls::parse(trace)?, Path::new("/m/base/b"));
-    assert_eq!(judged_done(done)?, Vec::<String>::new());
-    let behind = done.replacen("7 fsync(3</m/wals>) = 0\n", "", 1) + "7 fsync(3</m/wals>) = 0\n";
-    assert_eq!(judged_done(&behind)?.len(), 1);
+    assert_eq!(judged_done(GOOD_WAL)?, Vec::<String>::new());
+    for sync in GOOD_WAL.lines().filter(|line| line.contains("fsync")) {
+        let behind = GOOD_WAL.replacen(&format!("{sync}\n"), "", 1) + sync + "\n";
+        assert_eq!(judged_done(&behind)?.len(), 1, "{sync}");
+    }
+    let nobody: String =
+        GOOD_WAL.split_inclusive('\n').filter(|line| !line.contains("0A")).collect();
+    assert_eq!(judged_done(&nobody)?.len(), 1);
     assert_eq!(judged(&format!("{GOOD}7 io_uring_setup(8, 0x7ffe) = 9\n"))?.len(), 1);
     Ok(())
 }

@@ -368,4 +368,4 @@ impl Catalog {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

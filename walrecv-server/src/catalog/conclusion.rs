@@ -19,7 +19,7 @@ pub struct EarlyLook(Option<JoinHandle<Result<Standing, BackupError>>>);
 
 impl EarlyLook {
     /// Whether it has come to its end.
-    pub(super) fn is_over(&self) -> bool {
+    fn is_over(&self) -> bool {
         self.0.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
@@ -70,7 +70,7 @@ impl Catalog {
         record: &mut BackupRecord,
         backup: &ServerLock,
     ) -> Result<(), BackupError> {
-        let done = BackupRecord { done_at: Some(Timestamp::now()), ..record.clone() };
+        let done = done_now(record);
         let (saved, entered) = side_by_side(|| self.save(&done), || self.enter([done.id], backup));
         saved?;
         match entered {
@@ -135,12 +135,16 @@ impl Catalog {
     /// Records that a backup is done, if it is, and was not before.
     fn note_done(&self, record: &mut BackupRecord, standing: Standing) -> Result<(), BackupError> {
         if standing.status == BackupStatus::Done && record.done_at.is_none() {
-            let done = BackupRecord { done_at: Some(Timestamp::now()), ..record.clone() };
+            let done = done_now(record);
             self.save(&done)?;
             *record = done;
         }
         Ok(())
     }
+}
+
+fn done_now(record: &BackupRecord) -> BackupRecord {
+    BackupRecord { done_at: Some(Timestamp::now()), ..record.clone() }
 }
 
 fn cannot_settle(record: &BackupRecord, error: &BackupError) {
@@ -159,4 +163,101 @@ fn side_by_side<A: Send, B>(beside: impl Fn() -> A + Sync, here: impl FnOnce() -
         };
         (done_beside, done)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::super::backups::tests::{MIB, Store, position, segment, store};
+    use super::*;
+    use crate::storage::durable;
+
+    #[test]
+    fn a_backup_that_is_there_is_recorded_with_its_wal_or_without() {
+        let store = store();
+        let conclude = |time: &str| {
+            let mut record = store.begin(time);
+            record.outcome = BackupOutcome::Copied;
+            (record.begin, record.end) = (position(MIB + 40), position(MIB + 100));
+            store.catalog.conclude(&mut record, EarlyLook::default(), &store.lock).unwrap();
+            assert_eq!(store.catalog.load(record.id).unwrap(), record);
+            record
+        };
+        let waiting = conclude("2026-03-05T14:00:00Z");
+        assert_eq!(waiting.done_at, None);
+        store.receive(1, MIB);
+        let done = conclude("2026-03-05T15:00:00Z");
+        assert!(done.done_at.is_some());
+        // Both have to be there from now on.
+        for record in [&waiting, &done] {
+            let away = store.server.base().join("away");
+            let path = store.server.backup(record.id);
+            fs::rename(path.path(), &away).unwrap();
+            assert_eq!(store.catalog.vanished().unwrap(), [record.id]);
+            fs::rename(away, path.path()).unwrap();
+        }
+        // That this cannot be noted is no reason to lose a backup.
+        fs::write(store.server.register(), b"{}").unwrap();
+        conclude("2026-03-05T16:00:00Z");
+    }
+
+    /// A backup that has come to its end, and what an early look at its WAL has found.
+    fn look_early(store: &Store, time: &str) -> (BackupRecord, EarlyLook) {
+        let mut record = store.begin(time);
+        (record.begin, record.end) = (position(MIB + 40), position(MIB + 100));
+        let look = store.catalog.look_early(&record);
+        while !look.is_over() {
+            thread::yield_now();
+        }
+        record.outcome = BackupOutcome::Copied;
+        (record, look)
+    }
+
+    #[test]
+    fn what_an_early_look_finds_is_not_looked_for_again() {
+        let store = store();
+        let there = |is_there: bool| match is_there {
+            true => store.receive(1, MIB),
+            false => durable::remove_file(&store.server.streaming_segment(segment(1))).unwrap(),
+        };
+        let is_done = |time: &str, early: bool, late: bool| {
+            there(early);
+            let (mut record, look) = look_early(&store, time);
+            there(late);
+            store.catalog.conclude(&mut record, look, &store.lock).unwrap();
+            assert_eq!(store.catalog.load(record.id).unwrap(), record);
+            record.done_at.is_some()
+        };
+        assert!(is_done("2026-03-05T14:00:00Z", true, false), "found early");
+        assert!(is_done("2026-03-05T15:00:00Z", false, true), "found late");
+        assert!(!is_done("2026-03-05T16:00:00Z", false, false), "never found");
+    }
+
+    #[test]
+    fn an_early_look_that_failed_is_not_repeated() {
+        let store = store();
+        // WAL that is there and cannot be looked at, for a while.
+        let gaps = store.server.state().join("gaps.json");
+        fs::create_dir_all(store.server.state()).unwrap();
+        fs::write(&gaps, b"{").unwrap();
+        let (mut record, look) = look_early(&store, "2026-03-05T14:00:00Z");
+        fs::remove_file(gaps).unwrap();
+        store.receive(1, MIB);
+        store.catalog.conclude(&mut record, look, &store.lock).unwrap();
+        assert_eq!(store.catalog.load(record.id).unwrap(), record);
+        assert_eq!(record.done_at, None);
+        assert_eq!(store.catalog.standing(&record).unwrap().status, BackupStatus::Done);
+    }
+
+    #[test]
+    fn a_backup_that_cannot_be_entered_is_not_done_yet() {
+        let store = store();
+        store.receive(1, MIB);
+        let (mut record, look) = look_early(&store, "2026-03-05T14:00:00Z");
+        fs::write(store.server.register(), b"{}").unwrap();
+        store.catalog.conclude(&mut record, look, &store.lock).unwrap();
+        assert_eq!(record.done_at, None);
+        assert_eq!(store.catalog.load(record.id).unwrap(), record);
+    }
 }

@@ -2,20 +2,20 @@ use std::fs;
 
 use super::super::backup_record::tests::record;
 use super::*;
-use crate::catalog::{EarlyLook, Keep, KeepTarget, Leases, NoNewLeases, RemovalError};
+use crate::catalog::{Keep, KeepTarget, Leases, NoNewLeases, RemovalError};
 use crate::storage::{Access, Home, LockKind};
 use pgwire_stream::{Lsn, SegmentSize};
 
-const MIB: u64 = 1 << 20;
+pub(in crate::catalog) const MIB: u64 = 1 << 20;
 
-struct Store {
+pub(in crate::catalog) struct Store {
     _home: tempfile::TempDir,
-    server: ServerDir,
-    lock: ServerLock,
-    catalog: Catalog,
+    pub(in crate::catalog) server: ServerDir,
+    pub(in crate::catalog) lock: ServerLock,
+    pub(in crate::catalog) catalog: Catalog,
 }
 
-fn store() -> Store {
+pub(in crate::catalog) fn store() -> Store {
     let home = tempfile::tempdir().unwrap();
     let server = Home::new(home.path(), Access::Private).server(&"main".parse().unwrap());
     server.create().unwrap();
@@ -24,17 +24,17 @@ fn store() -> Store {
     Store { _home: home, server, lock, catalog }
 }
 
-fn position(address: u64) -> Option<Position> {
+pub(in crate::catalog) fn position(address: u64) -> Option<Position> {
     Some(Position { lsn: Lsn::from_u64(address), timeline: pgwire_stream::TimelineId::FIRST })
 }
 
-fn segment(number: u64) -> SegmentName {
+pub(in crate::catalog) fn segment(number: u64) -> SegmentName {
     let size = SegmentSize::new(MIB).unwrap();
     SegmentName::new(pgwire_stream::TimelineId::FIRST, SegmentNumber::from_u64(number), size)
 }
 
 impl Store {
-    fn begin(&self, time: &str) -> BackupRecord {
+    pub(in crate::catalog) fn begin(&self, time: &str) -> BackupRecord {
         let now = time.parse().unwrap();
         let begun = self.catalog.begin(now, &self.lock, |id| record(&id.to_string(), time));
         begun.unwrap().1
@@ -48,7 +48,7 @@ impl Store {
         record
     }
 
-    fn receive(&self, number: u64, length: u64) {
+    pub(in crate::catalog) fn receive(&self, number: u64, length: u64) {
         let (partial, whole) = (
             self.server.streaming_partial(segment(number)),
             self.server.streaming_segment(segment(number)),
@@ -166,94 +166,6 @@ fn a_backup_is_done_when_wal_reaches_its_end_and_broken_when_it_is_lost() {
     // WAL behind the hole is there, so it would never have become complete either.
     record.done_at = None;
     assert_eq!(standing(&record).status, BackupStatus::Broken);
-}
-
-#[test]
-fn a_backup_that_is_there_is_recorded_with_its_wal_or_without() {
-    let store = store();
-    let conclude = |time: &str| {
-        let mut record = store.begin(time);
-        record.outcome = BackupOutcome::Copied;
-        (record.begin, record.end) = (position(MIB + 40), position(MIB + 100));
-        store.catalog.conclude(&mut record, EarlyLook::default(), &store.lock).unwrap();
-        assert_eq!(store.catalog.load(record.id).unwrap(), record);
-        record
-    };
-    let waiting = conclude("2026-03-05T14:00:00Z");
-    assert_eq!(waiting.done_at, None);
-    store.receive(1, MIB);
-    let done = conclude("2026-03-05T15:00:00Z");
-    assert!(done.done_at.is_some());
-    // Both have to be there from now on.
-    for record in [&waiting, &done] {
-        let away = store.server.base().join("away");
-        let path = store.server.backup(record.id);
-        fs::rename(path.path(), &away).unwrap();
-        assert_eq!(store.catalog.vanished().unwrap(), [record.id]);
-        fs::rename(away, path.path()).unwrap();
-    }
-    // That this cannot be noted is no reason to lose a backup.
-    fs::write(store.server.register(), b"{}").unwrap();
-    conclude("2026-03-05T16:00:00Z");
-}
-
-/// A backup that has come to its end, and what an early look at its WAL has found.
-fn look_early(store: &Store, time: &str) -> (BackupRecord, EarlyLook) {
-    let mut record = store.begin(time);
-    (record.begin, record.end) = (position(MIB + 40), position(MIB + 100));
-    let look = store.catalog.look_early(&record);
-    while !look.is_over() {
-        std::thread::yield_now();
-    }
-    record.outcome = BackupOutcome::Copied;
-    (record, look)
-}
-
-#[test]
-fn what_an_early_look_finds_is_not_looked_for_again() {
-    let store = store();
-    let there = |is_there: bool| match is_there {
-        true => store.receive(1, MIB),
-        false => durable::remove_file(&store.server.streaming_segment(segment(1))).unwrap(),
-    };
-    let is_done = |time: &str, early: bool, late: bool| {
-        there(early);
-        let (mut record, look) = look_early(&store, time);
-        there(late);
-        store.catalog.conclude(&mut record, look, &store.lock).unwrap();
-        assert_eq!(store.catalog.load(record.id).unwrap(), record);
-        record.done_at.is_some()
-    };
-    assert!(is_done("2026-03-05T14:00:00Z", true, false), "found early");
-    assert!(is_done("2026-03-05T15:00:00Z", false, true), "found late");
-    assert!(!is_done("2026-03-05T16:00:00Z", false, false), "never found");
-}
-
-#[test]
-fn an_early_look_that_failed_is_not_repeated() {
-    let store = store();
-    // WAL that is there and cannot be looked at, for a while.
-    let gaps = store.server.state().join("gaps.json");
-    fs::create_dir_all(store.server.state()).unwrap();
-    fs::write(&gaps, b"{").unwrap();
-    let (mut record, look) = look_early(&store, "2026-03-05T14:00:00Z");
-    fs::remove_file(gaps).unwrap();
-    store.receive(1, MIB);
-    store.catalog.conclude(&mut record, look, &store.lock).unwrap();
-    assert_eq!(store.catalog.load(record.id).unwrap(), record);
-    assert_eq!(record.done_at, None);
-    assert_eq!(store.catalog.standing(&record).unwrap().status, BackupStatus::Done);
-}
-
-#[test]
-fn a_backup_that_cannot_be_entered_is_not_done_yet() {
-    let store = store();
-    store.receive(1, MIB);
-    let (mut record, look) = look_early(&store, "2026-03-05T14:00:00Z");
-    fs::write(store.server.register(), b"{}").unwrap();
-    store.catalog.conclude(&mut record, look, &store.lock).unwrap();
-    assert_eq!(record.done_at, None);
-    assert_eq!(store.catalog.load(record.id).unwrap(), record);
 }
 
 #[test]

@@ -107,6 +107,7 @@ fn measure(arguments: &Arguments, installation: &Installation) -> Result<Page> {
     let interrupt = Interrupt::watch()?;
     let mut contenders = contenders(installation);
     let incrementals = installation.major >= INCREMENTAL;
+    let changes_each = if incrementals { CHANGES } else { 0 };
     let mut page = Page::new(if incrementals { "backup with incrementals" } else { "backup" });
     match Barman::find() {
         Some(found) => contenders.push(Box::new(found)),
@@ -134,7 +135,7 @@ fn measure(arguments: &Arguments, installation: &Installation) -> Result<Page> {
             if let Some(cost) = contender.verify(place.path()).context(about)? {
                 enter(&mut looks, contender.name(), &subject, &cost, size_of(&stored)?);
             }
-            for _ in 0..if incrementals { CHANGES } else { 0 } {
+            for _ in 0..changes_each {
                 subject.change()?;
                 let more = one(&subject, || contender.back_up_changes(&subject, place.path()));
                 if let Some((cost, stored)) = more.context(about)? {
