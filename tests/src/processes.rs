@@ -1,15 +1,12 @@
-//! Who has started whom, according to `/proc`.
+//! Which processes there are, and who has started whom, according to `/proc`.
 
 use std::fs;
+use std::path::Path;
 
 /// All processes below `ancestor`.
 pub fn descendants(ancestor: i32) -> Vec<i32> {
-    let Ok(listing) = fs::read_dir("/proc") else { return Vec::new() };
-    let processes: Vec<(i32, i32)> = listing
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter_map(|pid| Some((pid, parent_of(pid)?)))
-        .collect();
+    let processes: Vec<(i32, i32)> =
+        all().into_iter().filter_map(|pid| Some((pid, parent_of(pid)?))).collect();
     let mut found = vec![ancestor];
     let mut next = 0;
     while let Some(parent) = found.get(next).copied() {
@@ -17,6 +14,20 @@ pub fn descendants(ancestor: i32) -> Vec<i32> {
         next += 1;
     }
     found.split_off(1)
+}
+
+/// All processes whose working directory is this one.
+pub(crate) fn working_in(directory: &Path) -> Vec<i32> {
+    let Ok(directory) = directory.canonicalize() else { return Vec::new() };
+    let works_there = |pid: &i32| {
+        fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|working| working == directory)
+    };
+    all().into_iter().filter(works_there).collect()
+}
+
+fn all() -> Vec<i32> {
+    let Ok(listing) = fs::read_dir("/proc") else { return Vec::new() };
+    listing.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
 
 fn parent_of(pid: i32) -> Option<i32> {

@@ -257,8 +257,8 @@ impl Cluster {
         for (name, value) in fixed.into_iter().chain(settings) {
             command.arg("-c").arg(format!("{name}={value}"));
         }
-        let mut server = Server::spawn(&mut command, &self.log_path(), &self.account)?;
-        server.wait_until_ready(&self.data, PATIENCE).map_err(|failure| {
+        let mut server = Server::spawn(&mut command, &self.data, &self.log_path(), &self.account)?;
+        server.wait_until_ready(PATIENCE).map_err(|failure| {
             let log = self.log();
             Failure::new(format!("{failure}; its log ends:\n{}", program::last_lines(&log, 20)))
         })?;

@@ -2,7 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use crate::account::Account;
 use crate::cgroup::Cgroup;
 use crate::failure::{Context, Failure, Result};
-use crate::processes::{descendants, stat};
+use crate::processes::{descendants, stat, working_in};
 
 const PAUSE: Duration = Duration::from_millis(10);
 
@@ -19,6 +19,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub(super) struct Server {
     postmaster: Child,
+    data: PathBuf,
     cgroup: Option<Cgroup>,
     /// Its segment of System V shared memory, which outlives a killed server. There are only so
     /// many on a machine.
@@ -27,7 +28,12 @@ pub(super) struct Server {
 
 impl Server {
     /// Starts a server; its messages are appended to `log`.
-    pub(super) fn spawn(command: &mut Command, log: &Path, account: &Account) -> Result<Self> {
+    pub(super) fn spawn(
+        command: &mut Command,
+        data: &Path,
+        log: &Path,
+        account: &Account,
+    ) -> Result<Self> {
         let about = || format!("cannot write {}", log.display());
         let file = OpenOptions::new().create(true).append(true).open(log).context(about)?;
         account.owns(log)?;
@@ -37,7 +43,8 @@ impl Server {
             .stderr(file)
             .spawn()
             .context(|| format!("cannot run {}", command.get_program().display()))?;
-        Ok(Self { postmaster, cgroup: Cgroup::create(), shared_memory: None })
+        let data = data.to_owned();
+        Ok(Self { postmaster, data, cgroup: Cgroup::create(), shared_memory: None })
     }
 
     fn pid(&self) -> Option<Pid> {
@@ -45,7 +52,7 @@ impl Server {
     }
 
     /// Waits until the server has written into `postmaster.pid` that it accepts connections.
-    pub(super) fn wait_until_ready(&mut self, data: &Path, patience: Duration) -> Result<()> {
+    pub(super) fn wait_until_ready(&mut self, patience: Duration) -> Result<()> {
         let begin = Instant::now();
         while begin.elapsed() < patience {
             if let Some(status) =
@@ -53,9 +60,9 @@ impl Server {
             {
                 return Err(Failure::new(format!("the server did not start ({status})")));
             }
-            if is_ready(data, self.postmaster.id()) {
+            if is_ready(&self.data, self.postmaster.id()) {
                 self.gather();
-                self.shared_memory = shared_memory(data);
+                self.shared_memory = shared_memory(&self.data);
                 return Ok(());
             }
             std::thread::sleep(PAUSE);
@@ -107,7 +114,7 @@ impl Server {
 
     fn kill_all(&mut self) -> Result<()> {
         if self.postmaster.try_wait().is_ok_and(|status| status.is_some()) {
-            return Ok(());
+            return self.bury_orphans();
         }
         let Some(pid) = self.pid() else { return Ok(()) };
         // A stopped postmaster starts no new processes while its children are counted.
@@ -132,7 +139,28 @@ impl Server {
             // The next server of this directory would do the same; often there is none.
             let _ = Command::new("ipcrm").args(["-m", id]).stderr(Stdio::null()).status();
         }
-        Ok(())
+        self.bury_orphans()
+    }
+
+    /// Ends what outlives its postmaster and still writes into the data directory: a checkpointer
+    /// that nobody waited for when a recovery was given up, or a `restore_command`'s helper that
+    /// fetches WAL ahead.
+    fn bury_orphans(&self) -> Result<()> {
+        let begin = Instant::now();
+        loop {
+            let orphans = working_in(&self.data);
+            if orphans.is_empty() {
+                return Ok(());
+            }
+            if begin.elapsed() > Duration::from_secs(20) {
+                return Err(Failure::new("processes of the ended server are still there"));
+            }
+            for orphan in orphans.into_iter().filter_map(Pid::from_raw) {
+                // It may be gone already.
+                let _ = kill_process(orphan, Signal::KILL);
+            }
+            std::thread::sleep(PAUSE);
+        }
     }
 }
 
