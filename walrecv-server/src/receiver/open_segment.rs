@@ -1,6 +1,8 @@
 //! The segment that is being received: `streaming/<segment>.partial`.
 //!
-//! At rest, the file is as long as what was received, so its length tells how far it is. While
+//! At rest, the file is as long as what was received, so its length tells how far it is. Zeros, by
+//! which a server fills up a segment that it leaves early, are not written: a file that is made
+//! longer has them, and the disk is spared the rest of a segment. While
 //! commits wait for every sync, zeros are put ahead of what is received, because a sync that also
 //! has to make a new length durable takes up to twice as long. Then the length is a multiple of
 //! [`AHEAD`], and what was received ends with the last byte that is not zero, or a few behind it.
@@ -220,8 +222,15 @@ impl OpenSegment {
         let end = self.stored + length as u64;
         self.make_way(end)?;
         self.dirty = true;
-        write_all_vectored_at(&self.file, pieces, self.stored)
+        // By these, a server fills up a segment that it leaves early. Nothing else is there yet.
+        let zeros = pieces.iter().rev().take_while(|piece| is_zero(piece)).count();
+        let zeros = if self.extending.is_some() { 0 } else { zeros };
+        let (written, zeros) = pieces.split_at(pieces.len() - zeros);
+        write_all_vectored_at(&self.file, written, self.stored)
             .map_err(|error| StorageError::of("write", &self.partial())(error))?;
+        if !zeros.is_empty() && end > self.length {
+            self.file.set_len(end).map_err(StorageError::of("extend", &self.partial()))?;
+        }
         self.stored = end;
         self.length = self.length.max(end);
         Ok(())
@@ -381,6 +390,13 @@ fn must_be_new(put: Put, path: &Path) -> Result<(), SegmentError> {
     }
 }
 
+/// Whether there is nothing but zeros.
+fn is_zero(bytes: &[u8]) -> bool {
+    // By as many at a time as the processor compares at once.
+    let (chunks, rest) = bytes.as_chunks::<64>();
+    chunks.iter().all(|chunk| *chunk == [0; 64]) && rest.iter().all(|byte| *byte == 0)
+}
+
 /// Writes all pieces, one behind the other.
 fn write_all_vectored_at(file: &File, pieces: &[IoSlice<'_>], mut offset: u64) -> io::Result<()> {
     let mut pieces = pieces.to_vec();
@@ -475,11 +491,90 @@ mod tests {
     use super::*;
     use crate::storage::{Access, Home};
 
-    #[test]
-    fn what_an_earlier_process_left_is_written_anew() {
+    fn store() -> (tempfile::TempDir, ServerDir) {
         let home = tempfile::tempdir().unwrap();
         let dir = Home::new(home.path(), Access::Private).server(&"main".parse().unwrap());
         dir.create().unwrap();
+        (home, dir)
+    }
+
+    fn open(dir: &ServerDir) -> OpenSegment {
+        let name = "000000010000000000000001".parse().unwrap();
+        let start = Lsn::from_u64(16 << 20);
+        OpenSegment::open(dir, name, start, SegmentSize::DEFAULT, fdatasync()).unwrap()
+    }
+
+    #[test]
+    fn what_a_server_fills_up_takes_no_place() {
+        let (_home, dir) = store();
+        let mut wal = vec![0; 16 << 20];
+        // A record that ends within a page, and one behind zeros.
+        wal[..10_001].fill(7);
+        wal[1_000_000..1_000_003].fill(9);
+        let wal = Bytes::from(wal);
+        let pieces = |from: usize| -> Vec<Bytes> {
+            let ends = (from..wal.len()).step_by(70_001);
+            ends.map(|at| wal.slice(at..wal.len().min(at + 70_001))).collect()
+        };
+        let mut segment = open(&dir);
+        segment.take(0, &pieces(0)[..30]).unwrap();
+        let begun = 30 * 70_001;
+        assert_eq!(segment.length, begun);
+        // It comes again, and is as it was.
+        drop(segment);
+        let mut segment = open(&dir);
+        for (number, piece) in pieces(0).into_iter().enumerate() {
+            segment.take(number as u64 * 70_001, &[piece]).unwrap();
+        }
+        segment.complete().unwrap();
+        let complete = dir.streaming_segment("000000010000000000000001".parse().unwrap());
+        assert!(fs::read(&complete).unwrap() == wal);
+        let blocks = fs::metadata(&complete).unwrap().blocks();
+        assert!(blocks * 512 < 3 << 19, "{blocks}");
+    }
+
+    #[test]
+    fn zeros_are_taken_where_zeros_were_put() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let _entered = runtime.enter();
+        let (_home, dir) = store();
+        let mut segment = open(&dir);
+        segment.take(0, &[Bytes::from_static(b"record")]).unwrap();
+        segment.prepare();
+        // Written, because others are being put behind it.
+        segment.take(6, &[vec![0; 100].into()]).unwrap();
+        segment.make_way(u64::MAX).unwrap();
+        assert_eq!((segment.stored, segment.length), (106, 2 * AHEAD));
+        segment.take(106, &[vec![0; 200].into()]).unwrap();
+        segment.take(306, &[Bytes::from_static(b"record")]).unwrap();
+        assert_eq!((segment.stored, segment.length), (312, 2 * AHEAD));
+        let beyond = vec![0; 3 * AHEAD as usize];
+        segment.take(312, &[beyond.into()]).unwrap();
+        assert_eq!((segment.stored, segment.length), (312 + 3 * AHEAD, 312 + 3 * AHEAD));
+        segment.settle().unwrap();
+        let stored = fs::read(segment.partial()).unwrap();
+        assert_eq!(stored.len() as u64, 312 + 3 * AHEAD);
+        assert_eq!((&stored[..6], &stored[306..312]), (&b"record"[..], &b"record"[..]));
+        let others = [&stored[6..306], &stored[312..]].concat();
+        assert!(is_zero(&others));
+    }
+
+    #[test]
+    fn one_byte_anywhere_is_not_zero() {
+        assert!(is_zero(&[]));
+        for length in [1, 63, 64, 65, 200] {
+            assert!(is_zero(&vec![0; length]));
+            for at in 0..length {
+                let mut bytes = vec![0; length];
+                bytes[at] = 1;
+                assert!(!is_zero(&bytes), "{at} of {length}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_an_earlier_process_left_is_written_anew() {
+        let (_home, dir) = store();
         let one: SegmentName = "000000010000000000000001".parse().unwrap();
         let two: SegmentName = "000000010000000000000002".parse().unwrap();
         fs::write(dir.streaming_segment(one), b"whole").unwrap();
