@@ -57,11 +57,8 @@ impl Attempt<'_> {
             config_files.wait().await;
             tablespace_names::fill_in(&self.conninfo(), &mut record.tablespaces).await;
         }
-        let (begun, server) = (record.clone(), self.request.server.clone());
-        blocking(move || Catalog::new(&server).save(&begun)).await?;
-
         self.progress.begin("backup", estimate(&stream));
-        let received = self.receive(&mut stream, start.lsn, interrupted).await;
+        let received = self.receive(&mut stream, record.clone(), start.lsn, interrupted).await;
         self.progress.finish();
         for warning in stream.warnings() {
             self.progress.note(&warning.to_string());
@@ -263,6 +260,7 @@ impl Attempt<'_> {
     async fn receive(
         &self,
         backup: &mut BaseBackup,
+        begun: BackupRecord,
         begin: Lsn,
         interrupted: &mut watch::Receiver<bool>,
     ) -> Result<ContentsWriter, BackupError> {
@@ -275,8 +273,11 @@ impl Attempt<'_> {
             checksums: algorithm(settings.manifest_checksums),
             pages_before: self.looks_at_pages().then_some(begin),
         };
-        let (directory, system_id) = (self.backup.clone(), self.identity.system_id);
-        let contents = blocking(move || ContentsWriter::new(directory, system_id, options)).await?;
+        let (server, directory) = (self.request.server.clone(), self.backup.clone());
+        let contents = move || {
+            Catalog::new(&server).save(&begun)?;
+            ContentsWriter::new(directory, begun.system_id, options)
+        };
         let events = pin!(stream::unfold(backup, |backup| async move {
             backup.next().await.transpose().map(|event| (event, backup))
         }));

@@ -36,22 +36,25 @@ const STALL: Duration = Duration::from_secs(600);
 type Work = (Vec<BackupEvent>, OwnedSemaphorePermit);
 
 /// Hands what the server sends to a thread that stores it, until the stream ends. Whether it ended
-/// well is for the stream to say, and then for [`ContentsWriter::finish`].
+/// well is for the stream to say, and then for [`ContentsWriter::finish`]. The thread first makes
+/// ready to store by `begin`, which may wait for the disk: the server does not.
 ///
 /// Not cancel-safe: dropped, it leaves a backup that is not known to have failed. To stop, raise
 /// `interrupted`; everything that was begun is given up then before this returns.
 pub(super) async fn receive(
     mut events: impl Stream<Item = Result<BackupEvent, pgwire_stream::Error>> + Unpin,
-    contents: ContentsWriter,
+    begin: impl FnOnce() -> Result<ContentsWriter, BackupError> + Send + 'static,
     interrupted: &mut watch::Receiver<bool>,
     progress: &dyn ProgressSink,
 ) -> Result<ContentsWriter, BackupError> {
     let _hurry = Hurry::new();
     let (work, queue) = mpsc::channel();
-    let storing = task::spawn_blocking(move || store(contents, &queue));
+    let mut storing = task::spawn_blocking(move || store(begin()?, &queue));
     let received = tokio::select! {
         received = hand_over(&mut events, work, progress) => received,
         () = raised(interrupted) => Err(BackupError::Interrupted),
+        // Before the queue is closed, only by what it met with.
+        given_up = &mut storing => return finished(given_up),
     };
     // The queue is closed now. What the thread met with comes first: if it gave up, the stream was
     // left for that reason.

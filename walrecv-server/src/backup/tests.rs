@@ -445,13 +445,16 @@ mod receiving {
     use super::*;
     use tokio::sync::watch;
 
-    fn writer(directory: &BackupDir) -> ContentsWriter {
+    fn beginning(
+        directory: &BackupDir,
+    ) -> impl FnOnce() -> Result<ContentsWriter, BackupError> + Send + 'static {
         let options = ArchiveOptions {
             packing: Packing::new(Method::new(Codec::None, 0), &[]),
             checksums: Some(CRC),
             pages_before: None,
         };
-        ContentsWriter::new(directory.clone(), SYSTEM, options).unwrap()
+        let directory = directory.clone();
+        move || ContentsWriter::new(directory, SYSTEM, options)
     }
 
     #[tokio::test]
@@ -460,9 +463,9 @@ mod receiving {
         let directory = directory(home.path());
         let events = Cluster::new(true).events(20_000, true);
         let (_raise, mut interrupted) = watch::channel(false);
-        let writer = writer(&directory);
+        let begin = beginning(&directory);
         let contents =
-            receive::receive(stream::iter(events).map(Ok), writer, &mut interrupted, &Silent)
+            receive::receive(stream::iter(events).map(Ok), begin, &mut interrupted, &Silent)
                 .await
                 .unwrap();
         assert!(matches!(contents.finish().unwrap().manifest, ReceivedManifest::Verified { .. }));
@@ -475,9 +478,9 @@ mod receiving {
         let events = Cluster::new(true).events(20_000, true);
         let silent = stream::iter(events.into_iter().take(3)).map(Ok).chain(stream::pending());
         let (raise, mut interrupted) = watch::channel(false);
-        let writer = writer(&directory);
+        let begin = beginning(&directory);
         let receiving = tokio::spawn(async move {
-            receive::receive(silent, writer, &mut interrupted, &Silent).await.map(|_| ())
+            receive::receive(silent, begin, &mut interrupted, &Silent).await.map(|_| ())
         });
         tokio::time::sleep(Duration::from_millis(20)).await;
         raise.send(true).unwrap();
@@ -496,9 +499,18 @@ mod receiving {
         // The server goes on for ever: it is left as soon as the error is seen.
         let endless = stream::iter(events).chain(stream::repeat(BackupEvent::Progress(1))).map(Ok);
         let (_raise, mut interrupted) = watch::channel(false);
-        let writer = writer(&directory);
-        let result = receive::receive(endless, writer, &mut interrupted, &Silent).await;
+        let begin = beginning(&directory);
+        let result = receive::receive(endless, begin, &mut interrupted, &Silent).await;
         assert!(matches!(result.map(|_| ()), Err(BackupError::Disorder { .. })));
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_begun_ends_it_whatever_the_server_says() {
+        let (_raise, mut interrupted) = watch::channel(false);
+        let begin = || Err(BackupError::Disorder { what: "a full disk" });
+        let silent = stream::pending();
+        let result = receive::receive(silent, begin, &mut interrupted, &Silent).await;
+        assert!(matches!(result.map(|_| ()), Err(BackupError::Disorder { what: "a full disk" })));
     }
 
     #[tokio::test]
@@ -509,8 +521,8 @@ mod receiving {
         let lost =
             events.chain([Err(std::io::Error::from(std::io::ErrorKind::ConnectionReset).into())]);
         let (_raise, mut interrupted) = watch::channel(false);
-        let writer = writer(&directory);
-        let result = receive::receive(stream::iter(lost), writer, &mut interrupted, &Silent).await;
+        let begin = beginning(&directory);
+        let result = receive::receive(stream::iter(lost), begin, &mut interrupted, &Silent).await;
         assert!(matches!(result.map(|_| ()), Err(BackupError::Server(_))));
         assert_eq!(names(&directory), [""; 0]);
     }
