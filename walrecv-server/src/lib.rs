@@ -2,7 +2,7 @@
 //!
 //! Each module may use those above it in this list, and none below.
 #![doc(hidden)]
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod failure;
 pub mod progress;

@@ -28,6 +28,7 @@ use rustix::fs::{CWD, Mode, OFlags, RawDir, RenameFlags, renameat_with};
 use super::StorageError;
 #[cfg(test)]
 use super::counted::count;
+use super::write_back::WriteBack;
 
 /// How often a leftover is removed before somebody else must be making them.
 const MAX_ATTEMPTS: u32 = 10;
@@ -80,6 +81,7 @@ pub struct AtomicFile {
     temporary: PathBuf,
     target: PathBuf,
     committed: bool,
+    write_back: WriteBack,
 }
 
 /// What became of a file that must not replace another.
@@ -102,7 +104,9 @@ impl AtomicFile {
         let fail = |source| StorageError { action: "create", path: temporary.clone(), source };
         for _ in 0..MAX_ATTEMPTS {
             if let Some(file) = create_locked(&temporary, access).map_err(fail)? {
-                return Ok(Self { file, temporary, target: target.to_owned(), committed: false });
+                let target = target.to_owned();
+                let write_back = WriteBack::default();
+                return Ok(Self { file, temporary, target, committed: false, write_back });
             }
             // A leftover has this name. Always a new file, because the old one's pages may be
             // among those that a failed fsync left in doubt.
@@ -180,7 +184,9 @@ impl AtomicFile {
 
 impl Write for AtomicFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.write(bytes)
+        let written = self.file.write(bytes)?;
+        self.write_back.written(&self.file, written as u64);
+        Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {

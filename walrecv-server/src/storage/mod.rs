@@ -23,6 +23,7 @@ pub mod durable;
 pub mod encryption;
 pub mod lock;
 pub mod tar;
+mod write_back;
 
 pub use archived_writer::{ArchivedWriter, Packing};
 pub use backup_id::{BackupId, BackupIdError};
