@@ -269,6 +269,8 @@ fn contenders(installation: &Installation) -> Vec<Box<dyn Contender>> {
         contenders.push(Box::new(PgBasebackup::new(theirs.0, theirs.1, installation)));
         contenders.push(Box::new(Product::new(ours.0, ours.1)));
     }
+    let (name, arguments) = (pg_basebackup::WITH_WAL, &["--compress=client-zstd:1"]);
+    contenders.push(Box::new(PgBasebackup::new(name, arguments, installation).with_wal()));
     contenders
 }
 
@@ -290,6 +292,7 @@ fn incremental_bars() -> Vec<Bar> {
     use Wanted::AtMost;
     vec![
         Bar::ratio("wall s", walrecv::ZSTD, pg_basebackup::ZSTD, AtMost(1.05)),
+        Bar::ratio("wall s", walrecv::ZSTD, pg_basebackup::WITH_WAL, AtMost(1.05)),
         Bar::ratio("stored MB", walrecv::ZSTD, pg_basebackup::ZSTD, AtMost(1.05)),
     ]
 }

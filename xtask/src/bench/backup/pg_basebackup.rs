@@ -11,6 +11,7 @@ use crate::bench::process::{Cost, Process};
 
 pub(super) const PLAIN: &str = "pg_basebackup";
 pub(super) const ZSTD: &str = "pg_basebackup zstd 1";
+pub(super) const WITH_WAL: &str = "pg_basebackup zstd 1, with WAL";
 pub(super) const LZ4: &str = "pg_basebackup lz4";
 pub(super) const SERVER_ZSTD: &str = "pg_basebackup, server's zstd 1";
 
@@ -20,6 +21,8 @@ const READS_TAR: u32 = 18;
 pub(super) struct PgBasebackup {
     name: &'static str,
     arguments: &'static [&'static str],
+    /// How it takes the WAL along that the backup needs.
+    wal_method: &'static str,
     installation: Installation,
 }
 
@@ -29,7 +32,12 @@ impl PgBasebackup {
         arguments: &'static [&'static str],
         installation: &Installation,
     ) -> Self {
-        Self { name, arguments, installation: installation.clone() }
+        Self { name, arguments, wal_method: "none", installation: installation.clone() }
+    }
+
+    /// Takes the WAL along that the backup needs, as it does unless it is told otherwise.
+    pub(super) fn with_wal(self) -> Self {
+        Self { wal_method: "stream", ..self }
     }
 
     fn program(&self, name: &str) -> Result<Command> {
@@ -46,8 +54,8 @@ impl PgBasebackup {
     ) -> Result<(Cost, PathBuf)> {
         let into = place.join(into);
         let mut command = self.program("pg_basebackup")?;
-        command.args(["-d", &subject.conninfo, "-Ft", "-X", "none", "-c", "fast", "-D"]).arg(&into);
-        command.args(self.arguments).args(more);
+        command.args(["-d", &subject.conninfo, "-Ft", "-X", self.wal_method, "-c", "fast"]);
+        command.arg("-D").arg(&into).args(self.arguments).args(more);
         Ok((Process::spawn(&mut command, &place.join("log"))?.wait()?, into))
     }
 }
