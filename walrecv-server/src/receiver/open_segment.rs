@@ -1,11 +1,12 @@
 //! The segment that is being received: `streaming/<segment>.partial`.
 //!
-//! At rest, the file is as long as what was received, so its length tells how far it is. Zeros, by
-//! which a server fills up a segment that it leaves early, are not written: a file that is made
-//! longer has them, and the disk is spared the rest of a segment. While
+//! At rest, the file is as long as what was received, so its length tells how far it is. While
 //! commits wait for every sync, zeros are put ahead of what is received, because a sync that also
 //! has to make a new length durable takes up to twice as long. Then the length is a multiple of
 //! [`AHEAD`], and what was received ends with the last byte that is not zero, or a few behind it.
+//!
+//! Zeros that are received, by which a server fills up a segment that it leaves early, are not
+//! written: a file that is made longer has them.
 //!
 //! What a former run left in the file is compared with what the server sends again, and never
 //! written over, with one exception that cannot hold acknowledged bytes: a hole of zeros, see
@@ -95,9 +96,18 @@ pub(crate) struct OpenSegment {
     length: u64,
     /// Zeros are being put behind this offset, and how long the file is then.
     extending: Option<(u64, mpsc::Receiver<io::Result<u64>>)>,
-    /// Something was written since the last sync.
-    dirty: bool,
+    unsynced: Unsynced,
     sync_data: SyncData,
+}
+
+/// What became of a file since the last sync.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Unsynced {
+    Nothing,
+    /// It was made longer.
+    Length,
+    /// It was written to.
+    Bytes,
 }
 
 impl OpenSegment {
@@ -121,8 +131,9 @@ impl OpenSegment {
         };
         let stored = file.metadata().map_err(StorageError::of("look at", &partial))?.len();
         let mut segment = Self::of(file, dir, name, start, size, sync_data);
-        (segment.stored, segment.length, segment.dirty) = (stored, stored, found);
+        (segment.stored, segment.length) = (stored, stored);
         if found {
+            segment.unsynced = Unsynced::Bytes;
             // Nobody knows how far its creator came.
             segment.sync()?;
             durable::sync_dir(&dir.streaming())?;
@@ -164,7 +175,7 @@ impl OpenSegment {
             stored: 0,
             length: 0,
             extending: None,
-            dirty: false,
+            unsynced: Unsynced::Nothing,
             sync_data,
         }
     }
@@ -221,18 +232,32 @@ impl OpenSegment {
         let length: usize = pieces.iter().map(|piece| piece.len()).sum();
         let end = self.stored + length as u64;
         self.make_way(end)?;
-        self.dirty = true;
-        // By these, a server fills up a segment that it leaves early. Nothing else is there yet.
-        let zeros = pieces.iter().rev().take_while(|piece| is_zero(piece)).count();
-        let zeros = if self.extending.is_some() { 0 } else { zeros };
-        let (written, zeros) = pieces.split_at(pieces.len() - zeros);
-        write_all_vectored_at(&self.file, written, self.stored)
-            .map_err(|error| StorageError::of("write", &self.partial())(error))?;
-        if !zeros.is_empty() && end > self.length {
-            self.file.set_len(end).map_err(StorageError::of("extend", &self.partial()))?;
+        let bytes = match self.extending {
+            Some(_) => pieces,
+            None => without_zeros(pieces),
+        };
+        if !bytes.is_empty() {
+            self.unsynced = Unsynced::Bytes;
+            write_all_vectored_at(&self.file, bytes, self.stored)
+                .map_err(|error| StorageError::of("write", &self.partial())(error))?;
+        }
+        // Behind these there is nothing yet, or what an attempt on a full disk left of the same.
+        if bytes.len() < pieces.len() && end > self.length {
+            self.lengthen(end)?;
         }
         self.stored = end;
         self.length = self.length.max(end);
+        Ok(())
+    }
+
+    /// Has the file end with zeros. What is in front of them is durable before: of a file that a power
+    /// cut left with its new length and without that, one would believe that zeros were received.
+    fn lengthen(&mut self, end: u64) -> Result<(), SegmentError> {
+        if self.unsynced == Unsynced::Bytes {
+            self.sync_bytes()?;
+        }
+        self.unsynced = Unsynced::Length;
+        self.file.set_len(end).map_err(StorageError::of("extend", &self.partial()))?;
         Ok(())
     }
 
@@ -358,11 +383,11 @@ impl OpenSegment {
     }
 
     fn sync_bytes(&mut self) -> Result<(), SegmentError> {
-        if self.dirty {
+        if self.unsynced != Unsynced::Nothing {
             (self.sync_data)(&self.file)
                 .map_err(|error| StorageError::of("make durable", &self.partial())(error))
                 .map_err(SegmentError::Sync)?;
-            self.dirty = false;
+            self.unsynced = Unsynced::Nothing;
         }
         Ok(())
     }
@@ -388,6 +413,12 @@ fn must_be_new(put: Put, path: &Path) -> Result<(), SegmentError> {
             Err(StorageError { action: "rename to", path: path.to_owned(), source }.into())
         }
     }
+}
+
+/// What is in front of the zeros by which a server fills up a segment that it leaves early.
+fn without_zeros<'a, 'b>(pieces: &'a [IoSlice<'b>]) -> &'a [IoSlice<'b>] {
+    let end = pieces.iter().rposition(|piece| !is_zero(piece)).map_or(0, |last| last + 1);
+    pieces.get(..end).unwrap_or(pieces)
 }
 
 /// Whether there is nothing but zeros.
@@ -499,9 +530,13 @@ mod tests {
     }
 
     fn open(dir: &ServerDir) -> OpenSegment {
+        open_with(dir, fdatasync())
+    }
+
+    fn open_with(dir: &ServerDir, sync_data: SyncData) -> OpenSegment {
         let name = "000000010000000000000001".parse().unwrap();
         let start = Lsn::from_u64(16 << 20);
-        OpenSegment::open(dir, name, start, SegmentSize::DEFAULT, fdatasync()).unwrap()
+        OpenSegment::open(dir, name, start, SegmentSize::DEFAULT, sync_data).unwrap()
     }
 
     #[test]
@@ -530,7 +565,26 @@ mod tests {
         let complete = dir.streaming_segment("000000010000000000000001".parse().unwrap());
         assert!(fs::read(&complete).unwrap() == wal);
         let blocks = fs::metadata(&complete).unwrap().blocks();
-        assert!(blocks * 512 < 3 << 19, "{blocks}");
+        assert!(blocks * 512 < 8 << 20, "{blocks}");
+    }
+
+    #[test]
+    fn what_is_in_front_of_zeros_is_durable_before_the_file_is_as_long() {
+        let (_home, dir) = store();
+        let (synced, lengths) = mpsc::channel();
+        let sync_data = move |file: &File| {
+            synced.send(file.metadata()?.len()).unwrap();
+            file.sync_data()
+        };
+        let mut segment = open_with(&dir, Arc::new(sync_data));
+        let zeros = Bytes::from(vec![0; 1000]);
+        segment.take(0, &[Bytes::from_static(b"record"), zeros.clone()]).unwrap();
+        segment.take(1006, &[zeros.clone(), zeros]).unwrap();
+        assert_eq!(segment.stored, 3006);
+        assert_eq!(lengths.try_iter().collect::<Vec<_>>(), [6]);
+        segment.sync().unwrap();
+        segment.sync().unwrap();
+        assert_eq!(lengths.try_iter().collect::<Vec<_>>(), [3006]);
     }
 
     #[test]

@@ -26,7 +26,8 @@ impl WriteBack {
     }
 }
 
-/// Does not wait for it. What goes wrong is told to whoever makes the file durable.
+/// Does not wait until the disk has it, but for a place in its queue. What goes wrong is told to
+/// whoever makes the file durable.
 #[cfg(target_os = "linux")]
 #[expect(unsafe_code, reason = "no library has a safe function for this system call")]
 fn begin(file: &File, from: u64, length: u64) {
