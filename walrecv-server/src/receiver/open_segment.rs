@@ -28,7 +28,7 @@ use pgwire_stream::{Lsn, SegmentName, SegmentSize, WalFileName};
 use super::archive::ArchiveError;
 use crate::catalog::{AHEAD, received_length};
 use crate::storage::durable::{self, AtomicFile, Put};
-use crate::storage::{ServerDir, StorageError, is_out_of_space};
+use crate::storage::{ServerDir, StorageError, is_out_of_space, is_zero};
 
 /// How much of a file a file system may lose apart from the rest: its block.
 const BLOCK: u64 = 4096;
@@ -421,13 +421,6 @@ fn without_zeros<'a, 'b>(pieces: &'a [IoSlice<'b>]) -> &'a [IoSlice<'b>] {
     pieces.get(..end).unwrap_or(pieces)
 }
 
-/// Whether there is nothing but zeros.
-fn is_zero(bytes: &[u8]) -> bool {
-    // By as many at a time as the processor compares at once.
-    let (chunks, rest) = bytes.as_chunks::<64>();
-    chunks.iter().all(|chunk| *chunk == [0; 64]) && rest.iter().all(|byte| *byte == 0)
-}
-
 /// Writes all pieces, one behind the other.
 fn write_all_vectored_at(file: &File, pieces: &[IoSlice<'_>], mut offset: u64) -> io::Result<()> {
     let mut pieces = pieces.to_vec();
@@ -611,19 +604,6 @@ mod tests {
         assert_eq!((&stored[..6], &stored[306..312]), (&b"record"[..], &b"record"[..]));
         let others = [&stored[6..306], &stored[312..]].concat();
         assert!(is_zero(&others));
-    }
-
-    #[test]
-    fn one_byte_anywhere_is_not_zero() {
-        assert!(is_zero(&[]));
-        for length in [1, 63, 64, 65, 200] {
-            assert!(is_zero(&vec![0; length]));
-            for at in 0..length {
-                let mut bytes = vec![0; length];
-                bytes[at] = 1;
-                assert!(!is_zero(&bytes), "{at} of {length}");
-            }
-        }
     }
 
     #[test]

@@ -24,6 +24,7 @@ pub mod encryption;
 pub mod lock;
 pub mod tar;
 mod write_back;
+mod zeros;
 
 pub use archived_writer::{ArchivedWriter, Packing};
 pub use backup_id::{BackupId, BackupIdError};
@@ -41,3 +42,4 @@ pub use lock::{LockError, LockKind, ServerLock};
 pub use pace::Pace;
 pub use pieces::{Piece, Pieces};
 pub use read_ahead::read_ahead;
+pub use zeros::is_zero;

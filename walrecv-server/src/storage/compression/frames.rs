@@ -9,6 +9,8 @@ use std::thread;
 
 use serde::{Deserialize, Serialize};
 
+use crate::storage::is_zero;
+
 /// How much plain data a frame holds at most, where nothing else is wanted. Larger ones are hardly
 /// smaller when they are stored, and take their memory several times for each thread.
 pub const FRAME_SIZE: usize = 2 << 20;
@@ -32,6 +34,34 @@ pub(super) trait FrameCodec: Send {
     fn compress(&mut self, plain: &[u8], frame: &mut Vec<u8>) -> io::Result<()>;
 }
 
+/// A codec that compresses zeros once: of a segment of WAL that the server leaves early, they are
+/// nearly all.
+struct Compressor {
+    codec: Box<dyn FrameCodec>,
+    /// How many zeros were compressed last, and their frame.
+    zeros: (usize, Vec<u8>),
+}
+
+impl Compressor {
+    fn new(codec: Box<dyn FrameCodec>) -> Self {
+        Self { codec, zeros: (0, Vec::new()) }
+    }
+
+    fn compress(&mut self, plain: &[u8], frame: &mut Vec<u8>) -> io::Result<()> {
+        if plain.is_empty() || !is_zero(plain) {
+            return self.codec.compress(plain, frame);
+        }
+        if self.zeros.0 != plain.len() {
+            self.codec.compress(plain, frame)?;
+            self.zeros = (plain.len(), frame.clone());
+            return Ok(());
+        }
+        frame.clear();
+        frame.extend_from_slice(&self.zeros.1);
+        Ok(())
+    }
+}
+
 /// Cuts what is written into frames.
 ///
 /// With one worker the caller's thread compresses. With more, as many threads do, and the caller's
@@ -48,7 +78,7 @@ pub(super) struct FramedWriter<W> {
 }
 
 enum Engine {
-    Here { codec: Box<dyn FrameCodec>, frame: Vec<u8> },
+    Here { codec: Compressor, frame: Vec<u8> },
     Threads(Pool),
 }
 
@@ -90,7 +120,7 @@ impl<W: Write> FramedWriter<W> {
         mut codec: impl FnMut() -> io::Result<Box<dyn FrameCodec>>,
     ) -> io::Result<Self> {
         let engine = match count.get() {
-            1 => Engine::Here { codec: codec()?, frame: Vec::new() },
+            1 => Engine::Here { codec: Compressor::new(codec()?), frame: Vec::new() },
             _ => Engine::Threads(Pool::new(workers.get(count, codec)?)),
         };
         Ok(Self {
@@ -191,7 +221,8 @@ impl Workers {
         if let Some(crew) = crew.upgrade() {
             return Ok(crew);
         }
-        let codecs = std::iter::repeat_with(codec).take(count.get()).collect::<io::Result<_>>()?;
+        let codecs = std::iter::repeat_with(codec).map(|codec| codec.map(Compressor::new));
+        let codecs = codecs.take(count.get()).collect::<io::Result<_>>()?;
         let new = Arc::new(Crew::start(codecs)?);
         *crew = Arc::downgrade(&new);
         Ok(new)
@@ -199,7 +230,7 @@ impl Workers {
 }
 
 impl Crew {
-    fn start(codecs: Vec<Box<dyn FrameCodec>>) -> io::Result<Self> {
+    fn start(codecs: Vec<Compressor>) -> io::Result<Self> {
         let size = codecs.len();
         let (jobs, queue) = channel::<(Job, SyncSender<Outcome>)>();
         let queue = Arc::new(Mutex::new(queue));
@@ -252,4 +283,45 @@ impl Pool {
 
 fn stopped() -> io::Error {
     io::Error::other("a compression thread stopped")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// Frames that are a letter and what is in them.
+    struct Counted(Arc<AtomicUsize>);
+
+    impl FrameCodec for Counted {
+        fn compress(&mut self, plain: &[u8], frame: &mut Vec<u8>) -> io::Result<()> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            frame.clear();
+            frame.push(b'F');
+            frame.extend_from_slice(plain);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn zeros_are_compressed_once() {
+        let count = Arc::new(AtomicUsize::new(0));
+        let codec =
+            || -> io::Result<Box<dyn FrameCodec>> { Ok(Box::new(Counted(Arc::clone(&count)))) };
+        let workers = Workers::default();
+        let mut writer =
+            FramedWriter::new(Vec::new(), NonZeroUsize::MIN, &workers, 4, codec).unwrap();
+        let plain = b"\0\0\0\0\0\0\0\0\0\0\0\x01\0\0\0\0\0\0";
+        let mut rest = &plain[..];
+        while !rest.is_empty() {
+            let taken = writer.write(rest).unwrap();
+            rest = &rest[taken..];
+        }
+        let (stored, frames) = writer.finish().unwrap();
+        assert_eq!(stored, b"F\0\0\0\0F\0\0\0\0F\0\0\0\x01F\0\0\0\0F\0\0");
+        assert_eq!(frames.len(), 5);
+        // Four zeros, what is not zero, and two zeros.
+        assert_eq!(count.load(Ordering::Relaxed), 3);
+    }
 }
