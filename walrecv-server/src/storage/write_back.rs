@@ -4,6 +4,7 @@
 //! for all of it.
 
 use std::fs::File;
+use std::ops::Range;
 
 /// How much is begun at a time.
 const STEP: u64 = 4 << 20;
@@ -17,12 +18,18 @@ pub(super) struct WriteBack {
 impl WriteBack {
     /// So many bytes more are written, behind the others.
     pub(super) fn written(&mut self, file: &File, count: u64) {
-        let begun = self.written / STEP;
-        self.written += count;
-        let due = self.written / STEP;
-        if due > begun {
-            begin(file, begun * STEP, (due - begun) * STEP);
+        let due = self.due(count);
+        if !due.is_empty() {
+            begin(file, &due);
         }
+    }
+
+    /// What is begun now: whole steps.
+    fn due(&mut self, count: u64) -> Range<u64> {
+        let whole = |length: u64| length - length % STEP;
+        let begun = whole(self.written);
+        self.written += count;
+        begun..whole(self.written)
     }
 }
 
@@ -30,13 +37,34 @@ impl WriteBack {
 /// whoever makes the file durable.
 #[cfg(target_os = "linux")]
 #[expect(unsafe_code, reason = "no library has a safe function for this system call")]
-fn begin(file: &File, from: u64, length: u64) {
+fn begin(file: &File, range: &Range<u64>) {
     use std::os::fd::AsRawFd;
 
-    let (Ok(from), Ok(length)) = (from.try_into(), length.try_into()) else { return };
+    let length = range.end - range.start;
+    let (Ok(from), Ok(length)) = (range.start.try_into(), length.try_into()) else { return };
     // SAFETY: the descriptor is open, and no memory is passed.
     unsafe { libc::sync_file_range(file.as_raw_fd(), from, length, libc::SYNC_FILE_RANGE_WRITE) };
 }
 
 #[cfg(not(target_os = "linux"))]
-fn begin(_file: &File, _from: u64, _length: u64) {}
+fn begin(_file: &File, _range: &Range<u64>) {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_begun_twice_and_nothing_left_out() {
+        let mut write_back = WriteBack::default();
+        let mut end = 0;
+        for count in [1, STEP - 2, 1, 0, 3 * STEP + 1, STEP - 1, 7] {
+            let due = write_back.due(count);
+            if !due.is_empty() {
+                assert_eq!(due.start, end);
+                end = due.end;
+            }
+            assert!(end <= write_back.written && write_back.written < end + STEP);
+        }
+        assert_eq!((end, write_back.written), (5 * STEP, 5 * STEP + 7));
+    }
+}
