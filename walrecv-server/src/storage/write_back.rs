@@ -9,6 +9,9 @@ use std::ops::Range;
 /// How much is begun at a time.
 const STEP: u64 = 4 << 20;
 
+/// What is not longer is soon made durable as a whole, such as a segment of WAL: that is faster.
+const SHORT: u64 = 16 << 20;
+
 /// How much is written of a file that is written from its beginning to its end.
 #[derive(Debug, Default)]
 pub(super) struct WriteBack {
@@ -24,9 +27,9 @@ impl WriteBack {
         }
     }
 
-    /// What is begun now: whole steps.
+    /// What is begun now: whole steps, of what is not short.
     fn due(&mut self, count: u64) -> Range<u64> {
-        let whole = |length: u64| length - length % STEP;
+        let whole = |length: u64| if length > SHORT { length - length % STEP } else { 0 };
         let begun = whole(self.written);
         self.written += count;
         begun..whole(self.written)
@@ -56,6 +59,8 @@ mod tests {
     #[test]
     fn nothing_is_begun_twice_and_nothing_left_out() {
         let mut write_back = WriteBack::default();
+        assert_eq!(write_back.due(SHORT - 1), 0..0);
+        assert_eq!(write_back.due(1), 0..0);
         let mut end = 0;
         for count in [1, STEP - 2, 1, 0, 3 * STEP + 1, STEP - 1, 7] {
             let due = write_back.due(count);
@@ -65,6 +70,6 @@ mod tests {
             }
             assert!(end <= write_back.written && write_back.written < end + STEP);
         }
-        assert_eq!((end, write_back.written), (5 * STEP, 5 * STEP + 7));
+        assert_eq!((end, write_back.written), (SHORT + 5 * STEP, SHORT + 5 * STEP + 7));
     }
 }
