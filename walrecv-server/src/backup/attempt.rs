@@ -6,7 +6,7 @@ use std::pin::pin;
 use futures::stream;
 use pgwire_stream::manifest::{ChecksumAlgorithm, WalRange};
 use pgwire_stream::{
-    BackupTablespace, BaseBackup, BaseBackupOptions, Config, Feature, Lsn, ManifestChecksums,
+    BackupTablespace, BaseBackup, BaseBackupOptions, Config, Feature, ManifestChecksums,
     ReplicationClient, ServerCompression,
 };
 use tokio::sync::watch;
@@ -58,7 +58,7 @@ impl Attempt<'_> {
             tablespace_names::fill_in(&self.conninfo(), &mut record.tablespaces).await;
         }
         self.progress.begin("backup", estimate(&stream));
-        let received = self.receive(&mut stream, record.clone(), start.lsn, interrupted).await;
+        let received = self.receive(&mut stream, record.clone(), interrupted).await;
         self.progress.finish();
         for warning in stream.warnings() {
             self.progress.note(&warning.to_string());
@@ -261,7 +261,6 @@ impl Attempt<'_> {
         &self,
         backup: &mut BaseBackup,
         begun: BackupRecord,
-        begin: Lsn,
         interrupted: &mut watch::Receiver<bool>,
     ) -> Result<ContentsWriter, BackupError> {
         let settings = &self.request.settings;
@@ -271,7 +270,7 @@ impl Attempt<'_> {
         let options = ArchiveOptions {
             packing: self.packing(workers),
             checksums: algorithm(settings.manifest_checksums),
-            pages_before: self.looks_at_pages().then_some(begin),
+            pages_before: begun.begin.map(|begin| begin.lsn).filter(|_| self.looks_at_pages()),
         };
         let (server, directory) = (self.request.server.clone(), self.backup.clone());
         let contents = move || {

@@ -369,7 +369,7 @@ impl OpenSegment {
         let length = usize::try_from(end.saturating_sub(offset)).unwrap_or_default();
         let rest = rest.get_mut(..length).unwrap_or_default();
         self.file.read_exact_at(rest, offset).map_err(StorageError::of("read", &self.partial()))?;
-        Ok(rest.iter().all(|&byte| byte == 0))
+        Ok(is_zero(rest))
     }
 
     /// Makes durable what was taken, under the segment's own name.

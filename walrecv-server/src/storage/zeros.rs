@@ -1,4 +1,4 @@
-//! The zeros by which a server fills up a segment of WAL that it leaves early.
+//! Zeros, by which servers fill up what is left of a segment of WAL.
 
 /// Whether there is nothing but zeros.
 pub fn is_zero(bytes: &[u8]) -> bool {

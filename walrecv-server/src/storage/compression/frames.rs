@@ -39,25 +39,25 @@ pub(super) trait FrameCodec: Send {
 struct Compressor {
     codec: Box<dyn FrameCodec>,
     /// How many zeros were compressed last, and their frame.
-    zeros: (usize, Vec<u8>),
+    zeros: Option<(usize, Vec<u8>)>,
 }
 
 impl Compressor {
     fn new(codec: Box<dyn FrameCodec>) -> Self {
-        Self { codec, zeros: (0, Vec::new()) }
+        Self { codec, zeros: None }
     }
 
     fn compress(&mut self, plain: &[u8], frame: &mut Vec<u8>) -> io::Result<()> {
-        if plain.is_empty() || !is_zero(plain) {
+        if !is_zero(plain) {
             return self.codec.compress(plain, frame);
         }
-        if self.zeros.0 != plain.len() {
-            self.codec.compress(plain, frame)?;
-            self.zeros = (plain.len(), frame.clone());
-            return Ok(());
+        match &self.zeros {
+            Some((length, zeros)) if *length == plain.len() => frame.clone_from(zeros),
+            _ => {
+                self.codec.compress(plain, frame)?;
+                self.zeros = Some((plain.len(), frame.clone()));
+            }
         }
-        frame.clear();
-        frame.extend_from_slice(&self.zeros.1);
         Ok(())
     }
 }
